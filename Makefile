@@ -1,0 +1,31 @@
+# make demo    set up, then run the whole line on simulated logs into runs/demo
+# make test    set up, then run all tests
+# make fast    the tests that need no Ray cluster
+# make lint    the linters
+# make setup   the virtual environment in .venv alone
+
+PYTHON ?= python3
+VENV := .venv
+STAMP := $(VENV)/.installed
+
+.PHONY: setup demo test fast lint
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: setup
+	$(VENV)/bin/python -m workflows.make_logs --out runs/logs
+	$(VENV)/bin/python -m workflows.pipeline --logs runs/logs --out runs/demo
+
+test: setup
+	$(VENV)/bin/python -m pytest
+
+fast: setup
+	$(VENV)/bin/python -m pytest -m "not ray and not slow"
+
+lint: setup
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .

@@ -1,0 +1,51 @@
+"""What the command lines share: flags by tyro, defaults from `--config FILE.yaml`, a fault of the input as one line."""
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import tyro
+
+from prerank.config import apply, load_yaml
+from prerank.errors import InputError
+
+T = TypeVar("T")
+
+
+def run(main: Callable[[T], Any], config_type: type[T]) -> Any:
+    """Parses `sys.argv` into `config_type`, calls `main` with it; exits with 2 where the input is at fault."""
+    try:
+        return main(parse(config_type, sys.argv[1:]))
+    except Exception as error:
+        fault = _input_error(error)
+        if fault is None:
+            raise
+        print(f"error: {fault}", file=sys.stderr)
+        sys.exit(2)
+
+
+def parse(config_type: type[T], argv: list[str]) -> T:
+    """Flags over `--config FILE.yaml` over the defaults of `config_type`, whose docstring is the help."""
+    pre = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    pre.add_argument("--config")
+    known, rest = pre.parse_known_args(argv)
+    required = [
+        field.name
+        for field in dataclasses.fields(config_type)
+        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+    ]
+    default = config_type(**dict.fromkeys(required, tyro.MISSING))
+    if known.config:
+        default = apply(default, load_yaml(known.config), where=f"--config {known.config}")
+    return tyro.cli(config_type, args=rest, default=default, description=config_type.__doc__)
+
+
+def _input_error(error: BaseException | None) -> InputError | None:
+    """Ray raises what happened in a worker as an error of its own and keeps the original as its cause."""
+    while error is not None:
+        if isinstance(error, InputError):
+            return error
+        error = getattr(error, "cause", None) or error.__cause__
+    return None

@@ -1,0 +1,144 @@
+"""Ray Data at the edge: parts of the logs that hold whole requests, and the build of samples from them."""
+
+import dataclasses
+import logging
+import os
+import pickle
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import ray
+from ray.data import DataContext, Dataset
+
+from prerank.hashing import hash_ids
+from prerank.logs import DAY, Logs, TableName, cut, overlaps, read_groups, read_tile
+from prerank.samples import Recipe, build_candidates, build_fine_lists, merge, validation_requests
+
+TILE_BYTES = 64 << 20
+"""Rows of a task in memory, as Arrow; a task peaks at a few times that, whatever the size of the logs."""
+STORE_BYTES = 1 << 30
+"""Object store of a local cluster: only a shuffle's input passes through it."""
+
+Function = Callable[[pa.Table, pa.Table], pa.Table]
+Wanted = Callable[[pa.Table], np.ndarray]
+
+
+def start_ray() -> None:
+    """Joins the cluster of RAY_ADDRESS, or starts one on this machine; a cluster that is there already is left as it is."""
+    if not ray.is_initialized():
+        if os.environ.get("RAY_ADDRESS"):
+            ray.init(log_to_driver=False, logging_level="WARNING")
+        else:
+            ray.init(
+                address="local",
+                num_cpus=os.cpu_count(),
+                object_store_memory=STORE_BYTES,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level="WARNING",
+            )
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    # A keyed repartition in the object store takes memory with the size of the logs; in files it does not.
+    DataContext.get_current().use_disk_based_hash_shuffle = True
+
+
+def whole_requests(
+    logs: Logs,
+    table: TableName,
+    function: Function,
+    *,
+    blocks: int | None = None,
+    wanted: Wanted | None = None,
+    since: np.datetime64 | None = None,
+    until: np.datetime64 | None = None,
+) -> Dataset:
+    """Calls `function(rows of the table, impressions)` once for every part of the logs; a part holds whole requests.
+
+    Clustered logs are read part by part where they lie; others are shuffled by request first. `wanted` is a mask by
+    request_id of the rows of either table. `since` and `until` skip parts without a row of since <= ts < until: what
+    is left still holds rows outside. About `blocks` parts, or parts of `TILE_BYTES`. The rows of the dataset are those
+    that `function` returns.
+    """
+    tiles = cut(logs, table, tiles=blocks, tile_bytes=TILE_BYTES)
+    if tiles is None:
+        return _shuffled(logs, table, function, blocks, wanted, since, until)
+    slim, tiles = _slim(logs), [tile for tile in tiles if any(overlaps(group, since, until) for group in tile.groups)]
+
+    def build(batch: pa.Table) -> pa.Table:
+        return function(*(_only(rows, wanted) for rows in read_tile(slim, table, tiles[batch["id"][0].as_py()])))
+
+    return _tasks(len(tiles), build)
+
+
+def _shuffled(
+    logs: Logs,
+    table: TableName,
+    function: Function,
+    blocks: int | None,
+    wanted: Wanted | None,
+    since: np.datetime64 | None,
+    until: np.datetime64 | None,
+) -> Dataset:
+    rows, shown, slim = logs.tables[table], logs.tables["impressions"], _slim(logs)
+    # A request near midnight may have rows on either side, so a day more is read.
+    since, until = None if since is None else since - DAY, None if until is None else until + DAY
+    groups = [(table, group) for group in rows.groups if overlaps(group, since, until)]
+    groups += [("impressions", group) for group in shown.groups]
+    both = pa.unify_schemas([rows.columns, shown.columns])
+    rows_names, shown_names = rows.columns.names, shown.columns.names
+
+    def read(batch: pa.Table) -> pa.Table:
+        name, group = groups[batch["id"][0].as_py()]
+        found = _only(read_groups(slim.tables[name], (group,)), wanted)
+        columns = [found[f.name] if f.name in found.column_names else pa.nulls(len(found), f.type) for f in both]
+        key = pa.array(hash_ids(found["request_id"]).view(np.int64))
+        is_impression = pa.repeat(pa.scalar(name == "impressions"), len(found))
+        return pa.table([*columns, key, is_impression], names=[*both.names, "key", "is_impression"])
+
+    def build(batch: pa.Table) -> pa.Table:
+        is_impression = batch["is_impression"]
+        of_list, of_impressions = batch.filter(pc.invert(is_impression)), batch.filter(is_impression)
+        return function(of_list.select(rows_names), of_impressions.select(shown_names))
+
+    parts = blocks or -(-(rows.rows * rows.row_bytes + shown.rows * shown.row_bytes) // TILE_BYTES)
+    parted = _tasks(len(groups), read).repartition(parts, keys=["key"])
+    return parted.map_batches(build, batch_size=None, batch_format="pyarrow")
+
+
+def _tasks(n: int, function: Callable[[pa.Table], pa.Table]) -> Dataset:
+    """One task for each `id` below n."""
+    return ray.data.range(n, override_num_blocks=max(n, 1)).map_batches(function, batch_size=None, batch_format="pyarrow")
+
+
+def _only(rows: pa.Table, wanted: Wanted | None) -> pa.Table:
+    return rows if wanted is None else rows.filter(pa.array(wanted(rows)))
+
+
+def _slim(logs: Logs) -> Logs:
+    """Without the row groups: every task gets a copy, and a task knows its own."""
+    return dataclasses.replace(logs, tables={k: dataclasses.replace(t, groups=()) for k, t in logs.tables.items()})
+
+
+def build_samples(logs: Logs, recipe: Recipe, *, blocks: int | None = None) -> dict[str, Any]:
+    """Writes `train/` and `val/` of the recipe's folder from tasks; the counts and moments of all of them together."""
+    total: dict[str, Any] = {"dropped": {}, "noted": {}, "files": {}}
+
+    def run(table: TableName, part: Callable[[pa.Table, pa.Table, Recipe], dict], **limits: Any) -> None:
+        def function(rows: pa.Table, impressions: pa.Table) -> pa.Table:
+            return pa.table({"counts": [pickle.dumps(part(rows, impressions, recipe))]})
+
+        for row in whole_requests(logs, table, function, blocks=blocks, **limits).iter_rows():
+            merge(total, pickle.loads(row["counts"]))
+
+    run("fine_lists", build_fine_lists)
+    if recipe.val_table == "candidates" and recipe.val_key >= 0:
+        days = {"since": recipe.val_from, "until": recipe.test_from}
+        run("candidates", build_candidates, wanted=partial(validation_requests, recipe=recipe), **days)
+    for left_over in Path(recipe.folder).rglob("*.partial"):
+        left_over.unlink()
+    return total

@@ -1,0 +1,183 @@
+"""Scores the candidates of the test days with teacher and students, on Ray Data, and sums up what each keeps.
+
+A part of the logs holds whole requests, so every metric is exact whatever the number of parts and workers; no row is
+left out. Items of a request are in canonical order (ascending hash of item_id), which decides ties.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset
+import ray
+import torch
+
+from prerank.batches import scoring_batch
+from prerank.checkpoint import Model, load_model, require_same_features
+from prerank.data import whole_requests
+from prerank.errors import InputError
+from prerank.hashing import hash_ids
+from prerank.logs import Logs
+from prerank.metrics import Candidates, curve_means, paired_interval, per_request, pooled_aucs, summary
+from prerank.nested import flat, flat_numpy, nest, offsets_of, segment_of
+from prerank.samples import attach_features, to_requests
+
+LOGGED = "logged"
+"""In place of a teacher's folder: the logs' own `fine_score`."""
+SCORED_AT_ONCE = 64
+"""Requests in one forward pass."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What every part of an evaluation shares."""
+
+    logs: Logs
+    table: str
+    """`candidates`, or `fine_lists` where the logs have none."""
+    teacher: str
+    students: dict[str, Path]
+    test_from: np.datetime64
+    k: int
+    m: int | None
+    curve: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    rows: dict[str, dict[str, Any]]
+    """The summary of each student, and of `teacher`."""
+    per_request: pa.Table
+    """One row a request, columns `<model>.<metric>`: what paired comparisons need."""
+    facts: dict[str, Any]
+
+    def against(self, name: str, base: str, metric: str) -> list[float]:
+        """[difference, lo, hi] of a per-request metric, paired over the requests."""
+        a, b = (self.per_request[f"{model}.{metric}"].to_numpy() for model in (name, base))
+        return list(paired_interval(a, b))
+
+
+def plan(
+    logs: Logs, teacher: str, students: dict[str, Path], *, k: int, m: int | None = None, curve: tuple[int, ...] = ()
+) -> Plan:
+    """Checks that the models fit the logs and were kept from the same test days; raises InputError otherwise."""
+    models = {f"{name} ({path})": _model(path, "student") for name, path in students.items()}
+    if teacher != LOGGED:
+        models[f"teacher ({teacher})"] = _model(Path(teacher), "teacher")
+    for name, model in models.items():
+        require_same_features(model, logs.schema, folder=Path(name), where=logs.folder)
+    days = {name: model.manifest["split"]["test_from"] for name, model in models.items()}
+    if len(set(days.values())) > 1:
+        found = ", ".join(f"{name}: {day}" for name, day in days.items())
+        raise InputError(f"the models were kept from different test days ({found}); train them from the same samples")
+    table = "candidates" if logs.has_candidates else "fine_lists"
+    if teacher == LOGGED:
+        if not logs.has_scores:
+            raise InputError(f"{logs.folder}/fine_lists: no fine_score, which --teacher {LOGGED} reads; name a teacher's folder")
+        table = "fine_lists"
+    return Plan(logs, table, teacher, students, np.datetime64(next(iter(days.values()))), k, m, curve)
+
+
+def evaluate(plan: Plan, *, blocks: int | None = None, seed: int = 0) -> Evaluation:
+    """Runs the plan on the cluster and sums up, with 95% bootstrap intervals over the requests."""
+    scored = whole_requests(
+        plan.logs, plan.table, lambda rows, shown: score(rows, shown, plan), blocks=blocks, since=plan.test_from
+    )
+    parts = [part for part in ray.get(scored.to_arrow_refs()) if part.num_rows]
+    if not parts:
+        raise InputError(f"{plan.logs.folder}/{plan.table}: no request since {plan.test_from}, the first day of the test")
+    table = pa.concat_tables(parts)
+    table = table.take(pa.array(np.argsort(hash_ids(table["request_id"]), kind="stable")))
+    candidates = Candidates(
+        offsets_of(table["exposed"]), *(flat_numpy(table[name]) for name in ("exposed", "clicked", "converted"))
+    )
+    rows, lists = {}, {"exposed", "clicked", "converted"}
+    for name in [*plan.students, "teacher"]:
+        prefix = f"{name}."
+        lists.add(f"{prefix}score")
+        columns = {
+            column.removeprefix(prefix): table[column].to_numpy()
+            for column in table.column_names
+            if column.startswith(prefix) and column not in lists
+        }
+        pooled = pooled_aucs(candidates, flat_numpy(table[f"{prefix}score"]))
+        rows[name] = summary(columns, k=plan.k, pooled=pooled, seed=seed) | {"curve": curve_means(columns)}
+    sizes = np.diff(candidates.offsets)
+    facts = {
+        "space": plan.table,
+        "test_from": str(plan.test_from),
+        "requests": len(sizes),
+        "candidates": float(sizes.mean()),
+        "requests_at_most_k": int((sizes <= plan.k).sum()),
+        "k": plan.k,
+        "m": plan.m or plan.k,
+        "has_truth": "ctr" in rows["teacher"],
+    }
+    return Evaluation(rows, table.drop_columns(sorted(lists)), facts)
+
+
+def score(rows: pa.Table, shown: pa.Table, plan: Plan) -> pa.Table:
+    """The test requests of a part of the logs: labels, every model's scores and metrics, one row a request."""
+    requests, _ = to_requests(rows, shown, sampled=plan.table == "candidates")
+    requests = requests.filter(pc.greater_equal(requests["ts"], pa.scalar(plan.test_from)))
+    if not requests.num_rows:
+        return pa.table({"request_id": requests["request_id"]})
+    table, _ = attach_features(requests, rows, plan.logs.schema)
+    offsets = offsets_of(table["item_id"])
+    labels = {name: flat_numpy(table[name]) for name in ("exposed", "clicked", "converted")}
+    candidates = Candidates(offsets, **labels, click_probability=truth_of(table, plan.logs.folder / "truth"))
+    scores = {name: _scores(table, _model(path, "student")) for name, path in plan.students.items()}
+    if plan.teacher == LOGGED:
+        scores["teacher"] = flat_numpy(table["fine_score"])
+    else:
+        scores["teacher"] = _scores(table, _model(Path(plan.teacher), "teacher"))
+    out = {"request_id": table["request_id"], **{name: nest(values, offsets) for name, values in labels.items()}}
+    for name, score_N in scores.items():
+        columns = per_request(candidates, scores["teacher"], score_N, k=plan.k, m=plan.m, curve=plan.curve)
+        out[f"{name}.score"] = nest(score_N, offsets)
+        out |= {f"{name}.{metric}": pa.array(values) for metric, values in columns.items()}
+    return pa.table(out)
+
+
+def truth_of(table: pa.Table, folder: Path) -> np.ndarray | None:
+    """click_probability of every candidate [N], where the logs come from a simulator.
+
+    Raises InputError where a candidate has none.
+    """
+    if not folder.is_dir():
+        return None
+    low, high = pc.min_max(table["request_id"]).as_py().values()
+    key = pc.field("request_id")
+    truth = pyarrow.dataset.dataset(folder).to_table(filter=(key >= low) & (key <= high))
+    request_N = hash_ids(table["request_id"])[segment_of(offsets_of(table["item_id"]))]
+    wanted = pa.table({"request": request_N, "item": hash_ids(flat(table["item_id"])), "at": np.arange(len(request_N))})
+    known = pa.table(
+        {
+            "request": hash_ids(truth["request_id"]),
+            "item": hash_ids(truth["item_id"]),
+            "p": truth["click_probability"],
+        }
+    )
+    joined = wanted.join(known, ["request", "item"]).sort_by("at")
+    if joined["p"].null_count or joined.num_rows != len(request_N):
+        raise InputError(f"{folder}: {joined['p'].null_count} candidates of requests {low} to {high} have no click_probability")
+    return joined["p"].to_numpy()
+
+
+@lru_cache(maxsize=64)
+def _model(folder: Path, kind: str) -> Model:
+    return load_model(folder, kind=kind)
+
+
+def _scores(table: pa.Table, model: Model) -> np.ndarray:
+    features = model.schema.select(model.arch.features, where="model")
+    parts = []
+    for start in range(0, table.num_rows, SCORED_AT_ONCE):
+        batch = scoring_batch(table.slice(start, SCORED_AT_ONCE).combine_chunks(), features)
+        with torch.inference_mode():
+            parts.append(model.ranker(batch.features, batch.request_I)[0].numpy())
+    return np.concatenate(parts)

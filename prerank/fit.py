@@ -1,0 +1,252 @@
+"""Training on Ray Train: one worker group trains any number of arms over the same samples, one after the other.
+
+A checkpoint is Ray Train's: the folder that `ray.train.report` stores holds the finished arms' best weights and the
+state of the arm under way. After a failure Ray restarts the workers from it; after a kill the same command does, as the
+run's name and folder are the same.
+"""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import ray.train
+import ray.train.torch
+import torch
+from torch import Tensor
+
+from prerank import checkpoint, loop
+from prerank.arch import Arch
+from prerank.batches import columns
+from prerank.checkpoint import State
+from prerank.distill import Distiller
+from prerank.config import plain
+from prerank.errors import InputError
+from prerank.options import Arm, Compute
+from prerank.outputs import is_done, publish, read_manifest
+from prerank.progress import Bars, Teller
+from prerank.ranker import Ranker
+from prerank.reader import Reader, sequential
+from prerank.samples import sample_files
+from prerank.schema import load_schema
+from prerank.tracking import Run, run
+
+# Ray Train's controller looks at its workers every 2 s by default, which each report waits for: 15 reports took 28 s,
+# and 3 s at 0.2.
+os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """An arm after its training: its history and the best weights of its ranker."""
+
+    arm: Arm
+    state: State
+    best: dict[str, Tensor]
+
+
+def fit(arms: list[Arm], samples: Path, work: Path, *, compute: Compute, k: int, runs: dict[str, Run]) -> dict[str, Trained]:
+    """Trains the arms and returns them by name; `work` keeps the checkpoints, and the same call resumes from them.
+
+    `k`: the cut-off of the validation metrics; `runs`: the MLflow run of an arm, if any. Raises InputError where the
+    samples lack what an arm needs.
+    """
+    samples = samples.resolve()
+    read_manifest(samples, kind="samples")
+    check(arms, samples)
+    job = {"arms": arms, "samples": samples, "compute": compute, "k": k, "runs": runs}
+    with Bars() as board:
+        result = ray.train.torch.TorchTrainer(
+            _worker,
+            train_loop_config=job | {"board": board},
+            scaling_config=ray.train.ScalingConfig(
+                num_workers=compute.workers,
+                use_gpu=compute.gpu,
+                resources_per_worker={"CPU": compute.cpus} | ({"GPU": 1} if compute.gpu else {}),
+            ),
+            run_config=ray.train.RunConfig(
+                name="ray_train",
+                storage_path=str(work.resolve()),
+                failure_config=ray.train.FailureConfig(max_failures=compute.max_failures, controller_failure_limit=3),
+                checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
+            ),
+        ).fit()
+    with result.checkpoint.as_directory() as folder:
+        return {arm.name: Trained(arm, *checkpoint.load_best(Path(folder), arm.name)) for arm in arms}
+
+
+def teacher_column(samples: Path, split: str = "train") -> str | None:
+    """The column with the teacher's score: ours, or the one that the logs brought (which candidates do not have)."""
+    files = _files(samples, split)
+    present = pq.read_schema(files[0]).names if files else []
+    return next((name for name in ("teacher_score", "fine_score") if name in present), None)
+
+
+def check(arms: list[Arm], samples: Path) -> None:
+    """Raises InputError where an arm needs what the samples do not have."""
+    schema = load_schema(samples)
+    present = pq.read_schema(_files(samples, "train")[0]).names
+    built = read_manifest(samples, kind="samples")["strategies"]
+    for arm in arms:
+        schema.select(arm.features, where=arm.name)
+        if arm.distill.active and not {"teacher_score", "fine_score"} & set(present):
+            raise InputError(f"{samples}: no teacher_score and no fine_score to distil from; run workflows.teach first")
+        if arm.distill.contrast and "teacher_repr" not in present:
+            raise InputError(f"{samples}: no teacher_repr for --distill.contrast; run workflows.teach first")
+        missing = [name for name in arm.strategies if name not in built]
+        if arm.hard == "pairwise" and missing:
+            raise InputError(f"{samples}: built with strategies {', '.join(built)}; {arm.name} needs {', '.join(missing)}")
+
+
+def train_models(
+    arms: dict[Path, Arm],
+    samples: Path,
+    *,
+    kind: str,
+    work: Path,
+    compute: Compute,
+    k: int,
+    beside: tuple[Arm, ...] = (),
+    extra: Callable[[dict[str, Trained]], dict[str, Any]] = lambda trained: {},
+    parent: Run | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Trains each arm into its folder, which gets the finished model and its manifest; returns the manifests by arm.
+
+    Models that are already there are left alone. `beside`: arms that are trained with them and not kept; `extra`:
+    what else the manifests shall say, from all that was trained. `work` holds checkpoints until all is published.
+    """
+    manifest = read_manifest(samples, kind="samples")
+    inputs = {"samples": manifest["fingerprint"]}
+    configs = {out: {**plain(arm), "k": k} for out, arm in arms.items()}
+    missing = {out: arm for out, arm in arms.items() if not is_done(out, kind=kind, config=configs[out], inputs=inputs)}
+    if missing:
+        with ExitStack() as stack:
+            runs = {}
+            for out, arm in missing.items():
+                state = work / f"{arm.name}.run.json"
+                runs[arm.name] = stack.enter_context(run(arm.name, out=out, state=state, params=configs[out], parent=parent))
+            todo = [*missing.values(), *beside]
+            trained = fit(todo, samples, work, compute=compute, k=k, runs=runs)
+            saved = extra(trained)
+            for out, arm in missing.items():
+                _publish(out, kind, trained[arm.name], samples, manifest, config=configs[out], inputs=inputs, saved=saved)
+                for name in ("arch.json", "schema.json", "manifest.json"):
+                    runs[arm.name].artifact(out / name)
+        shutil.rmtree(work)
+    return {arm.name: read_manifest(out, kind=kind) for out, arm in arms.items()}
+
+
+def _publish(
+    out: Path,
+    kind: str,
+    trained: Trained,
+    samples: Path,
+    manifest: dict[str, Any],
+    *,
+    config: dict[str, Any],
+    inputs: dict[str, str],
+    saved: dict[str, Any],
+) -> None:
+    """Writes a finished model whole, with the days that its training left out."""
+    state, schema = trained.state, load_schema(samples)
+    stats = json.loads((samples / "stats.json").read_text())
+    with publish(out, kind=kind, config=config, inputs=inputs) as (staging, facts):
+        arch = Arch(trained.arm.features, trained.arm.widths)
+        checkpoint.write_model(staging, arch=arch, schema=schema, stats=stats, best=trained.best)
+        facts |= {"split": manifest["split"], "best": state.history[state.best_epoch], "history": state.history}
+        facts |= saved
+
+
+def _worker(job: dict[str, Any]) -> None:
+    context = ray.train.get_context()
+    rank, world = context.get_world_rank(), context.get_world_size()
+    compute: Compute = job["compute"]
+    if not compute.gpu:
+        torch.set_num_threads(max(1, int(compute.cpus)))
+    with tempfile.TemporaryDirectory() as done:
+        resumed = ray.train.get_checkpoint()
+        if resumed:
+            resumed.to_directory(done)
+        for arm in job["arms"]:
+            _train_arm(arm, job, Path(done), rank, world)
+
+
+def _train_arm(arm: Arm, job: dict[str, Any], done: Path, rank: int, world: int) -> None:
+    if (done / f"{arm.name}.best.safetensors").exists() and not (done / f"{arm.name}.latest.safetensors").exists():
+        return
+    samples, compute = job["samples"], job["compute"]
+    teacher_score, val_score = teacher_column(samples), teacher_column(samples, "val")
+    tracked: Run | None = job["runs"].get(arm.name) if rank == 0 else None
+    features = load_schema(samples).select(arm.features, where=arm.name)
+    device = ray.train.torch.get_device()
+    torch.manual_seed(arm.seed)
+    student = Ranker(features, arm.widths, json.loads((samples / "stats.json").read_text()))
+    distiller = Distiller(student, arm, _teacher_width(samples) if arm.distill.contrast else None)
+    model = ray.train.torch.prepare_model(distiller)
+    optimizer = loop.make_optimizer(model, arm)
+    state, best = State(), checkpoint.weights(student)
+    if (done / f"{arm.name}.latest.safetensors").exists():
+        state, best = checkpoint.load_state(done, arm.name, distiller, optimizer)
+    reader = Reader(
+        _files(samples, "train"),
+        columns(arm, teacher_score),
+        arm.optim.batch,
+        compute.lanes,
+        rank,
+        world,
+        arm.seed,
+    )
+    names = (*arm.features, "item_id", "exposed", "clicked", "converted", *([val_score] if val_score else []))
+    tables = sequential(_files(samples, "val"), names, rank, world)
+    validate = loop.validator(tables, features, k=job["k"], teacher_score=val_score, device=device)
+    tell = Teller(job["board"], arm.name) if rank == 0 else lambda *_, **__: None
+
+    def save(state: State, distiller: Distiller, optimizer: torch.optim.Optimizer, best: dict[str, Tensor]) -> None:
+        if rank == 0:
+            checkpoint.save_state(done, arm.name, state, distiller, optimizer, best)
+            if tracked and state.step == 0:
+                tracked.metrics(state.history[-1], step=state.history[-1]["epoch"])
+            tell.note = f"best {arm.select_by} {state.best:.4f} of epoch {state.best_epoch}" if state.history else ""
+        _report(done, rank, {"arm": arm.name, "epoch": state.epoch, "step": state.step})
+
+    def progress(state: State) -> None:
+        tell(state.epoch * reader.steps + state.step, arm.optim.epochs * reader.steps)
+
+    best = loop.train(
+        arm,
+        features,
+        model,
+        optimizer,
+        reader,
+        validate,
+        teacher_score=teacher_score,
+        state=state,
+        best=best,
+        save=save,
+        checkpoint_steps=compute.checkpoint_steps,
+        progress=progress,
+    )
+    tell(state.epoch * reader.steps, state.epoch * reader.steps, now=True)
+    (done / f"{arm.name}.latest.safetensors").unlink(missing_ok=True)
+    if rank == 0:
+        checkpoint.save_best(done, arm.name, state, best)
+    _report(done, rank, {"arm": arm.name, "epoch": state.epoch, "best": state.best})
+
+
+def _report(done: Path, rank: int, metrics: dict[str, Any]) -> None:
+    """Every worker reports equally often; the first one's folder is the checkpoint."""
+    ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(done) if rank == 0 else None)
+
+
+def _teacher_width(samples: Path) -> int:
+    return pq.read_schema(_files(samples, "train")[0]).field("teacher_repr").type.value_type.list_size
+
+
+def _files(samples: Path, split: str) -> tuple[Path, ...]:
+    return tuple(path for path, _ in sample_files(samples, split))

@@ -1,0 +1,348 @@
+"""The logs folder: checked from the Parquet footers before any row is read, and cut into parts of whole requests.
+
+A `Tile` is an interval of request ids with the row groups that can hold them. Tiles cover the whole key space, so every
+row is in exactly one. Where the row groups are clustered by request, each is read about once and no shuffle is needed;
+`cut` proves that from the footers' statistics, or returns None.
+"""
+
+from bisect import bisect_left
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property, partial
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from prerank.errors import InputError
+from prerank.features import expected, fits, is_id, is_list
+from prerank.outputs import fingerprint
+from prerank.schema import Schema, load_schema
+
+TableName = Literal["fine_lists", "impressions", "candidates"]
+
+TS = pa.timestamp("us")
+DAY = np.timedelta64(1, "D")
+OVERREAD = 1.5
+"""Reading clustered tiles may touch this many times the bytes of the logs; beyond it a shuffle is cheaper."""
+
+
+@dataclass(frozen=True)
+class RowGroup:
+    file: Path
+    index: int
+    rows: int
+    keys: tuple[Any, Any] | None
+    """Bounds of request_id; None where the footer has no statistics."""
+    nulls: bool
+    """Whether a request_id may be null."""
+    days: tuple[np.datetime64, np.datetime64] | None = None
+    """Bounds of ts; None for impressions."""
+
+
+@dataclass(frozen=True)
+class Table:
+    name: TableName
+    columns: pa.Schema
+    """What is read: keys, labels and the features of schema.json, in types that all files share."""
+    groups: tuple[RowGroup, ...]
+    files: dict[str, tuple[int, int]]
+    """Bytes and rows by file name."""
+
+    @property
+    def rows(self) -> int:
+        return sum(group.rows for group in self.groups)
+
+    @cached_property
+    def row_bytes(self) -> int:
+        """In memory, as Arrow: Parquet's own sizes are of dictionaries and run lengths."""
+        return sum(_width(field.type) for field in self.columns)
+
+
+def _width(type_: pa.DataType) -> int:
+    if pa.types.is_fixed_size_list(type_):
+        return type_.list_size * _width(type_.value_type)
+    if is_list(type_):
+        return 8 * _width(type_.value_type)
+    return 24 if not pa.types.is_primitive(type_) else max(type_.bit_width // 8, 1)
+
+
+@dataclass(frozen=True)
+class Logs:
+    folder: Path
+    schema: Schema
+    tables: dict[str, Table]
+
+    @property
+    def has_positions(self) -> bool:
+        return "fine_position" in self.tables["fine_lists"].columns.names
+
+    @property
+    def has_scores(self) -> bool:
+        return "fine_score" in self.tables["fine_lists"].columns.names
+
+    @property
+    def has_candidates(self) -> bool:
+        return "candidates" in self.tables
+
+    @cached_property
+    def days(self) -> tuple[np.datetime64, np.datetime64]:
+        """First and last day (datetime64[D]) of the fine lists."""
+        bounds = [group.days for group in self.tables["fine_lists"].groups]
+        return min(lo for lo, _ in bounds).astype("datetime64[D]"), max(hi for _, hi in bounds).astype("datetime64[D]")
+
+    @cached_property
+    def fingerprint(self) -> str:
+        files = {f"{name}/{file}": sizes for name, table in self.tables.items() for file, sizes in table.files.items()}
+        return fingerprint([files, self.schema.to_json()])
+
+
+def open_logs(folder: Path) -> Logs:
+    """Reads schema.json and every footer; raises InputError naming the file and column at fault."""
+    folder = Path(folder)
+    schema = load_schema(folder)
+    wanted: list[TableName] = ["fine_lists", "impressions"]
+    if (folder / "candidates").is_dir():
+        wanted.append("candidates")
+    tables = {name: _open_table(folder / name, name, schema) for name in wanted}
+    key_types = {name: table.columns.field("request_id").type for name, table in tables.items()}
+    item_types = {name: table.columns.field("item_id").type for name, table in tables.items()}
+    for column, types in (("request_id", key_types), ("item_id", item_types)):
+        if len(set(types.values())) > 1:
+            found = ", ".join(f"{type_} in {name}" for name, type_ in types.items())
+            raise InputError(f"{folder}: column {column!r} must have one type in all tables, found {found}")
+    return Logs(folder, schema, tables)
+
+
+def _open_table(folder: Path, name: TableName, schema: Schema) -> Table:
+    paths = sorted(folder.glob("*.parquet"))
+    if not paths:
+        raise InputError(f"{folder}: no *.parquet files; expected the table {name!r} of the logs (see the README)")
+    with ThreadPoolExecutor(16) as pool:
+        opened = list(pool.map(partial(_open_file, needs=_requirements(name, schema)), paths))
+    groups = tuple(group for _, of_file in opened for group in of_file if group.rows)
+    if not groups:
+        raise InputError(f"{folder}: {len(paths)} files without a row")
+    files = {p.name: (p.stat().st_size, sum(g.rows for g in of_file)) for p, (_, of_file) in zip(paths, opened, strict=True)}
+    return Table(name, _common(paths, [columns for columns, _ in opened]), groups, files)
+
+
+def _open_file(path: Path, needs: dict) -> tuple[pa.Schema, list[RowGroup]]:
+    try:
+        with pq.ParquetFile(path) as file:
+            found, leaves, footer = file.schema_arrow, [column.path for column in file.schema], file.metadata
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InputError(
+            f"{path}: not a whole Parquet file ({path.stat().st_size} bytes; truncated, or still being written?): {error}; "
+            "write it again, or remove it"
+        ) from error
+    columns = _checked(path, found, needs)
+    at = {name: leaves.index(name) for name in ("request_id", "ts") if name in columns.names}
+    return columns, [_row_group(path, i, footer.row_group(i), at) for i in range(footer.num_row_groups)]
+
+
+def _requirements(name: TableName, schema: Schema) -> dict[str, tuple[Callable[[pa.DataType], bool], str, bool]]:
+    """By column: the test of its type, the type in words, whether it must be there."""
+    keys = {"request_id": (is_id, "integers or strings", True), "item_id": (is_id, "integers or strings", True)}
+    number = (lambda t: pa.types.is_integer(t) or pa.types.is_floating(t), "numbers", False)
+    flag = (lambda t: pa.types.is_boolean(t) or pa.types.is_integer(t), "booleans, or 0 and 1")
+    if name == "impressions":
+        shown = (pa.types.is_integer, "integers", True)
+        return keys | {"shown_position": shown, "clicked": (*flag, True), "converted": (*flag, False)}
+    needs = keys | {"ts": (pa.types.is_timestamp, "timestamps", True)}
+    if name == "fine_lists":
+        needs |= {"fine_position": (pa.types.is_integer, "integers", False), "fine_score": number}
+    return needs | {f.name: (partial(fits, f), expected(f), True) for f in schema.features}
+
+
+def _checked(path: Path, found: pa.Schema, needs: dict) -> pa.Schema:
+    """The columns that we read, with types that do not depend on how a writer encoded them."""
+    fields = []
+    for column, (test, words, required) in needs.items():
+        if column not in found.names:
+            if required:
+                raise InputError(
+                    f"{path}: column {column!r} is missing; expected {words}; found {', '.join(sorted(found.names)[:30])}"
+                )
+            continue
+        type_ = found.field(column).type
+        if not test(type_):
+            raise InputError(f"{path}: column {column!r} has type {type_}, expected {words}")
+        fields.append(pa.field(column, _canonical(column, type_)))
+    return pa.schema(fields)
+
+
+def _canonical(column: str, type_: pa.DataType) -> pa.DataType:
+    if pa.types.is_dictionary(type_):
+        return _canonical(column, type_.value_type)
+    if column == "ts":
+        return TS
+    if pa.types.is_large_string(type_):
+        return pa.string()
+    if column in ("request_id", "item_id", "fine_position", "shown_position") and pa.types.is_integer(type_):
+        return pa.int64()
+    if column in ("clicked", "converted"):
+        return pa.int8()
+    if is_list(type_) and not pa.types.is_fixed_size_list(type_):
+        return pa.list_(_canonical("", type_.value_type))
+    return type_
+
+
+def _common(paths: list[Path], columns: list[pa.Schema]) -> pa.Schema:
+    common = columns[0]
+    for path, schema in zip(paths, columns, strict=True):
+        if set(schema.names) != set(common.names):
+            differ = ", ".join(sorted(set(schema.names) ^ set(common.names)))
+            raise InputError(f"{path}: column {differ} is in some files of {path.parent.name} and not in others, as {paths[0]}")
+        try:
+            common = pa.unify_schemas([common, schema], promote_options="permissive")
+        except (pa.ArrowTypeError, pa.ArrowInvalid) as error:
+            raise InputError(f"{path}: types differ from those of {paths[0]}: {error}") from error
+    return common
+
+
+def _row_group(path: Path, index: int, raw: pq.RowGroupMetaData, at: dict[str, int]) -> RowGroup:
+    chunk = raw.column(at["request_id"])
+    keys, nulls = _bounds(chunk), chunk.statistics is None or chunk.statistics.null_count != 0
+    days = None
+    if "ts" in at and raw.num_rows:
+        days = _bounds(raw.column(at["ts"])) or _scan_bounds(path, index)
+        days = tuple(np.datetime64(value.replace(tzinfo=None), "us") for value in days)
+    return RowGroup(path, index, raw.num_rows, keys, nulls, days)
+
+
+def _bounds(chunk: pq.ColumnChunkMetaData) -> tuple[Any, Any] | None:
+    statistics = chunk.statistics
+    return (statistics.min, statistics.max) if statistics is not None and statistics.has_min_max else None
+
+
+def _scan_bounds(path: Path, index: int) -> tuple[Any, Any]:
+    with pq.ParquetFile(path) as file:
+        found = pc.min_max(file.read_row_group(index, columns=["ts"])["ts"].cast(TS, safe=False)).as_py()
+    if found["min"] is None:
+        raise InputError(f"{path}: column 'ts' holds nothing but nulls in row group {index}; expected timestamps")
+    return found["min"], found["max"]
+
+
+@dataclass(frozen=True)
+class Tile:
+    """The requests with lo <= request_id < hi (None: no bound)."""
+
+    lo: Any
+    hi: Any
+    groups: tuple[RowGroup, ...]
+    impressions: tuple[RowGroup, ...]
+
+
+def cut(logs: Logs, name: TableName, *, tiles: int | None = None, tile_bytes: int = 64 << 20) -> list[Tile] | None:
+    """Tiles of about `tile_bytes` (or about `tiles` of them), or None where only a shuffle brings requests together.
+
+    A tile starts where a row group does, so a row group is never read in pieces smaller than itself.
+    """
+    table, impressions = logs.tables[name], logs.tables["impressions"]
+    total = table.rows * table.row_bytes
+    target = total / tiles if tiles else tile_bytes
+    if total <= target:
+        return [Tile(None, None, table.groups, impressions.groups)]
+    if any(group.keys is None for group in (*table.groups, *impressions.groups)):
+        return None
+    starts = _starts(table, target)
+    of_list, of_impressions = _Overlaps(table.groups), _Overlaps(impressions.groups)
+    left = OVERREAD * (total + impressions.rows * impressions.row_bytes)
+    largest = max(group.rows for group in table.groups) * table.row_bytes
+    made = []
+    for lo, hi in zip([None, *starts], [*starts, None], strict=True):
+        tile = Tile(lo, hi, of_list.within(lo, hi), of_impressions.within(lo, hi))
+        size = sum(g.rows for g in tile.groups) * table.row_bytes
+        left -= size + sum(g.rows for g in tile.impressions) * impressions.row_bytes
+        if left < 0 or size > 2 * (target + largest):
+            return None
+        made.append(tile)
+    return made
+
+
+class _Overlaps:
+    """Row groups by the interval of keys that they overlap."""
+
+    def __init__(self, groups: tuple[RowGroup, ...]):
+        self.groups = sorted(groups, key=lambda group: group.keys)
+        self.lows = [group.keys[0] for group in self.groups]
+        self.highs = list(accumulate((group.keys[1] for group in self.groups), max))
+        self.nulls = [group for group in groups if group.nulls]
+
+    def within(self, lo: Any, hi: Any) -> tuple[RowGroup, ...]:
+        first = 0 if lo is None else bisect_left(self.highs, lo)
+        last = len(self.lows) if hi is None else bisect_left(self.lows, hi)
+        inside = [group for group in self.groups[first:last] if lo is None or group.keys[1] >= lo]
+        if lo is None:  # where `read_tile` counts the rows without a key
+            inside += [group for group in self.nulls if group not in inside]
+        return tuple(inside)
+
+
+def _starts(table: Table, target: float) -> list[Any]:
+    """Lowest keys of the row groups at which a new tile starts."""
+    starts: list[Any] = []
+    filled = 0
+    for group in sorted(table.groups, key=lambda group: group.keys):
+        if filled >= target and group.keys[0] != (starts[-1] if starts else None):
+            starts.append(group.keys[0])
+            filled = 0
+        filled += group.rows * table.row_bytes
+    return starts
+
+
+def overlaps(group: RowGroup, since: np.datetime64 | None, until: np.datetime64 | None) -> bool:
+    """Whether a row group may hold rows with since <= ts < until."""
+    return (since is None or group.days[1] >= since) and (until is None or group.days[0] < until)
+
+
+def read_groups(table: Table, groups: tuple[RowGroup, ...], columns: list[str] | None = None) -> pa.Table:
+    """Rows of the given row groups in the table's types, or only some columns of them."""
+    names = columns or table.columns.names
+    wanted = pa.schema([table.columns.field(name) for name in names])
+    parts = [wanted.empty_table()]
+    by_file: dict[Path, list[int]] = {}
+    for group in groups:
+        by_file.setdefault(group.file, []).append(group.index)
+    for path, indices in by_file.items():
+        with pq.ParquetFile(path) as file:
+            part = file.read_row_groups(indices, columns=names, use_threads=False)
+        columns_ = [_cast(part[field.name], field, path) for field in wanted]
+        parts.append(pa.table(columns_, schema=wanted))
+    return pa.concat_tables(parts)
+
+
+def _cast(column: pa.ChunkedArray, field: pa.Field, path: Path) -> pa.ChunkedArray:
+    if column.type == field.type:
+        return column
+    try:
+        return column.cast(field.type, safe=field.type != TS)
+    except pa.ArrowInvalid as error:
+        raise InputError(f"{path}: column {field.name!r} does not fit {field.type}: {error}") from error
+
+
+def read_tile(logs: Logs, name: TableName, tile: Tile) -> tuple[pa.Table, pa.Table]:
+    """Rows of `name` and impressions of the tile's requests."""
+    return (
+        _filter(read_groups(logs.tables[name], tile.groups), tile),
+        _filter(read_groups(logs.tables["impressions"], tile.impressions), tile),
+    )
+
+
+def _filter(rows: pa.Table, tile: Tile) -> pa.Table:
+    """Rows without a request id, which are in no interval, belong to the first tile, so that they are counted once."""
+    if tile.lo is None and tile.hi is None:
+        return rows
+    key = rows["request_id"]
+    inside = pa.scalar(True)
+    if tile.lo is not None:
+        inside = pc.greater_equal(key, pa.scalar(tile.lo, key.type))
+    if tile.hi is not None:
+        inside = pc.and_(inside, pc.less(key, pa.scalar(tile.hi, key.type)))
+    return rows.filter(pc.fill_null(inside, tile.lo is None))
+

@@ -1,0 +1,144 @@
+"""The training loop of one arm: no Ray in it, so it runs in a test, under torchrun or in a profiler as well."""
+
+import math
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import pyarrow as pa
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from prerank import checkpoint, metrics
+from prerank.batches import ahead, scoring_batch, training_batch
+from prerank.checkpoint import State
+from prerank.distill import Distiller
+from prerank.errors import InputError
+from prerank.nested import flat_numpy, offsets_of
+from prerank.options import Arm
+from prerank.reader import Reader
+from prerank.schema import Feature
+
+Save = Callable[[State, nn.Module, torch.optim.Optimizer, dict[str, Tensor]], None]
+
+
+def make_optimizer(model: nn.Module, arm: Arm) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(model.parameters(), lr=arm.optim.lr, weight_decay=arm.optim.weight_decay, fused=True)
+
+
+def train(
+    arm: Arm,
+    features: tuple[Feature, ...],
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    reader: Reader,
+    validate: Callable[[Distiller], dict[str, float]],
+    *,
+    teacher_score: str | None = None,
+    state: State,
+    best: dict[str, Tensor],
+    save: Save,
+    checkpoint_steps: int = 0,
+    progress: Callable[[State], None] = lambda state: None,
+) -> dict[str, Tensor]:
+    """Trains until `optim.epochs` or until the validation has not improved for `optim.patience` epochs.
+
+    `model` is a `Distiller`, or DDP around one. `state` and `best` say where to go on from; `state` is brought
+    forward in place and `save` is called with it after every epoch (and every `checkpoint_steps`). Every worker calls
+    with the same `state`. Returns the best weights of the student. Raises FloatingPointError when the loss is not
+    finite and InputError when no batch held anything to learn from.
+    """
+    distiller: Distiller = model.module if hasattr(model, "module") else model
+    device = next(distiller.parameters()).device
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda" and torch.cuda.is_bf16_supported())
+    warmup_steps = arm.distill.warmup_epochs * reader.steps
+    while state.epoch < arm.optim.epochs and state.epoch - state.best_epoch <= arm.optim.patience:
+        model.train()
+        tables = reader.epoch(state.epoch, state.step)
+        for batch in ahead(training_batch(t, arm, features, state.epoch, teacher_score) for t in tables):
+            step = state.epoch * reader.steps + state.step
+            warmup = min(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0
+            with autocast:
+                loss, parts = model(batch.to(device), warmup)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), arm.optim.clip)
+            optimizer.step()
+            state.step += 1
+            _add(state.sums, {"loss": loss.detach(), **parts})
+            progress(state)
+            if checkpoint_steps and state.step % checkpoint_steps == 0 and state.step < reader.steps:
+                state.sums = _floats(state.sums)
+                save(state, distiller, optimizer, best)
+        means = {f"train/{k}": v / reader.steps for k, v in over_workers(_floats(state.sums), mean=True).items()}
+        if not math.isfinite(means["train/loss"]):
+            raise FloatingPointError(f"{arm.name}: the loss of epoch {state.epoch} is not finite; lower optim.lr")
+        if means["train/hard"] == 0 and not arm.distill.active:
+            raise InputError(f"{arm.name}: the samples hold nothing to learn for strategies {', '.join(arm.strategies)}")
+        values = validate(distiller)
+        state.history.append({"epoch": state.epoch, **means, **{f"val/{k}": v for k, v in values.items()}})
+        chosen = values[arm.select_by]
+        if state.best is None or chosen > state.best:
+            state.best, state.best_epoch = chosen, state.epoch
+            best = checkpoint.weights(distiller.student)
+        state.epoch, state.step, state.sums = state.epoch + 1, 0, {}
+        save(state, distiller, optimizer, best)
+    return best
+
+
+def validator(
+    tables: Iterable[pa.Table], features: tuple[Feature, ...], *, k: int, teacher_score: str | None, device: torch.device
+) -> Callable[[Distiller], dict[str, float]]:
+    """Scores this worker's validation requests and averages over all workers': no request is lost or counted twice.
+
+    hit_rate and auc (clicked against all other candidates, within the request) are over requests with a click;
+    recall is the overlap with the teacher's top `k`, where there is a teacher.
+    """
+    batches, labels, teacher = [], [], []
+    for table in tables:
+        batches.append(scoring_batch(table, features).to(device))
+        labels.append(
+            metrics.Candidates(
+                offsets_of(table["item_id"]), *(flat_numpy(table[name]) for name in ("exposed", "clicked", "converted"))
+            )
+        )
+        teacher.append(flat_numpy(table[teacher_score]) if teacher_score else None)
+
+    def validate(distiller: Distiller) -> dict[str, float]:
+        distiller.eval()
+        sums = dict.fromkeys(("recall", "hit_rate", "auc"), 0.0)
+        counts = dict.fromkeys(sums, 0.0)
+        for batch, candidates, teacher_N in zip(batches, labels, teacher, strict=True):
+            with torch.inference_mode():
+                score_N = distiller.student(batch.features, batch.request_I)[0].float().cpu().numpy()
+            columns = metrics.per_request(candidates, score_N if teacher_N is None else teacher_N, score_N, k=k)
+            for name in sums:
+                defined = ~np.isnan(columns[name])
+                sums[name] += columns[name][defined].sum()
+                counts[name] += defined.sum()
+        sums, counts = over_workers(sums), over_workers(counts)
+        values = {name: sums[name] / counts[name] if counts[name] else 0.0 for name in sums}
+        return values if teacher_score else {name: values[name] for name in ("hit_rate", "auc")}
+
+    return validate
+
+
+def over_workers(values: dict[str, float], *, mean: bool = False) -> dict[str, float]:
+    """The sums (or means) over the workers, in a fixed order of the names; the values themselves where there is one."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return values
+    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    total = torch.tensor([values[name] for name in sorted(values)], dtype=torch.float64, device=device)
+    dist.all_reduce(total)
+    total = total / dist.get_world_size() if mean else total
+    return dict(zip(sorted(values), total.tolist(), strict=True))
+
+
+def _add(sums: dict, parts: dict[str, Tensor]) -> None:
+    for name, part in parts.items():
+        sums[name] = sums.get(name, 0.0) + part.double()
+
+
+def _floats(sums: dict) -> dict[str, float]:
+    return {name: float(value) for name, value in sums.items()}
+

@@ -1,0 +1,90 @@
+"""What can be configured about a model, its loss and its training: the fields that flags, YAML and sweeps name."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+@dataclass(frozen=True)
+class Distill:
+    """What the student learns from the teacher beside the hard labels; a weight of 0 switches a part off."""
+
+    score: float = 0.0
+    """λ, the weight of the squared distance to the teacher's score."""
+    form: Literal["additive", "convex"] = "additive"
+    """additive: L + λ·MSE; convex: (1-λ)·L + λ·MSE (AutoFAS)."""
+    on: Literal["logits", "softmax"] = "logits"
+    """Compare the scores themselves, or their softmax over the items of the request (AutoFAS)."""
+    items: Literal["all", "exposed"] = "all"
+    """The items whose score or distribution is distilled: every item of the sample, or the exposed ones (ASMOL)."""
+    warmup_epochs: float = 0.0
+    """λ rises linearly from 0 over so many epochs."""
+    kl: float = 0.0
+    """Weight of the KL divergence between the softmaxes of teacher and student in a request, the contrast's baseline."""
+    kl_temperature: float = 2.0
+    contrast: float = 0.0
+    """w, the weight of the contrastive loss between the representations (InfoNCE)."""
+    temperature: float = 0.1
+    """τ of the InfoNCE loss."""
+    positives: Literal["bin", "item"] = "bin"
+    """Positives of an item: the items of its rank bin (the article), or itself alone (CIT)."""
+    projection: int = 128
+    """Width of the two projections; 128 in CRD."""
+
+    @property
+    def active(self) -> bool:
+        return bool(self.score or self.kl or self.contrast)
+
+
+@dataclass(frozen=True)
+class Optim:
+    """Adam with decoupled weight decay, early stopping on the validation day."""
+
+    lr: float = 2e-3
+    weight_decay: float = 1e-5
+    batch: int = 64
+    """Requests in a global batch, over all workers."""
+    epochs: int = 10
+    """At most so many passes over the samples."""
+    patience: int = 3
+    """Stop after so many epochs without a better validation metric."""
+    clip: float = 5.0
+    """Largest norm of the gradient."""
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Where training runs; none of this changes what is learned beyond the rounding of floats."""
+
+    workers: int = 1
+    """Ray Train workers, one a GPU or one a share of the CPUs; must divide `lanes`. 0 runs in this process."""
+    gpu: bool = False
+    """Give each worker a GPU (NCCL, bf16 autocast where the device has it); otherwise CPUs and gloo."""
+    cpus: float = 1.0
+    """CPUs for each worker."""
+    lanes: int = 8
+    """Ways in which a global batch is cut before it is dealt to workers: any divisor as number of workers learns the same."""
+    checkpoint_steps: int = 0
+    """Also save in mid-epoch every so many steps; 0 saves after each epoch alone."""
+    max_failures: int = 3
+    """Restarts of the worker group after a failure, from the latest checkpoint."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One model to train: what it sees, how wide it is, and what it learns from."""
+
+    name: str
+    features: tuple[str, ...]
+    widths: tuple[int, ...]
+    """Hidden widths; 0 skips the layer; none at all is a linear model."""
+    strategies: tuple[str, ...] = ("exposed",)
+    """The pairs of the hard loss; without effect on a listwise loss."""
+    hard: Literal["pairwise", "listwise"] = "pairwise"
+    """pairwise: -log σ(s_i - s_j) over the strategies' pairs; listwise: -log softmax of the clicked items among the
+    exposed and `unexposed_ratio` as many unexposed ones (sampled softmax), for the teacher."""
+    unexposed_ratio: float = 0.0
+    """Listwise: unexposed negatives drawn for each exposed item, anew each epoch; 0 is sample selection bias."""
+    select_by: Literal["recall", "hit_rate", "auc"] = "recall"
+    """The validation metric of early stopping and of the best checkpoint."""
+    distill: Distill = field(default_factory=Distill)
+    optim: Optim = field(default_factory=Optim)
+    seed: int = 0

@@ -1,0 +1,103 @@
+"""The teacher runs once: Ray Data scores every sample, and the score and representation become columns.
+
+Lists without fine-ranking positions get them here, from the teacher's scores; then the strategies draw from them.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray.data
+import torch
+
+from prerank.batches import scoring_batch
+from prerank.checkpoint import Model, load_model, require_same_features
+from prerank.draw import DrawConfig, check_built, draw
+from prerank.nested import flat_numpy, nest, offsets_of, rank_within, segment_of
+from prerank.outputs import publish, read_manifest
+from prerank.samples import ROW_GROUP, merge, sample_files, write_tables
+from prerank.schema import Schema, load_schema
+
+
+def teach(samples: Path, teacher: Path, out: Path, *, workers: int, gpu: bool = False) -> dict:
+    """Writes the samples again with `teacher_score` and (training rows) `teacher_repr`; returns the new manifest.
+
+    Files and row groups stay as they are, so training deals the same batches. Raises InputError where the teacher
+    does not fit the samples.
+    """
+    manifest, schema = read_manifest(samples, kind="samples"), load_schema(samples)
+    model = load_model(teacher, kind="teacher")
+    require_same_features(model, schema, folder=teacher, where=samples)
+    inputs = {"samples": manifest["fingerprint"], "teacher": model.manifest["fingerprint"]}
+    with publish(out, kind="samples", config={}, inputs=inputs) as (staging, facts):
+        jobs = [{"split": split, "file": str(path)} for split in ("train", "val") for path, _ in sample_files(samples, split)]
+        job = {"teacher": str(teacher), "staging": str(staging), "manifest": manifest, "gpu": gpu}
+        resources = {"num_gpus": 1} if gpu else {"num_cpus": 1}
+        tasks = ray.data.from_items(jobs, override_num_blocks=len(jobs))
+        pool = ray.data.ActorPoolStrategy(size=workers)
+        done = tasks.map(_Teach, fn_constructor_args=(job,), compute=pool, **resources).take_all()
+        total: dict[str, Any] = {}
+        for part in done:
+            merge(total, json.loads(part["counts"]))
+        facts |= {key: manifest[key] for key in ("split", "strategies", "draw", "seed", "counts")}
+        facts |= {"rows": total.pop("rows"), "taught": True, "positions": True}
+        if not manifest["positions"]:
+            facts["counts"] |= total
+            check_built(facts["counts"], tuple(manifest["strategies"]), positions=True)
+        schema.save(staging)
+        (staging / "stats.json").write_text((samples / "stats.json").read_text())
+    return read_manifest(out, kind="samples")
+
+
+class _Teach:
+    """An actor of Ray Data: holds the teacher, writes one file of samples at a time."""
+
+    def __init__(self, job: dict[str, Any]):
+        self.job = job
+        self.model: Model = load_model(Path(job["teacher"]), kind="teacher")
+        self.device = torch.device("cuda" if job["gpu"] else "cpu")
+        self.model.ranker.to(self.device)
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        path, split, manifest = Path(row["file"]), row["split"], self.job["manifest"]
+        schema = load_schema(path.parents[1])
+        counts: dict[str, Any] = {}
+
+        def taught() -> Iterator[pa.Table]:
+            with pq.ParquetFile(path) as file:
+                for batch in file.iter_batches(ROW_GROUP):
+                    table = self.score(pa.Table.from_batches([batch]), keep_repr=split == "train")
+                    if split == "train" and not manifest["positions"]:
+                        table, drawn = redraw(table, schema, manifest)
+                        merge(counts, drawn)
+                    yield table
+
+        name = f"{split}/{path.name}"
+        rows = write_tables(taught(), Path(self.job["staging"]) / name)
+        return {"counts": json.dumps(counts | {"rows": {name: rows}})}
+
+    def score(self, table: pa.Table, *, keep_repr: bool) -> pa.Table:
+        features = self.model.schema.select(self.model.arch.features, where="teacher")
+        batch = scoring_batch(table, features).to(self.device)
+        with torch.inference_mode():
+            score_I, repr_ID = self.model.ranker(batch.features, batch.request_I)
+        offsets = offsets_of(table["item_id"])
+        table = table.append_column("teacher_score", nest(score_I.float().cpu().numpy(), offsets))
+        if not keep_repr:
+            return table
+        halves = repr_ID.float().cpu().numpy().astype(np.float16)
+        values = pa.FixedSizeListArray.from_arrays(pa.array(halves.ravel()), halves.shape[1])
+        return table.append_column("teacher_repr", nest(values, offsets))
+
+
+def redraw(table: pa.Table, schema: Schema, manifest: dict[str, Any]) -> tuple[pa.Table, dict]:
+    """Gives whole lists the positions of the teacher's order (ties in canonical order) and draws from them."""
+    offsets = offsets_of(table["item_id"])
+    position = rank_within(segment_of(offsets), -flat_numpy(table["teacher_score"]).astype(np.float64))
+    table = table.set_column(table.column_names.index("position"), "position", nest(position.astype(np.int32), offsets))
+    table = table.drop_columns(["drawn", "bin", "pair_hi", "pair_lo", "pair_strategy"])
+    return draw(table, schema, DrawConfig(**manifest["draw"]), tuple(manifest["strategies"]), seed=manifest["seed"])

@@ -1,0 +1,234 @@
+"""The page and the table of a made-up pipeline: everything is in them, and they ask for nothing else."""
+
+import copy
+import io
+import itertools
+import re
+from html.parser import HTMLParser
+
+import matplotlib
+import pytest
+from matplotlib._pylab_helpers import Gcf
+from matplotlib.figure import Figure
+from rich.console import Console
+
+from prerank.report import figures, finding, terminal_table, write_report
+
+VOID = {"meta", "link", "br", "hr", "img", "input"}
+
+
+def row(name: str, recall: float, hit: float, **more) -> dict:
+    return {
+        "name": name,
+        "describes": f"What {name} is.",
+        "recall_at_150": recall,
+        "recall_at_150_ci": [recall - 0.01, recall + 0.012],
+        "hit_rate_at_150": hit,
+        "hit_rate_at_150_ci": [hit - 0.02, hit + 0.02],
+        "random_recall_at_150": 0.15,
+        "ndcg_at_10": 0.083,
+        "ndcg_at_10_ci": [0.08, 0.09],
+        "auc": 0.671,
+        "auc_ci": [0.66, 0.68],
+        "gauc": 0.652,
+        "gauc_ci": None,
+        "requests": 2000,
+        "ctr": 0.1234,
+        "ctr_ci": [0.12, 0.13],
+        "slices": {"exposed": {"recall_at_150": 0.377, "auc": 0.6}, "unexposed": {"recall_at_150": 0.355, "auc": None}},
+        "curve": {"k": [10, 50, 150, 500], "recall": [0.1, 0.2, recall, 0.9], "hit_rate": [0.1, 0.2, hit, 0.8]},
+        "history": [{"epoch": e, "train_loss": 1.0, "val/recall": recall * (e + 1) / 3} for e in range(3)],
+        "seconds": 37.4,
+        **more,
+    }
+
+
+@pytest.fixture
+def results() -> dict:
+    return {
+        "logs": {"name": "sim", "requests": 2000, "k": 150, "m": 150, "has_truth": True, "space": "candidates"},
+        "rows": [
+            row("base", 0.412, 0.301),
+            row(
+                "rank_pairs",
+                0.415,
+                0.311,
+                vs_base={"recall_at_150": [0.003, -0.004, 0.01], "hit_rate_at_150": [0.01, -0.01, 0.03]},
+            ),
+            row(
+                "contrast",
+                0.545,
+                0.342,
+                vs_base={"recall_at_150": [0.133, 0.12, 0.146], "hit_rate_at_150": [0.041, 0.03, 0.05]},
+            ),
+            row("teacher", 1.0, 0.43, history=[], vs_base={"recall_at_150": [0.588, 0.58, 0.59]}),
+        ],
+        "teacher_groups": {"teacher": 0.4, "item": 0.2, "cross": 0.3},
+        "commands": ["python -m workflows.make_logs --out a", "python -m workflows.pipeline --logs a"],
+        "mlflow": "sqlite:////tmp/mlflow.db",
+    }
+
+
+class Page(HTMLParser):
+    """Fails on a tag that closes nothing; keeps what a test asks about."""
+
+    def __init__(self, html: str):
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.attributes: list[tuple[str, dict]] = []
+        self.text: list[str] = []
+        self.feed(html)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.handle_startendtag(tag, attrs)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.attributes.append((tag, dict(attrs)))
+        self.ids += [value for key, value in attrs if key == "id"]
+
+    def handle_endtag(self, tag):
+        assert self.open and self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+    @property
+    def words(self) -> str:
+        return " ".join(" ".join(self.text).split())
+
+
+def render(results: dict, tmp_path) -> tuple[str, Page]:
+    html = write_report(results, tmp_path / "deep" / "report.html").read_text(encoding="utf-8")
+    return html, Page(html)
+
+
+def printed(results: dict, width: int = 80) -> str:
+    console = Console(width=width, file=io.StringIO())
+    console.print(terminal_table(results))
+    return console.file.getvalue()
+
+
+def test_the_page_holds_every_row_figure_and_command(results, tmp_path):
+    html, page = render(results, tmp_path)
+    for text in (
+        *("rank pairs", "What contrast is. 37 s.", "40.2 to 42.4", "+13.3", "+12.0 to +14.6", "0.652", "37.7", "12.34"),
+        *results["commands"],
+        "A blind draw of 150",
+        "sqlite:////tmp/mlflow.db",
+        finding(results),
+    ):
+        assert text in page.words, text
+    alts = [attrs["aria-label"] for tag, attrs in page.attributes if tag == "svg"]
+    assert len(alts) == len(figures(results)) == 5
+    assert "contrast +13.3 points" in alts[0]
+    assert len(set(page.ids)) == len(page.ids)
+    referred = re.findall(r'(?:url\(|href=")#([^)"]+)', html)
+    assert referred and set(referred) <= set(page.ids)
+
+
+def test_the_page_asks_for_nothing_and_has_both_schemes(results, tmp_path):
+    html, page = render(results, tmp_path)
+    assert "http:" not in html and "https:" not in html and "@import" not in html
+    assert not {"script", "link", "img", "iframe"} & {tag for tag, _ in page.attributes}
+    assert "prefers-color-scheme: dark" in html
+    drawings = "".join(re.findall(r"<svg.*?</svg>", html, flags=re.DOTALL))
+    assert not re.findall(r"#[0-9a-f]{6}\b", drawings)  # every colour follows the scheme
+    used = set(re.findall(r"var\((--[a-z-]+)\)", html))
+    assert used <= set(re.findall(r"(--[a-z-]+):", html))
+
+
+def test_the_same_results_give_the_same_page(results, tmp_path):
+    assert render(results, tmp_path / "a")[0] == render(results, tmp_path / "b")[0]
+
+
+def test_names_are_text_and_neither_markup_nor_mathematics(results, tmp_path):
+    bad = "<script>alert(1)</script> [red]&$x_1$"
+    results["rows"][2]["name"] = results["rows"][2]["describes"] = results["logs"]["name"] = bad
+    results["teacher_groups"] = {bad: 0.3}
+    results["commands"] = [bad]
+    html, page = render(results, tmp_path)
+    assert "<script" not in html
+    assert page.words.count("<script>alert(1)</script>") >= 6
+    assert "[red]&$x 1$" in printed(results, width=160)
+
+
+def test_a_server_of_mlflow_is_a_link_and_nothing_else_is(results, tmp_path):
+    results["rows"], results["teacher_groups"] = [{"name": "base"}], {}
+    results["mlflow"] = "http://127.0.0.1:5000/#/experiments/1"
+    assert ("a", {"href": results["mlflow"]}) in render(results, tmp_path)[1].attributes
+    results["mlflow"] = "javascript:alert(1)"
+    assert "a" not in [tag for tag, _ in render(results, tmp_path)[1].attributes]
+
+
+def test_optional_parts_may_be_missing(results, tmp_path):
+    everything = copy.deepcopy(results)
+    for missing in ("curve", "history", "ctr", "slices", "vs_base", "describes", "seconds", "random_recall_at_150"):
+        for entry in results["rows"]:
+            entry.pop(missing, None)
+        printed(results)
+    render(results, tmp_path)
+    for missing in ("teacher_groups", "commands", "mlflow"):
+        results.pop(missing)
+    results["logs"] = {"k": 150}
+    html, page = render(results, tmp_path)
+    assert figures(results) == {}
+    assert "CTR" not in html and "true click" not in html and "Split by exposure" not in html
+    assert "rank pairs" in page.words
+
+    nothing = [{"name": "base"}, {"name": "contrast", "recall_at_150": None, "recall_at_150_ci": None, "vs_base": {}}]
+    for rows in (nothing, [{**everything["rows"][0], "curve": None, "history": None}]):
+        render({**everything, "rows": rows}, tmp_path)
+        printed({**everything, "rows": rows})
+
+
+def test_one_epoch_and_one_k_are_drawn(results, tmp_path):
+    for entry in results["rows"]:
+        entry["history"] = entry["history"][:1]
+        entry["curve"] = {"k": [150], "recall": [0.4], "hit_rate": [None]}
+    assert set(figures(results)) == {"ladder", "recall_at_k", "training", "teacher_proof"}
+    render(results, tmp_path)
+
+
+def test_the_finding_names_the_arm_its_change_and_its_doubt(results):
+    assert finding(results) == (
+        "The strongest arm, contrast, keeps 54.5% of the teacher's top 150, the base student 41.2%: "
+        "+13.3 points (95% interval +12.0 to +14.6); and 34.2% of the clicked items: "
+        "+4.1 points (95% interval +3.0 to +5.0)."
+    )
+    results["rows"][1]["name"] = "all"
+    assert finding(results).startswith("All techniques together keep 41.5%")
+    assert "+0.3 points (95% interval -0.4 to +1.0), which these requests cannot tell from nothing" in finding(results)
+    assert finding(results).endswith("The strongest arm is contrast: +13.3 points (95% interval +12.0 to +14.6).")
+
+
+def test_the_table_fits_a_terminal_of_80_characters(results):
+    lines = printed(results).splitlines()
+    assert max(len(line) for line in lines) <= 80
+    contrast = next(line for line in lines if line.startswith("contrast"))
+    assert " ".join(contrast.split()) == "contrast 54.5 ±1.1 +13.3 ±1.3 34.2 ±2.0 0.083 0.671 0.652 12.34"
+    assert "…" not in "".join(lines)
+    teacher = next(line for line in lines if line.startswith("teacher"))
+    assert "+58.8" not in teacher  # its recall of itself is 1 whatever the base does
+
+
+def test_names_at_the_ends_of_lines_do_not_overlap(results):
+    for entry in results["rows"]:
+        entry["curve"]["recall"] = entry["curve"]["hit_rate"] = [0.1, 0.2, 0.3, 0.4]
+    axes = figures(results)["hit_rate_at_k"].axes[0]
+    heights = sorted(text.get_position()[1] for text in axes.texts)
+    assert len(heights) == 4
+    assert min(b - a for a, b in itertools.pairwise(heights)) > 0.06
+    assert heights[0] > -0.2 and heights[-1] < 1.2
+
+
+def test_figures_are_plain_and_leave_no_global_state(results, tmp_path):
+    before, managed = dict(matplotlib.rcParams), list(Gcf.figs)
+    assert all(isinstance(figure, Figure) for figure in figures(results).values())
+    render(results, tmp_path)
+    assert dict(matplotlib.rcParams) == before
+    assert list(Gcf.figs) == managed  # what pyplot would keep alive

@@ -1,0 +1,67 @@
+"""Evaluates a student on the test days: overlap with the teacher, hit-rates, NDCG, AUC, and the replay of the cascade.
+
+    python -m workflows.evaluate --logs runs/logs --teacher runs/teacher --student runs/student --out runs/results.json
+
+Beside `results.json` stands `results.requests.parquet`, the metrics request by request, for paired comparisons.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from prerank import cli
+from prerank.data import start_ray
+from prerank.evaluate import LOGGED, evaluate, plan
+from prerank.logs import open_logs
+from prerank.outputs import write_json
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Evaluate a student against its teacher on the test days of the logs."""
+
+    logs: Path
+    teacher: str
+    """A folder made by workflows.train_teacher, or `logged` for the logs' own fine_score (over the fine lists)."""
+    student: Path
+    """A folder made by workflows.train_student."""
+    out: Path
+    """The results, a JSON file."""
+    k: int = 150
+    """Items that pre-ranking keeps."""
+    m: int | None = None
+    """The teacher's top M that the K are held against; by default K."""
+    blocks: int | None = None
+    """About how many parts to cut the logs into; changes no figure."""
+    seed: int = 0
+    """Of the bootstrap."""
+
+
+def main(config: Evaluate) -> dict:
+    """Returns what it writes."""
+    logs = open_logs(config.logs.resolve())
+    teacher = config.teacher if config.teacher == LOGGED else str(Path(config.teacher).resolve())
+    planned = plan(logs, teacher, {"student": config.student.resolve()}, k=config.k, m=config.m)
+    start_ray()
+    found = evaluate(planned, blocks=config.blocks, seed=config.seed)
+    warn_of(found.facts)
+    results = found.rows["student"] | {"logs": found.facts}
+    config.out.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(found.per_request, config.out.with_suffix(".requests.parquet"))
+    write_json(config.out, results)
+    shown = (f"recall_at_{config.k}", f"hit_rate_at_{config.k}", "ndcg_at_10", "auc", "gauc", "ctr")
+    print(f"{config.out}: {', '.join(f'{key} {results[key]:.4f}' for key in shown if results.get(key) is not None)}")
+    return results
+
+
+def warn_of(facts: dict) -> None:
+    """Says where the figures mean less than they seem to."""
+    if facts["space"] == "fine_lists":
+        print("note: no candidates/ to evaluate on (or the teacher is logged): these figures are over the fine lists")
+    if facts["requests_at_most_k"]:
+        print(f"note: {facts['requests_at_most_k']} of {facts['requests']} requests have at most {facts['k']} candidates: their recall is 1")
+
+
+if __name__ == "__main__":
+    cli.run(main, Evaluate)

@@ -1,0 +1,53 @@
+"""Real logs: KuaiRand-Pure (https://kuairand.com) as a folder of logs.
+
+    python -m workflows.import_kuairand --source KuaiRand-Pure/data --out runs/kuairand
+
+A request is a user's day. Candidates: recall channels fitted on earlier days, and the request's own exposures. The fine
+lists have no positions and no scores, so `teach` makes them. Licence of the result: CC BY-SA 4.0, see its ATTRIBUTION.md.
+"""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prerank import outputs
+from prerank.cli import run
+from prerank.config import plain
+from prerank.kuairand import fingerprints, read_kuairand
+from prerank.kuairand_logs import Sizes, write_logs
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportKuaiRand(Sizes):
+    """Make the logs of a cascade out of the CSV files of KuaiRand-Pure."""
+
+    source: Path
+    """Folder of the release's CSV files."""
+    out: Path
+    """Folder of logs to write."""
+    statistics: bool = True
+    """Use the video statistics: averages over the whole month, so they look ahead of any split by time."""
+
+
+def main(config: ImportKuaiRand) -> dict[str, Any]:
+    began = time.perf_counter()
+    settings = {key: value for key, value in plain(config).items() if key not in ("source", "out")}
+    inputs = fingerprints(config.source, statistics=config.statistics)
+    if outputs.is_done(config.out, kind="logs", config=settings, inputs=inputs):
+        print(f"{config.out}: already done")
+        return outputs.read_manifest(config.out, kind="logs")
+    data = read_kuairand(config.source, statistics=config.statistics)
+    with outputs.publish(config.out, kind="logs", config=settings, inputs=inputs) as (folder, extra):
+        extra |= write_logs(data, folder, config, on_day=lambda day, requests: print(f"{day}: {requests} requests"))
+    counts = extra["counts"]
+    recalled = counts["clicks_recalled_without_the_exposures"] / max(1, counts["clicks"])
+    print(
+        f"{config.out}: {counts['fine_lists_rows']:,} rows of fine lists, {counts['candidates_rows']:,} of candidates, "
+        f"{counts['clicks']:,} clicks, {recalled:.1%} of them recalled, {time.perf_counter() - began:.0f} s"
+    )
+    return extra
+
+
+if __name__ == "__main__":
+    run(main, ImportKuaiRand)

@@ -1,0 +1,62 @@
+"""Scores every sample with the teacher, once: its score and representation become columns.
+
+    python -m workflows.teach --samples runs/samples --teacher runs/teacher --out runs/taught
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from prerank import cli
+from prerank.data import start_ray
+from prerank.outputs import is_done, read_manifest
+from prerank.teach import teach
+
+
+@dataclass(frozen=True)
+class Teach:
+    """Write the samples again with the teacher's score and representation."""
+
+    samples: Path
+    """A folder made by workflows.build_samples."""
+    teacher: Path
+    """A folder made by workflows.train_teacher."""
+    out: Path
+    workers: int = 2
+    """Actors that score at the same time."""
+    gpu: bool = False
+    """Give each of them a GPU."""
+
+
+def main(config: Teach) -> dict:
+    """Returns the manifest of the taught samples; warns loudly where the teacher has not proved itself."""
+    samples, teacher, out = (path.resolve() for path in (config.samples, config.teacher, config.out))
+    warn_of(teacher)
+    inputs = {
+        "samples": read_manifest(samples, kind="samples")["fingerprint"],
+        "teacher": read_manifest(teacher, kind="teacher")["fingerprint"],
+    }
+    if is_done(out, kind="samples", config={}, inputs=inputs):
+        print(f"{out}: already done")
+        return read_manifest(out, kind="samples")
+    start_ray()
+    manifest = teach(samples, teacher, out, workers=config.workers, gpu=config.gpu)
+    print(f"{out}: {sum(manifest['rows'].values()):,} requests taught")
+    return manifest
+
+
+def warn_of(teacher: Path) -> None:
+    """Warns where a single group of features finds more clicked items than the teacher does."""
+    proof = read_manifest(teacher, kind="teacher")["proof"]
+    best = max((name for name in proof if name != "teacher"), key=lambda name: proof[name]["hit_rate"], default=None)
+    if best and proof[best]["hit_rate"] > proof["teacher"]["hit_rate"]:
+        print(
+            f"WARNING: {teacher}: the teacher finds {proof['teacher']['hit_rate']:.3f} of the clicked items, fewer than a "
+            f"small model on the {best} features alone ({proof[best]['hit_rate']:.3f}). A student that copies it learns "
+            "its mistakes, and Recall@K will reward that. Train it with more unexposed negatives (--unexposed-ratio).",
+            file=sys.stderr,
+        )
+
+
+if __name__ == "__main__":
+    cli.run(main, Teach)
