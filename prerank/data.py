@@ -43,8 +43,11 @@ def start_ray() -> None:
                 logging_level="WARNING",
             )
     logging.getLogger("ray.data").setLevel(logging.WARNING)
+    context = DataContext.get_current()
+    context.raise_original_map_exception = True  # an InputError of a task stays one
     # A keyed repartition in the object store takes memory with the size of the logs; in files it does not.
-    DataContext.get_current().use_disk_based_hash_shuffle = True
+    context.use_disk_based_hash_shuffle = True
+    context.shuffle_input_batch_bytes = TILE_BYTES  # by default a task gathers 1 GiB before it partitions
 
 
 def whole_requests(

@@ -1,8 +1,8 @@
 """KuaiRand-Pure (Gao et al., CIKM 2022) read from its official CSV files and de-duplicated.
 
-A user's repeats of a video on one day are one exposure: clicked, or viewed long, if it ever was; shown when first shown.
-A video that the user watched on an earlier day is no candidate any more, so a re-exposure of it is dropped. Both are
-counted. What the first log holds of before the second's first day is history; its dates may be missing.
+A user's repeats of a video on one day are one exposure: clicked, or viewed long, if it ever was; shown when first
+shown. A video that the user watched on an earlier day is no candidate any more, so a re-exposure of it is dropped. Both
+are counted. The first log is history: what happened before the second log's first day, even where it has no dates.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from prerank.kuairand_history import Events, History
 ATTRIBUTION = (
     "KuaiRand-Pure: Chongming Gao, Shijun Li, Yuan Zhang, Jiawei Chen, Biao Li, Wenqiang Lei, Peng Jiang, Xiangnan He: "
     '"KuaiRand: An Unbiased Sequential Recommendation Dataset with Randomly Exposed Videos", CIKM 2022, '
-    "https://kuairand.com. Licensed under CC BY-SA 4.0, https://creativecommons.org/licenses/by-sa/4.0/, as is what was "
+    "https://kuairand.com. Licensed under CC BY-SA 4.0, https://creativecommons.org/licenses/by-sa/4.0/, as is what is "
     "made of it here: de-duplicated, sampled, joined; candidates and features computed."
 )
 HISTORY = "log_standard_4_08_to_4_21_pure.csv"
@@ -79,13 +79,13 @@ class KuaiRand:
         no_tag = self.vocabulary["tags"]
         most_tags = max(1, int(self.videos["tags"].list.len().max()))
         tags_VK = np.full((self.videos.height, most_tags + 1), no_tag)
-        tagged = self.videos.select(pl.row_index("video"), "tags").explode("tags").drop_nulls()
+        tagged = self.videos.select(pl.int_range(pl.len()).alias("video"), "tags").explode("tags").drop_nulls()
         tags_VK[tagged["video"], tagged.select(pl.int_range(pl.len()).over("video")).to_series()] = tagged["tags"]
         return History(
             Events(*(column.to_numpy() for column in columns)),
             users=self.users.height,
             tags_VK=tags_VK,
-            author_V=self.videos["author_id"].fill_null(self.vocabulary["author_id"]).to_numpy().astype(np.int64),
+            author_V=self.videos["author_id"].to_numpy().astype(np.int64),
             duration_V=self.videos["duration"].fill_null(strategy="mean").fill_null(0.0).to_numpy(),
         )
 
@@ -102,21 +102,17 @@ def fingerprints(source: Path, *, statistics: bool) -> dict[str, str]:
 
 def read_kuairand(source: Path, *, statistics: bool) -> KuaiRand:
     """Raises InputError naming the file, and the column or the row, at fault."""
-    users = _numbered(_read(source, USERS, _USER_TYPES, keys=("user_id",)).sort("user_id"), USER_IDS)
-    videos = _tags(_numbered(_read(source, VIDEOS, _VIDEO_TYPES, keys=("video_id",)).sort("video_id"), VIDEO_IDS))
+    users = _numbered(_read_facts(source, USERS, _USER_TYPES), USER_IDS)
+    videos = _tags(_numbered(_read_facts(source, VIDEOS, _VIDEO_TYPES), VIDEO_IDS))
     videos = videos.with_columns(
         pl.col("upload_dt").str.to_date("%Y-%m-%d", strict=False), pl.col("video_duration").log1p().alias("duration")
     )
-    for table, file, key in ((users, USERS, "user_id"), (videos, VIDEOS, "video_id")):
-        if table[key].n_unique() < table.height:
-            raise InputError(f"{source / file}: {key} {table.filter(table[key].is_duplicated())[0, key]} has several rows")
-        if table[key].min() < 0 or (key == "user_id" and table[key].max() >= USER_LIMIT):
-            raise InputError(f"{source / file}: {key} must be 0 or more, a user_id below {USER_LIMIT:_}")
     facts = None
     if statistics:
         counted = dict.fromkeys(dict.fromkeys(c for pair in STATISTICS.values() for c in pair if c), pl.Float64)
-        facts = _read(source, VIDEO_STATISTICS, {"video_id": pl.Int64, **counted}, keys=("video_id",))
-        facts = statistics_frame(videos.select("video_id").join(facts, on="video_id", how="left", maintain_order="left"))
+        facts = _read_facts(source, VIDEO_STATISTICS, {"video_id": pl.Int64, **counted})
+        facts = videos.select("video_id").join(facts, on="video_id", how="left", maintain_order="left")
+        facts = statistics_frame(facts)
     log = _read(source, LOG, _EVENT_TYPES, keys=tuple(_EVENT_TYPES))
     known = ("user_id", "video_id", "time_ms", "long_view")
     history = _read(source, HISTORY, _EVENT_TYPES, keys=known)
@@ -141,6 +137,17 @@ def _read(source: Path, file: str, types: dict[str, pl.DataType], *, keys: Seque
     for name in keys:
         if table[name].null_count():
             raise InputError(f"{path}: {name} is empty in row {table[name].is_null().arg_true()[0] + 1} of the data")
+    return table
+
+
+def _read_facts(source: Path, file: str, types: dict[str, pl.DataType]) -> pl.DataFrame:
+    """A table of one row a user or a video, sorted by its id, the first column."""
+    key = next(iter(types))
+    table = _read(source, file, types, keys=(key, *(name for name in types if name == "author_id"))).sort(key)
+    if table[key].n_unique() < table.height:
+        raise InputError(f"{source / file}: {key} {table.filter(table[key].is_duplicated())[0, key]} has several rows")
+    if table[0, key] < 0 or (key == "user_id" and table[-1, key] >= USER_LIMIT):
+        raise InputError(f"{source / file}: {key} must be 0 or more, and a user_id below {USER_LIMIT:_}")
     return table
 
 
@@ -175,9 +182,11 @@ def _days(events: pl.DataFrame, first_day: date, path: Path) -> pl.DataFrame:
     return events.drop("date").with_columns(day.alias("day"))
 
 
-def _deduplicate(events: pl.DataFrame, users: pl.DataFrame, videos: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, int]]:
+def _deduplicate(
+    events: pl.DataFrame, users: pl.DataFrame, videos: pl.DataFrame
+) -> tuple[pl.DataFrame, dict[str, int]]:
     def numbers(table: pl.DataFrame, key: str, name: str) -> pl.LazyFrame:
-        return table.lazy().select(key, pl.row_index(name).cast(pl.Int64))
+        return table.lazy().select(key, pl.int_range(pl.len()).alias(name))
 
     known = events.lazy().join(numbers(users, "user_id", "user"), on="user_id")
     known = known.join(numbers(videos, "video_id", "video"), on="video_id").collect()
@@ -203,10 +212,10 @@ def _deduplicate(events: pl.DataFrame, users: pl.DataFrame, videos: pl.DataFrame
 
 
 def request_times(exposures: pl.DataFrame, first_day: date) -> tuple[pl.DataFrame, int]:
-    """`(requests, moved)`: a row a (user, day) with `ts`, its first exposure in Beijing time, and the number of clicks.
+    """`(requests, moved)`: a row a (user, day); `ts` is its first exposure in Beijing time. By day, then user.
 
-    The release dates an exposure up to an hour late, so around midnight `ts` falls before `date`; it is `date` that makes
-    the day, and such a `ts` is moved to its midnight. `moved` counts them.
+    The release's `date` runs up to an hour ahead of `time_ms`, so an exposure late in the evening has the next day's.
+    It is `date` that makes the day; a `ts` before its midnight is moved there. `moved` counts these requests.
     """
     requests = (
         exposures.filter(pl.col("day") >= 0)

@@ -1,13 +1,14 @@
 """The features of KuaiRand's requests: what they are, what they are assumed to cost, and their values.
 
-KuaiRand logs no costs. **Every `fetch_us`, the sources and the per-feature costs below are assumptions**, in the order of
-magnitude of a service that scores 2,000 candidates: F1 (passed on by the matching stage) holds what is known of the user
-and the basic facts of a video, 2 to 15 us; F2 (an in-memory store) holds counts kept by streaming jobs, 30 to 80 us, and
-crosses that are computed from the user's history for each candidate, 150 to 900 us.
+KuaiRand logs no costs. **Sources, `fetch_us` and the cost of one more feature are assumptions**, in the order of
+magnitude of a service that scores 2,000 candidates: F1 (passed on by the matching stage) holds what is known of the
+user and the basic facts of a video, 2 to 15 us; F2 (an in-memory store) holds counts kept by streaming jobs, 30 to 80
+us, and crosses computed from the user's history for each candidate, 150 to 900 us.
 
-The statistics `stat_*` are averages over the whole month of the release: **they look ahead of any split by time**. Leave
-them out (`--no-statistics`) where that matters. All other features of a request of day d come from events before day d
-and from the request itself (weekday, hour of its first exposure).
+The statistics `stat_*` are averages over the whole month of the release: **they look ahead of any split by time**.
+Leave them out (`--no-statistics`) where that matters. The facts of a user are a snapshot whose day the release does not
+tell. All else that a request of day d has comes from events before day d and from the request itself: its weekday, and
+the hour of its first exposure.
 """
 
 from datetime import date
@@ -21,7 +22,7 @@ from prerank.schema import Feature, Schema
 
 FETCH = {"F1": {"per_feature_us": 4.0}, "F2": {"per_feature_us": 12.0}}
 LAST_WATCHED = 20
-_PRIOR = 20.0  # exposures that a smoothed rate starts with
+_PRIOR = 20.0  # exposures at the overall rate that a smoothed rate starts with
 
 USER_IDS = ("user_active_degree", "onehot_feat1", "onehot_feat2", "onehot_feat3", "onehot_feat7", "onehot_feat8")
 VIDEO_IDS = ("author_id", "upload_type", "music_type")
@@ -81,17 +82,22 @@ _FEATURES = (
     ("cross", "cross_colong", "dense", "F2", 750),
     ("cross", "cross_colong_best", "dense", "F2", 900),
 )
-_DIMS = {"user_id": 16, "video_id": 16, "author_id": 16, "user_last_watched": 16, "onehot_feat3": 8, "onehot_feat8": 8, "tags": 8}
+_DIMS = {
+    **dict.fromkeys(("user_id", "video_id", "author_id", "user_last_watched"), 16),
+    **dict.fromkeys(("onehot_feat3", "onehot_feat8", "tags"), 8),
+}
+_DIM = 4
 _HAND_PICKED = (
-    "user_active_degree user_register_days hour duration age_days upload_type tags item_views item_long_rate "
-    "stat_play_rate stat_long_rate cross_tag_long_rate"
-).split()
+    *("user_active_degree", "user_register_days", "hour"),
+    *("duration", "age_days", "upload_type", "tags", "item_views", "item_long_rate"),
+    *("stat_play_rate", "stat_long_rate", "cross_tag_long_rate"),
+)
 
 
 def kuairand_schema(vocabulary: dict[str, int], *, statistics: bool) -> Schema:
     """`vocabulary`: number of values of each id, from the feature files of the release."""
     features = tuple(
-        Feature(name, side, kind, source, float(cost), size=vocabulary[name], dim=_DIMS.get(name, 4))
+        Feature(name, side, kind, source, float(cost), size=vocabulary[name], dim=_DIMS.get(name, _DIM))
         if kind in ("id", "ids")
         else Feature(name, side, kind, source, float(cost))
         for side, name, kind, source, cost in _FEATURES
@@ -102,18 +108,17 @@ def kuairand_schema(vocabulary: dict[str, int], *, statistics: bool) -> Schema:
 
 
 def statistics_frame(raw: pl.DataFrame) -> pl.DataFrame:
-    """One row a video, a column a statistic: logs of counts and of rates per thousand, so that none is squashed."""
-    return raw.select(
-        (pl.col(top).log1p() if not bottom else (1000 * pl.col(top) / (pl.col(bottom) + 1)).log1p()).cast(pl.Float32).alias(name)
-        for name, (top, bottom) in STATISTICS.items()
+    """One row a video, a column a statistic: logs of counts, and of rates per thousand."""
+    values = (
+        pl.col(top) if not bottom else 1000 * pl.col(top) / (pl.col(bottom) + 1) for top, bottom in STATISTICS.values()
     )
+    return raw.select(value.log1p().alias(name) for name, value in zip(STATISTICS, values, strict=True))
 
 
 def item_frame(videos: pl.DataFrame, statistics: pl.DataFrame | None, history: History, day: date) -> pl.DataFrame:
     """One row a video, with its counts as of the eve of `day`."""
-    judged = history.judged.sum()
     frame = videos.select(
-        pl.row_index("video_id"),
+        pl.int_range(pl.len()).alias("video_id"),
         *VIDEO_IDS,
         "tags",
         "duration",
@@ -121,8 +126,8 @@ def item_frame(videos: pl.DataFrame, statistics: pl.DataFrame | None, history: H
         (pl.lit(day) - pl.col("upload_dt")).dt.total_days().alias("age_days"),
         pl.Series("item_views", np.log1p(history.views)),
         pl.Series("item_trend", np.log1p(history.trend)),
-        pl.Series("item_long_rate", _rate(history.longs, history.views, history.longs.sum() / max(1, history.views.sum()))),
-        pl.Series("item_click_rate", _rate(history.clicks, history.judged, history.clicks.sum() / judged if judged else np.nan)),
+        pl.Series("item_long_rate", _rate(history.longs, history.views, history.long_rate)),
+        pl.Series("item_click_rate", _rate(history.clicks, history.judged, history.click_rate)),
     )
     return frame if statistics is None else frame.hstack(statistics)
 
@@ -139,7 +144,7 @@ def request_frame(users: pl.DataFrame, history: History, user: np.ndarray, ts: p
         pl.col("fans_user_num").log1p().alias("user_fans"),
         pl.col("register_days").log1p().alias("user_register_days"),
         pl.Series("user_views", np.log1p(views)),
-        pl.Series("user_long_rate", _rate(longs, views, history.longs.sum() / max(1, history.views.sum()))),
+        pl.Series("user_long_rate", _rate(longs, views, history.long_rate)),
         _lists("user_last_watched", lengths, videos),
         pl.Series("weekday", ts.dt.weekday() - 1),
         pl.Series("hour", ts.dt.hour()),
@@ -149,14 +154,13 @@ def request_frame(users: pl.DataFrame, history: History, user: np.ndarray, ts: p
 def cross_frame(past: Past, history: History, user: np.ndarray, request: np.ndarray, video: np.ndarray) -> pl.DataFrame:
     """One row a (request, video) [N]: `request` is a row of `past` and of `user` [U]."""
     tag_views, tag_longs = past.tag_views[request, video], past.tag_longs[request, video]
-    base = history.longs.sum() / max(1, history.views.sum())
     longs = history.user_longs[user]
     usual = np.where(longs > 0, history.user_long_durations[user] / np.maximum(1, longs), np.nan)
     return pl.DataFrame(
         {
             "cross_tag_views": np.log1p(tag_views),
             "cross_tag_longs": np.log1p(tag_longs),
-            "cross_tag_long_rate": _rate(tag_longs, tag_views, base),
+            "cross_tag_long_rate": _rate(tag_longs, tag_views, history.long_rate),
             "cross_author_views": np.log1p(past.author_views[request, video]),
             "cross_author_longs": np.log1p(past.author_longs[request, video]),
             "cross_duration_gap": np.abs(history.duration_V[video] - usual[request]),

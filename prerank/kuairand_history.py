@@ -1,6 +1,6 @@
 """What is known on the eve of a day of KuaiRand, and what recall brings from it.
 
-Shapes: U users of a chunk, V videos, K tags of a video at most, E events. Users and videos are row numbers of their tables.
+Shapes: U users, V videos, K tags of a video, E events. Users and videos are the row numbers of their tables.
 Everything here comes from events of earlier days: `advance(day)` is the only way in, and it takes events before `day`.
 """
 
@@ -44,9 +44,12 @@ class Past:
 class History:
     """Counts of users and videos, and two V x V matrices of co-visitation (460 MB for the 7,583 videos of Pure)."""
 
-    def __init__(self, events: Events, *, users: int, tags_VK: np.ndarray, author_V: np.ndarray, duration_V: np.ndarray):
-        """`tags_VK`, `author_V` whole numbers from 0, `tags_VK` filled up with its maximum, which is no tag.
-        `duration_V` log of milliseconds, no NaN.
+    def __init__(
+        self, events: Events, *, users: int, tags_VK: np.ndarray, author_V: np.ndarray, duration_V: np.ndarray
+    ):
+        """Tags and authors are numbers from 0; `tags_VK` is filled up with its maximum, which is no tag.
+
+        `duration_V`: log of milliseconds, no NaN.
         """
         self.events, self.tags_VK, self.author_V, self.duration_V = events, tags_VK, author_V, duration_V
         self.no_tag = int(tags_VK.max())
@@ -68,9 +71,21 @@ class History:
             self._absorb(np.flatnonzero(self.events.day == past))
         self._before = day
 
+    @property
+    def long_rate(self) -> float:
+        """Long views of all videos over their exposures so far."""
+        return float(self.longs.sum() / max(1, self.views.sum()))
+
+    @property
+    def click_rate(self) -> float:
+        """The same of clicks, where the log says; NaN as long as it does not."""
+        return float(self.clicks.sum() / self.judged.sum()) if self.judged.any() else float("nan")
+
     def _absorb(self, new: np.ndarray) -> None:
         events, videos = self.events, len(self.views)
-        user, video, long_view, clicked = (x[new] for x in (events.user, events.video, events.long_view, events.clicked))
+        user, video, long_view, clicked = (
+            column[new] for column in (events.user, events.video, events.long_view, events.clicked)
+        )
         judged = ~np.isnan(clicked)
         self.user_views += np.bincount(user, minlength=len(self.user_views))
         self.user_longs += np.bincount(user[long_view], minlength=len(self.user_longs))
@@ -134,7 +149,8 @@ class History:
     def _by_tag(self, row: np.ndarray, tag: np.ndarray, rows: int) -> np.ndarray:
         """float32 [rows, V]: counts of (row, tag), mean over the tags of each video."""
         counts = _count(row, tag, (rows, self.no_tag + 1))
-        return counts[:, self.tags_VK].sum(axis=2) / np.maximum(1, (self.tags_VK < self.no_tag).sum(axis=1))
+        total = sum(counts[:, tag] for tag in self.tags_VK.T)
+        return total / np.maximum(1, (self.tags_VK < self.no_tag).sum(axis=1)).astype(np.float32)
 
     def last_videos(self, users: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
         """`(lengths [U], videos [sum])`: up to `n` last watched videos of each user, the oldest first."""
@@ -148,9 +164,10 @@ def recall(
 ) -> tuple[np.ndarray, np.ndarray]:
     """`(recalled, candidates)`, both bool [U, V]: what the channels bring, and with the exposures among them.
 
-    Four channels, each over the videos not yet watched: watched together with the user's last 50 (40% of `size`), popular
-    of late (25%), the user's tags and authors (15%), and the rest at random by `key_UV`, uniform in [0, 1). Exposures were
-    recalled by the production system, so they are candidates; they take the place of random ones. `size` 0: all videos.
+    Four channels, each over the videos not yet watched: watched together with the user's last 50 (40% of `size`),
+    popular of late (25%), the user's tags and authors (15%), and the rest at random by `key_UV`, uniform in [0, 1).
+    Exposures were recalled by the production system, so they are candidates; they take the place of random ones.
+    `size` 0: all videos.
     """
     open_UV = ~past.watched
     if size == 0 or size >= open_UV.shape[1]:

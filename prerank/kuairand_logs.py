@@ -2,15 +2,15 @@
 
 A request is (user, day). `clicked` is `is_click`; `converted` is `long_view` of a click (a few long views have none).
 
-KuaiRand logs what was shown, not what was ranked. The candidates are made by recall channels fitted on earlier days, and
-always hold the exposures, which the production system did recall (`kuairand_history.recall`; the manifest tells how many
-clicked videos the channels bring by themselves). A fine list is the exposures and a uniform draw of other candidates,
-without positions and scores: the teacher makes those.
+KuaiRand logs what was shown, not what was ranked. The candidates are made by recall channels fitted on earlier days,
+and always hold the exposures, which the production system did recall (`kuairand_history.recall`; the manifest counts
+the clicked videos that the channels bring by themselves). A fine list is the exposures and a uniform draw of other
+candidates, without positions and scores: the teacher makes those.
 """
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -50,13 +50,18 @@ def write_logs(
     data: KuaiRand, folder: Path, sizes: Sizes, on_day: Callable[[str, int], None] = lambda day, requests: None
 ) -> dict[str, Any]:
     """Writes the tables and schema.json into `folder`; returns counts for the manifest. `on_day`: (date, requests)."""
+    for name, value in asdict(sizes).items():
+        if name in ("candidates", "fine_list", "requests_per_day", "eval_requests") and value < 0:
+            raise InputError(f"--{name.replace('_', '-')} {value}: expected 0 or more")
     requests, moved = request_times(data.exposures, data.first_day)
     days = requests["day"].unique().sort().to_list()
     if len(days) <= EVAL_DAYS:
         raise InputError(f"the second log has {len(days)} days; expected {EVAL_DAYS + 1}: training, validation, test")
     most_shown = int(requests["exposures"].max())
     if 0 < sizes.candidates < most_shown:
-        raise InputError(f"--candidates {sizes.candidates}: a request has {most_shown} exposures; name so many, or 0 for all")
+        raise InputError(
+            f"--candidates {sizes.candidates}: a request has {most_shown} exposures; name more, or 0 for all"
+        )
     schema = kuairand_schema(data.vocabulary, statistics=data.statistics is not None)
     schema.save(folder)
     (folder / "ATTRIBUTION.md").write_text(f"# Attribution\n\n{ATTRIBUTION}\n")
@@ -77,6 +82,7 @@ def write_logs(
                 shown = shown.with_columns(pl.col("row") - chunk[0, "row"])
                 for name, rows in _lists(chunk, shown, items, data, history, schema, sizes, counts):
                     tables.append(name, rows)
+        counts["requests_with_candidates"] += int(today["evaluated"].sum())
         counts["requests_without_history"] += int((history.user_views[today["user"]] == 0).sum())
         per_day[str(date)] = today.height
         on_day(str(date), today.height)
@@ -84,14 +90,14 @@ def write_logs(
 
 
 def _sample(requests: pl.DataFrame, data: KuaiRand, sizes: Sizes, *, evaluated: bool) -> pl.DataFrame:
-    """The requests of a day to write, by request_id, with `row` (0, 1, ...) and `evaluated`: whole candidate set wanted."""
+    """A day's requests to write, by request_id, with `row` (0, 1, ...) and `evaluated`: write all its candidates."""
     ids = requests["day"].to_numpy() * USER_LIMIT + data.users["user_id"].to_numpy()[requests["user"].to_numpy()]
     order, chance = (keyed_uniform(sizes.seed, salt, _key(ids)) for salt in ("request", "evaluated request"))
     requests = requests.with_columns(request_id=ids, order=order, chance=chance)
     requests = requests.sort("order").head(sizes.requests_per_day or requests.height).sort("request_id")
     wanted = requests.filter(pl.col("clicks") > 0).sort("chance").head(sizes.eval_requests if evaluated else 0)
     return requests.select(
-        pl.row_index("row").cast(pl.Int64), "request_id", "user", "day", "ts",
+        pl.int_range(pl.len()).alias("row"), "request_id", "user", "day", "ts",
         pl.col("request_id").is_in(wanted["request_id"].implode()).alias("evaluated"),
     )  # fmt: skip
 
@@ -127,10 +133,13 @@ def _lists(
     exposed_UV[shown["row"], shown["video"]] = True
     clicked_UV[shown["row"], shown["video"]] = shown["clicked"]
     keys = _key(requests["request_id"].to_numpy())[:, None], _key(data.videos["video_id"].to_numpy())
-    recalled_UV, candidates_UV = recall(history, past, exposed_UV, keyed_uniform(sizes.seed, "recall", *keys), sizes.candidates)
+    chance_UV, order_UV = (
+        keyed_uniform(sizes.seed, salt, *keys).astype(np.float32) for salt in ("recall", "fine list")
+    )
+    recalled_UV, candidates_UV = recall(history, past, exposed_UV, chance_UV, sizes.candidates)
     counts["clicks"] += int(clicked_UV.sum())
     counts["clicks_recalled_without_the_exposures"] += int((clicked_UV & recalled_UV).sum())
-    drawn_UV = np.where(candidates_UV, keyed_uniform(sizes.seed, "fine list", *keys) + exposed_UV, -np.inf).astype(np.float32)
+    drawn_UV = np.where(candidates_UV, order_UV + exposed_UV, np.float32(-np.inf))
     evaluated_UV = candidates_UV & requests["evaluated"].to_numpy()[:, None]
     of_request = request_frame(data.users, history, user, requests["ts"])
     for name, wanted_UV in (("fine_lists", best(drawn_UV, sizes.fine_list) | exposed_UV), ("candidates", evaluated_UV)):

@@ -271,6 +271,12 @@ def build_fine_lists(rows: pa.Table, impressions: pa.Table, recipe: Recipe) -> d
 
 def build_candidates(rows: pa.Table, impressions: pa.Table, recipe: Recipe) -> dict:
     """Writes those of `validation_requests` among some whole requests of the candidates; the counts, by themselves."""
+    request, shown = hash_ids(rows["request_id"]), hash_ids(impressions["request_id"])
+    ids, code = np.unique(request, return_inverse=True)
+    first = np.full(len(ids), np.datetime64("NaT", "us"))
+    np.fmin.at(first, code, rows["ts"].to_numpy().astype("datetime64[us]"))
+    inside = (first >= recipe.val_from) & (first < recipe.test_from)
+    rows, impressions = rows.filter(pa.array(inside[code])), impressions.filter(pa.array(_isin(shown, ids[inside])))
     requests, counts = to_requests(rows, impressions, sampled=True)
     return {"candidates": counts, "files": _write_val(requests, rows, recipe)}
 

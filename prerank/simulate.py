@@ -18,21 +18,18 @@ import pyarrow.parquet as pq
 
 from prerank.errors import InputError
 from prerank.schema import Schema
-from prerank.world import (
+from prerank.world import World, build_world, generator, normal
+from prerank.world_features import cheap_cross, cross_features, item_statistics, request_features, world_schema
+from prerank.world_truth import (
     REQUESTS_PER_DAY_LIMIT,
     Requests,
-    World,
-    build_world,
     click_probability,
     conversion_probability,
     distance_km,
     draw_requests,
     examination,
-    generator,
-    normal,
     true_utility,
 )
-from prerank.world_features import cheap_cross, cross_features, item_statistics, request_features, world_schema
 
 SHOWN = 10
 CHUNK = 250
@@ -62,14 +59,14 @@ class Simulation:
 
     def check(self) -> None:
         """Raises InputError for sizes that no cascade can have."""
-        chain = ("fine_list", SHOWN, self.fine_list), ("candidates", self.fine_list, self.candidates)
-        for name, least, value in (*chain, ("items", self.candidates, self.items), ("days", 3, self.days), ("users", 1, self.users)):
-            if value < least:
-                raise InputError(f"--{name.replace('_', '-')} {value}: expected at least {least}")
+        least = {"fine_list": SHOWN, "candidates": self.fine_list, "items": self.candidates, "users": 1, "days": 3}
+        for name, bound in (least | {"eval_requests": 1, "seed": 0}).items():
+            if getattr(self, name) < bound:
+                raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)}: expected at least {bound}")
         if not self.days <= self.requests <= self.days * REQUESTS_PER_DAY_LIMIT:
-            raise InputError(f"--requests {self.requests}: expected {self.days} to {self.days * REQUESTS_PER_DAY_LIMIT}")
-        if self.eval_requests < 1 or self.seed < 0:
-            raise InputError("--eval-requests must be 1 or more, --seed 0 or more")
+            raise InputError(
+                f"--requests {self.requests}: expected {self.days} to {self.days * REQUESTS_PER_DAY_LIMIT}"
+            )
 
     @property
     def world(self) -> World:
@@ -166,7 +163,9 @@ def prerank_in_production(world: World, requests: Requests, candidate_RC: np.nda
     """The `n` candidates [R, n] (indices into C) that a linear score of cheap features keeps."""
     items = item_statistics(world, requests.day)
     cross = cheap_cross(world, requests, candidate_RC, distance_km(world, requests, candidate_RC))
-    by_item = 12 * items["item_ctr_7d"] + 0.5 * np.nan_to_num(items["item_rating"], nan=3.9) + 0.1 * items["item_orders_30d"]
+    by_item = (
+        12 * items["item_ctr_7d"] + 0.5 * np.nan_to_num(items["item_rating"], nan=3.9) + 0.1 * items["item_orders_30d"]
+    )
     score = by_item[candidate_RC] + 2.5 * cross["category_match"] - 0.6 * cross["distance"]
     return np.argpartition(-score, n - 1, axis=1)[:, :n] if n < score.shape[1] else np.argsort(-score, 1)
 
@@ -177,7 +176,12 @@ def _impressions(world, rng, requests, candidate_RC, utility_RC, shown_RS) -> pa
     position = np.broadcast_to(np.arange(shown_RS.shape[1], dtype=np.int32), shown_RS.shape)
     clicked = rng.random(shown_RS.shape) < click_probability(utility) * examination(position)
     converted = clicked & (rng.random(shown_RS.shape) < conversion_probability(utility, world.items.quality[item_RS]))
-    columns = {"item_id": item_RS.astype(np.int64), "shown_position": position, "clicked": clicked, "converted": converted}
+    columns = {
+        "item_id": item_RS.astype(np.int64),
+        "shown_position": position,
+        "clicked": clicked,
+        "converted": converted,
+    }
     request_id = np.repeat(requests.request_id, shown_RS.shape[1])
     return pa.table({"request_id": request_id} | {name: column.ravel() for name, column in columns.items()})
 

@@ -4,6 +4,7 @@ Lists without fine-ranking positions get them here, from the teacher's scores; t
 """
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,26 +35,37 @@ def teach(samples: Path, teacher: Path, out: Path, *, workers: int, gpu: bool = 
     require_same_features(model, schema, folder=teacher, where=samples)
     inputs = {"samples": manifest["fingerprint"], "teacher": model.manifest["fingerprint"]}
     with publish(out, kind="samples", config={}, inputs=inputs) as (staging, facts):
-        jobs = [{"split": split, "file": str(path)} for split in ("train", "val") for path, _ in sample_files(samples, split)]
         job = {"teacher": str(teacher), "staging": str(staging), "manifest": manifest, "gpu": gpu}
+        rows = jobs(samples)
+        pool = ray.data.ActorPoolStrategy(size=min(workers, len(rows)))
         resources = {"num_gpus": 1} if gpu else {"num_cpus": 1}
-        tasks = ray.data.from_items(jobs, override_num_blocks=len(jobs))
-        pool = ray.data.ActorPoolStrategy(size=workers)
-        done = tasks.map(_Teach, fn_constructor_args=(job,), compute=pool, **resources).take_all()
-        total: dict[str, Any] = {}
-        for part in done:
-            merge(total, json.loads(part["counts"]))
-        facts |= {key: manifest[key] for key in ("split", "strategies", "draw", "seed", "counts")}
-        facts |= {"rows": total.pop("rows"), "taught": True, "positions": True}
-        if not manifest["positions"]:
-            facts["counts"] |= total
-            check_built(facts["counts"], tuple(manifest["strategies"]), positions=True)
-        schema.save(staging)
-        (staging / "stats.json").write_text((samples / "stats.json").read_text())
+        files = ray.data.from_items(rows, override_num_blocks=len(rows))
+        done = files.map(Teacher, fn_constructor_args=(job,), compute=pool, **resources).take_all()
+        facts |= finish(done, manifest, samples, staging)
     return read_manifest(out, kind="samples")
 
 
-class _Teach:
+def jobs(samples: Path) -> list[dict[str, str]]:
+    """One job a file of samples."""
+    return [{"split": split, "file": str(path)} for split in ("train", "val") for path, _ in sample_files(samples, split)]
+
+
+def finish(done: list[dict[str, str]], manifest: dict[str, Any], samples: Path, staging: Path) -> dict[str, Any]:
+    """What the manifest of the taught samples says, from the words of all jobs; copies what stays as it is."""
+    total: dict[str, Any] = {}
+    for part in done:
+        merge(total, json.loads(part["counts"]))
+    facts = {key: manifest[key] for key in ("split", "strategies", "draw", "seed", "counts")}
+    facts |= {"rows": total.pop("rows"), "taught": True, "positions": True}
+    if not manifest["positions"]:
+        facts["counts"] = facts["counts"] | total
+        check_built(facts["counts"], tuple(manifest["strategies"]), positions=True)
+    for name in ("schema.json", "stats.json"):
+        shutil.copyfile(samples / name, staging / name)
+    return facts
+
+
+class Teacher:
     """An actor of Ray Data: holds the teacher, writes one file of samples at a time."""
 
     def __init__(self, job: dict[str, Any]):

@@ -1,12 +1,44 @@
-"""One Ray cluster for all tests that need one."""
+"""One Ray cluster and one set of small samples for all tests."""
+
+import os
 
 import pytest
+from logs_fixture import write_logs
+
+os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # a token is for clusters that others can reach
 
 
 @pytest.fixture(scope="session")
 def ray_cluster():
     import ray
 
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=1 << 30)
+    from prerank.data import start_ray
+
+    start_ray()
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def logs(tmp_path_factory):
+    """Logs of 240 requests on 4 days, 24 items a fine list, 48 candidates."""
+    folder = tmp_path_factory.mktemp("logs")
+    write_logs(folder, requests=240, days=4)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def samples(logs, tmp_path_factory):
+    """Samples of those logs, built in this process."""
+    from samples_fixture import build
+
+    return build(logs, tmp_path_factory.mktemp("samples") / "samples")
+
+
+@pytest.fixture(scope="session")
+def taught(samples, tmp_path_factory):
+    """The samples taught by a small teacher with random weights."""
+    from samples_fixture import random_teacher, teach_here
+
+    folder = tmp_path_factory.mktemp("taught")
+    return teach_here(samples, random_teacher(samples, folder / "teacher"), folder / "taught")

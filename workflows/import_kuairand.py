@@ -2,8 +2,8 @@
 
     python -m workflows.import_kuairand --source KuaiRand-Pure/data --out runs/kuairand
 
-A request is a user's day. Candidates: recall channels fitted on earlier days, and the request's own exposures. The fine
-lists have no positions and no scores, so `teach` makes them. Licence of the result: CC BY-SA 4.0, see its ATTRIBUTION.md.
+A request is a user's day. Its candidates: what recall channels fitted on earlier days bring, and its own exposures.
+The fine lists have no positions and no scores: `teach` makes them. The result is CC BY-SA 4.0, see its ATTRIBUTION.md.
 """
 
 import time

@@ -1,0 +1,69 @@
+"""Samples and teachers for tests, made in this process without Ray."""
+
+import json
+from pathlib import Path
+from unittest import mock
+
+import pyarrow.parquet as pq
+import torch
+
+from prerank import checkpoint, data
+from prerank.arch import Arch
+from prerank.logs import cut, overlaps, read_tile
+from prerank.outputs import publish, read_manifest
+from prerank.ranker import Ranker
+from prerank.samples import sample_files
+from prerank.schema import load_schema
+from prerank.teach import Teacher, finish, jobs
+from workflows import build_samples
+
+
+def build(logs: Path, out: Path, **options) -> Path:
+    """What workflows.build_samples writes."""
+    with mock.patch.object(data, "whole_requests", _here), mock.patch.object(data, "start_ray"):
+        build_samples.main(build_samples.BuildSamples(logs, out, **options))
+    return out
+
+
+class _Rows(list):
+    iter_rows = list.__iter__
+
+
+def _here(logs, table, function, *, blocks=None, wanted=None, since=None, until=None):
+    rows = _Rows()
+    for tile in cut(logs, table, tiles=blocks):
+        if any(overlaps(group, since, until) for group in tile.groups):
+            rows.extend(function(*(data._only(part, wanted) for part in read_tile(logs, table, tile))).to_pylist())
+    return rows
+
+
+def random_teacher(samples: Path, out: Path, *, kind: str = "teacher", features=None, widths=(16, 8), seed: int = 0) -> Path:
+    """A finished model with random weights."""
+    schema = load_schema(samples)
+    arch = Arch(tuple(features or schema.names), widths)
+    stats = json.loads((samples / "stats.json").read_text())
+    torch.manual_seed(seed)
+    ranker = Ranker(schema.select(arch.features, where="test"), widths, stats)
+    with publish(out, kind=kind, config={}, inputs={}) as (staging, facts):
+        checkpoint.write_model(staging, arch=arch, schema=schema, stats=stats, best=checkpoint.weights(ranker))
+        facts["split"] = read_manifest(samples, kind="samples")["split"]
+        facts["proof"] = {"teacher": {"hit_rate": 0.5, "auc": 0.7}, "item": {"hit_rate": 0.4, "auc": 0.6}}
+    return out
+
+
+def teach_here(samples: Path, teacher: Path, out: Path) -> Path:
+    """What workflows.teach writes."""
+    manifest = read_manifest(samples, kind="samples")
+    with publish(out, kind="samples", config={}, inputs={}) as (staging, facts):
+        actor = Teacher({"teacher": str(teacher), "staging": str(staging), "manifest": manifest, "gpu": False})
+        facts |= finish([actor(job) for job in jobs(samples)], manifest, samples, staging)
+    return out
+
+
+def rows_of(folder: Path, split: str) -> list[dict]:
+    """The sample rows as Python objects."""
+
+
+    return [row for path, _ in sample_files(folder, split) for row in pq.read_table(path).to_pylist()]
+
+

@@ -1,0 +1,58 @@
+"""Finished models: read back as they were, refused where they do not fit."""
+
+import copy
+import json
+
+import pytest
+import torch
+from logs_fixture import SCHEMA
+from samples_fixture import random_teacher
+
+from prerank.checkpoint import load_model, require_same_features
+from prerank.errors import InputError
+from prerank.schema import parse_schema
+
+
+@pytest.fixture
+def folder(samples, tmp_path):
+    return random_teacher(samples, tmp_path / "teacher", features=("price", "brand", "match"), seed=3)
+
+
+def test_round_trip(folder, samples, tmp_path):
+    again = random_teacher(samples, tmp_path / "again", features=("price", "brand", "match"), seed=3)
+    first, second = load_model(folder, kind="teacher"), load_model(again, kind="teacher")
+    assert first.arch.features == ("price", "brand", "match") and first.arch.widths == (16, 8)
+    for name, value in first.ranker.state_dict().items():
+        assert torch.equal(value, second.ranker.state_dict()[name])
+    assert torch.any(first.ranker.embed.mean_1 != 0)  # the statistics travel with the weights
+
+
+def test_nothing_is_pickled(folder):
+    assert {path.suffix for path in folder.iterdir()} == {".json", ".safetensors"}
+
+
+def test_another_kind_and_other_weights_are_refused(folder):
+    with pytest.raises(InputError, match="holds teacher, expected student"):
+        load_model(folder, kind="student")
+    (folder / "arch.json").write_text(json.dumps({"features": ["price", "brand", "match"], "widths": [16, 9]}))
+    with pytest.raises(InputError, match=r"model.safetensors: does not fit schema.json and arch.json"):
+        load_model(folder, kind="teacher")
+    (folder / "arch.json").write_text("{}")
+    with pytest.raises(InputError, match=r"arch.json: expected"):
+        load_model(folder, kind="teacher")
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda f: f.update(size=13), "feature 'brand' has size 13, but the model in .* was trained with 12"),
+        (lambda f: f.update(name="brend"), "feature 'brand' is missing"),
+    ],
+)
+def test_data_of_another_schema_are_refused(folder, change, complaint):
+    raw = copy.deepcopy(SCHEMA)
+    change(next(f for f in raw["features"] if f["name"] == "brand"))
+    raw.pop("hand_picked")
+    model = load_model(folder, kind="teacher")
+    with pytest.raises(InputError, match=complaint):
+        require_same_features(model, parse_schema(raw, "test"), folder=folder, where=folder)

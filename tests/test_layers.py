@@ -1,0 +1,33 @@
+"""Imports go downwards only: edge (Ray, MLflow) -> torch -> plain."""
+
+import ast
+from pathlib import Path
+
+import prerank
+
+EDGE = {"data", "evaluate", "fit", "progress", "report", "teach", "tracking"}
+TORCH = {"batches", "checkpoint", "distill", "embed", "loop", "losses", "ranker"}
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def test_no_module_reaches_up():
+    folder = Path(prerank.__file__).parent
+    modules = {path.stem for path in folder.glob("*.py")}
+    assert modules >= EDGE | TORCH
+    for path in folder.glob("*.py"):
+        layer = "edge" if path.stem in EDGE else "torch" if path.stem in TORCH else "plain"
+        banned = {"plain": {"ray", "mlflow", "torch"}, "torch": {"ray", "mlflow"}, "edge": set()}[layer]
+        banned_here = {"plain": EDGE | TORCH, "torch": EDGE, "edge": set()}[layer]
+        for name in imports(path):
+            top, _, rest = name.partition(".")
+            assert top not in banned, f"{path.name} imports {name}"
+            assert top not in ("workflows", "tune_spaces"), f"{path.name} imports {name}"
+            assert not (top == "prerank" and rest.partition(".")[0] in banned_here), f"{path.name} imports {name}"
