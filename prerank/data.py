@@ -15,9 +15,10 @@ import pyarrow.compute as pc
 import ray
 from ray.data import DataContext, Dataset
 
+from prerank.counts import merge
 from prerank.hashing import hash_ids
 from prerank.logs import DAY, Logs, TableName, cut, overlaps, read_groups, read_tile
-from prerank.samples import Recipe, build_candidates, build_fine_lists, merge, validation_requests
+from prerank.samples import Recipe, build_candidates, build_fine_lists, validation_requests
 
 TILE_BYTES = 64 << 20
 """Rows of a task in memory, as Arrow; a task peaks at a few times that, whatever the size of the logs."""
@@ -29,7 +30,7 @@ Wanted = Callable[[pa.Table], np.ndarray]
 
 
 def start_ray() -> None:
-    """Joins the cluster of RAY_ADDRESS, or starts one on this machine; a cluster that is there already is left as it is."""
+    """Joins the cluster of RAY_ADDRESS, or starts one on this machine; one that this process has joined is kept."""
     if not ray.is_initialized():
         if os.environ.get("RAY_ADDRESS"):
             ray.init(log_to_driver=False, logging_level="WARNING")
@@ -115,7 +116,8 @@ def _shuffled(
 
 def _tasks(n: int, function: Callable[[pa.Table], pa.Table]) -> Dataset:
     """One task for each `id` below n."""
-    return ray.data.range(n, override_num_blocks=max(n, 1)).map_batches(function, batch_size=None, batch_format="pyarrow")
+    numbers = ray.data.range(n, override_num_blocks=max(n, 1))
+    return numbers.map_batches(function, batch_size=None, batch_format="pyarrow")
 
 
 def _only(rows: pa.Table, wanted: Wanted | None) -> pa.Table:

@@ -68,7 +68,7 @@ class DrawConfig:
         except ValueError:
             edges = np.array([-1])
         if len(edges) and (edges[0] != 0 or (np.diff(edges) <= 0).any()):
-            raise InputError(f"draw.bin_edges: expected rising positions from 0, such as 0,5,10, got {self.bin_edges!r}")
+            raise InputError(f"draw.bin_edges: expected rising positions from 0 (0,5,10), got {self.bin_edges!r}")
 
 
 def parse_strategies(value: str) -> tuple[str, ...]:
@@ -180,7 +180,7 @@ class _Lists:
         return np.bincount(self.request[flags], minlength=self.n) > 0
 
     def draw(self, eligible: np.ndarray, k: int, salt: str, cell: np.ndarray | None = None) -> np.ndarray:
-        """Ascending indices of k random eligible items of each cell [N] (default: of each request), or of all it has."""
+        """Ascending indices of k random eligible items (or all there are) of each cell [N], by default each request."""
         items = np.flatnonzero(eligible)
         number = keyed_uniform(self.seed, salt, self.request_hash[items], self.item_hash[items])
         return items[lowest_within((self.request if cell is None else cell)[items], number, k)]
@@ -193,25 +193,29 @@ class _Lists:
         return np.repeat(a, partners), b[np.repeat(b_offsets[self.request[a]], partners) + within]
 
 
-def _exposed(lists: _Lists, config: DrawConfig, bins: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+Drawn = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Items drawn, and of each pair the better and the worse one."""
+
+
+def _exposed(lists: _Lists, config: DrawConfig, bins: np.ndarray) -> Drawn:
     clicked, passed = np.flatnonzero(lists.clicked), np.flatnonzero(lists.exposed & ~lists.clicked)
     return np.flatnonzero(lists.exposed), *lists.cross(clicked, passed)
 
 
-def _low_rank_negatives(lists: _Lists, config: DrawConfig, bins: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _low_rank_negatives(lists: _Lists, config: DrawConfig, bins: np.ndarray) -> Drawn:
     tail = ~lists.exposed & (lists.position >= lists.length * (1 - config.tail_share))
     items = lists.draw(tail, config.tail_negatives, "low_rank_negatives")
     return items, *lists.cross(np.flatnonzero(lists.clicked), items)
 
 
-def _rank_pairs(lists: _Lists, config: DrawConfig, bins: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _rank_pairs(lists: _Lists, config: DrawConfig, bins: np.ndarray) -> Drawn:
     items = lists.draw(np.ones(len(lists.request), bool), config.rank_items, "rank_pairs")
     a, b = lists.cross(items, items)
     better = lists.position[a] < lists.position[b]
     return items, a[better], b[better]
 
 
-def _bin_pairs(lists: _Lists, config: DrawConfig, bins: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _bin_pairs(lists: _Lists, config: DrawConfig, bins: np.ndarray) -> Drawn:
     cell = lists.request * (int(bins.max(initial=0)) + 1) + bins
     items = lists.draw(np.ones(len(lists.request), bool), config.bin_items, "bin_pairs", cell)
     a, b = lists.cross(items, items)
@@ -278,5 +282,5 @@ def check_built(counts: dict, strategies: tuple[str, ...], *, positions: bool) -
         found = ", ".join(f"{reason} {n['requests']} requests" for reason, n in reasons.items()) or "nothing dropped"
         raise InputError(
             f"strategy {name!r} built no pair from {counts['read']['requests']} requests ({found}); "
-            "check clicked in impressions/, fine_position in fine_lists/ and the draw options, or leave the strategy out"
+            "check clicked in impressions/, fine_position in fine_lists/ and the draw options, or leave it out"
         )

@@ -39,8 +39,8 @@ class Plan:
     logs: Logs
     table: str
     """`candidates`, or `fine_lists` where the logs have none."""
-    teacher: str
-    students: dict[str, Path]
+    models: dict[str, tuple[Path, str]]
+    """Folder and fingerprint of each student and, unless its scores were logged, of `teacher`."""
     test_from: np.datetime64
     k: int
     m: int | None
@@ -65,11 +65,10 @@ def plan(
     logs: Logs, teacher: str, students: dict[str, Path], *, k: int, m: int | None = None, curve: tuple[int, ...] = ()
 ) -> Plan:
     """Checks that the models fit the logs and were kept from the same test days; raises InputError otherwise."""
-    models = {f"{name} ({path})": _model(path, "student") for name, path in students.items()}
-    if teacher != LOGGED:
-        models[f"teacher ({teacher})"] = _model(Path(teacher), "teacher")
+    folders = students if teacher == LOGGED else {**students, "teacher": Path(teacher)}
+    models = {name: load_model(folder, kind=_kind(name)) for name, folder in folders.items()}
     for name, model in models.items():
-        require_same_features(model, logs.schema, folder=Path(name), where=logs.folder)
+        require_same_features(model, logs.schema, folder=folders[name], where=logs.folder)
     days = {name: model.manifest["split"]["test_from"] for name, model in models.items()}
     if len(set(days.values())) > 1:
         found = ", ".join(f"{name}: {day}" for name, day in days.items())
@@ -79,7 +78,8 @@ def plan(
         if not logs.has_scores:
             raise InputError(f"{logs.folder}/fine_lists: no fine_score, which --teacher {LOGGED} reads; name a teacher's folder")
         table = "fine_lists"
-    return Plan(logs, table, teacher, students, np.datetime64(next(iter(days.values()))), k, m, curve)
+    known = {name: (folders[name], model.manifest["fingerprint"]) for name, model in models.items()}
+    return Plan(logs, table, known, np.datetime64(next(iter(days.values()))), k, m, curve)
 
 
 def evaluate(plan: Plan, *, blocks: int | None = None, seed: int = 0) -> Evaluation:
@@ -96,7 +96,7 @@ def evaluate(plan: Plan, *, blocks: int | None = None, seed: int = 0) -> Evaluat
         offsets_of(table["exposed"]), *(flat_numpy(table[name]) for name in ("exposed", "clicked", "converted"))
     )
     rows, lists = {}, {"exposed", "clicked", "converted"}
-    for name in [*plan.students, "teacher"]:
+    for name in [*(name for name in plan.models if name != "teacher"), "teacher"]:
         prefix = f"{name}."
         lists.add(f"{prefix}score")
         columns = {
@@ -130,11 +130,9 @@ def score(rows: pa.Table, shown: pa.Table, plan: Plan) -> pa.Table:
     offsets = offsets_of(table["item_id"])
     labels = {name: flat_numpy(table[name]) for name in ("exposed", "clicked", "converted")}
     candidates = Candidates(offsets, **labels, click_probability=truth_of(table, plan.logs.folder / "truth"))
-    scores = {name: _scores(table, _model(path, "student")) for name, path in plan.students.items()}
-    if plan.teacher == LOGGED:
+    scores = {name: _scores(table, _model(name, *known)) for name, known in plan.models.items()}
+    if "teacher" not in scores:
         scores["teacher"] = flat_numpy(table["fine_score"])
-    else:
-        scores["teacher"] = _scores(table, _model(Path(plan.teacher), "teacher"))
     out = {"request_id": table["request_id"], **{name: nest(values, offsets) for name, values in labels.items()}}
     for name, score_N in scores.items():
         columns = per_request(candidates, scores["teacher"], score_N, k=plan.k, m=plan.m, curve=plan.curve)
@@ -169,8 +167,13 @@ def truth_of(table: pa.Table, folder: Path) -> np.ndarray | None:
 
 
 @lru_cache(maxsize=64)
-def _model(folder: Path, kind: str) -> Model:
-    return load_model(folder, kind=kind)
+def _model(name: str, folder: Path, fingerprint: str) -> Model:
+    """Ray keeps worker processes, so a model is loaded once in each; another one at the same place is another key."""
+    return load_model(folder, kind=_kind(name))
+
+
+def _kind(name: str) -> str:
+    return "teacher" if name == "teacher" else "student"
 
 
 def _scores(table: pa.Table, model: Model) -> np.ndarray:

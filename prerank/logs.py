@@ -6,7 +6,6 @@ row is in exactly one. Where the row groups are clustered by request, each is re
 """
 
 from bisect import bisect_left
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -19,14 +18,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from prerank.columns import TS, checked, common, requirements
 from prerank.errors import InputError
-from prerank.features import expected, fits, is_id, is_list
+from prerank.features import is_list
 from prerank.outputs import fingerprint
 from prerank.schema import Schema, load_schema
 
 TableName = Literal["fine_lists", "impressions", "candidates"]
 
-TS = pa.timestamp("us")
 DAY = np.timedelta64(1, "D")
 OVERREAD = 1.5
 """Reading clustered tiles may touch this many times the bytes of the logs; beyond it a shuffle is cheaper."""
@@ -124,12 +123,13 @@ def _open_table(folder: Path, name: TableName, schema: Schema) -> Table:
     if not paths:
         raise InputError(f"{folder}: no *.parquet files; expected the table {name!r} of the logs (see the README)")
     with ThreadPoolExecutor(16) as pool:
-        opened = list(pool.map(partial(_open_file, needs=_requirements(name, schema)), paths))
+        opened = list(pool.map(partial(_open_file, needs=requirements(name, schema)), paths))
     groups = tuple(group for _, of_file in opened for group in of_file if group.rows)
     if not groups:
         raise InputError(f"{folder}: {len(paths)} files without a row")
-    files = {p.name: (p.stat().st_size, sum(g.rows for g in of_file)) for p, (_, of_file) in zip(paths, opened, strict=True)}
-    return Table(name, _common(paths, [columns for columns, _ in opened]), groups, files)
+    rows = [sum(group.rows for group in of_file) for _, of_file in opened]
+    files = {path.name: (path.stat().st_size, n) for path, n in zip(paths, rows, strict=True)}
+    return Table(name, common(paths, [columns for columns, _ in opened]), groups, files)
 
 
 def _open_file(path: Path, needs: dict) -> tuple[pa.Schema, list[RowGroup]]:
@@ -138,72 +138,12 @@ def _open_file(path: Path, needs: dict) -> tuple[pa.Schema, list[RowGroup]]:
             found, leaves, footer = file.schema_arrow, [column.path for column in file.schema], file.metadata
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(
-            f"{path}: not a whole Parquet file ({path.stat().st_size} bytes; truncated, or still being written?): {error}; "
-            "write it again, or remove it"
+            f"{path}: not a whole Parquet file ({path.stat().st_size} bytes; truncated, or still being written?): "
+            f"{error}; write it again, or remove it"
         ) from error
-    columns = _checked(path, found, needs)
+    columns = checked(path, found, needs)
     at = {name: leaves.index(name) for name in ("request_id", "ts") if name in columns.names}
     return columns, [_row_group(path, i, footer.row_group(i), at) for i in range(footer.num_row_groups)]
-
-
-def _requirements(name: TableName, schema: Schema) -> dict[str, tuple[Callable[[pa.DataType], bool], str, bool]]:
-    """By column: the test of its type, the type in words, whether it must be there."""
-    keys = {"request_id": (is_id, "integers or strings", True), "item_id": (is_id, "integers or strings", True)}
-    number = (lambda t: pa.types.is_integer(t) or pa.types.is_floating(t), "numbers", False)
-    flag = (lambda t: pa.types.is_boolean(t) or pa.types.is_integer(t), "booleans, or 0 and 1")
-    if name == "impressions":
-        shown = (pa.types.is_integer, "integers", True)
-        return keys | {"shown_position": shown, "clicked": (*flag, True), "converted": (*flag, False)}
-    needs = keys | {"ts": (pa.types.is_timestamp, "timestamps", True)}
-    if name == "fine_lists":
-        needs |= {"fine_position": (pa.types.is_integer, "integers", False), "fine_score": number}
-    return needs | {f.name: (partial(fits, f), expected(f), True) for f in schema.features}
-
-
-def _checked(path: Path, found: pa.Schema, needs: dict) -> pa.Schema:
-    """The columns that we read, with types that do not depend on how a writer encoded them."""
-    fields = []
-    for column, (test, words, required) in needs.items():
-        if column not in found.names:
-            if required:
-                raise InputError(
-                    f"{path}: column {column!r} is missing; expected {words}; found {', '.join(sorted(found.names)[:30])}"
-                )
-            continue
-        type_ = found.field(column).type
-        if not test(type_):
-            raise InputError(f"{path}: column {column!r} has type {type_}, expected {words}")
-        fields.append(pa.field(column, _canonical(column, type_)))
-    return pa.schema(fields)
-
-
-def _canonical(column: str, type_: pa.DataType) -> pa.DataType:
-    if pa.types.is_dictionary(type_):
-        return _canonical(column, type_.value_type)
-    if column == "ts":
-        return TS
-    if pa.types.is_large_string(type_):
-        return pa.string()
-    if column in ("request_id", "item_id", "fine_position", "shown_position") and pa.types.is_integer(type_):
-        return pa.int64()
-    if column in ("clicked", "converted"):
-        return pa.int8()
-    if is_list(type_) and not pa.types.is_fixed_size_list(type_):
-        return pa.list_(_canonical("", type_.value_type))
-    return type_
-
-
-def _common(paths: list[Path], columns: list[pa.Schema]) -> pa.Schema:
-    common = columns[0]
-    for path, schema in zip(paths, columns, strict=True):
-        if set(schema.names) != set(common.names):
-            differ = ", ".join(sorted(set(schema.names) ^ set(common.names)))
-            raise InputError(f"{path}: column {differ} is in some files of {path.parent.name} and not in others, as {paths[0]}")
-        try:
-            common = pa.unify_schemas([common, schema], promote_options="permissive")
-        except (pa.ArrowTypeError, pa.ArrowInvalid) as error:
-            raise InputError(f"{path}: types differ from those of {paths[0]}: {error}") from error
-    return common
 
 
 def _row_group(path: Path, index: int, raw: pq.RowGroupMetaData, at: dict[str, int]) -> RowGroup:
@@ -345,4 +285,3 @@ def _filter(rows: pa.Table, tile: Tile) -> pa.Table:
     if tile.hi is not None:
         inside = pc.and_(inside, pc.less(key, pa.scalar(tile.hi, key.type)))
     return rows.filter(pc.fill_null(inside, tile.lo is None))
-

@@ -1,8 +1,8 @@
 """The made-up marketplace served by a cascade, logged as the contract of the logs asks.
 
-recall (a race of all items, weighted by place, category and popularity) -> production's crude pre-ranking (a linear score
-of cheap features) -> production's fine ranking (the true utility, noisy and fond of what is popular) -> ten are shown ->
-clicks by truth times examination. What is exposed is therefore a tiny and biased part of what pre-ranking receives.
+recall (a race of all items, weighted by place, category and popularity) -> production's crude pre-ranking (a linear
+score of cheap features) -> production's fine ranking (the true utility, noisy and fond of what is popular) -> ten are
+shown -> clicks by truth times examination. So what is exposed is a tiny and biased part of what pre-ranking receives.
 
 The logs are cut into chunks of consecutive requests; a chunk follows from (seed, day, first request) alone, so the same
 logs come out whatever the number of workers. Shapes: R requests, C candidates, F fine list, I items.
@@ -140,7 +140,7 @@ def simulate_chunk(simulation: Simulation, chunk: Chunk) -> dict[str, pa.Table]:
 def recall(world: World, rng: np.random.Generator, requests: Requests, n: int) -> tuple[np.ndarray, np.ndarray]:
     """`n` items a request, sorted by id, drawn without replacement in proportion to near + related + popular + random.
 
-    Also the log weight that each was drawn with. An exponential race: the n first of clocks with rates w are such a draw.
+    Also the log weight that each was drawn with. Such a draw is a race: the `n` first of clocks that tick at those rates.
     """
     items = world.items
     demand = np.exp(0.5 * items.popularity[requests.day]) * (items.launch_day <= requests.day)

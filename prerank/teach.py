@@ -6,6 +6,7 @@ Lists without fine-ranking positions get them here, from the teacher's scores; t
 import json
 import shutil
 from collections.abc import Iterator
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from prerank.samples import ROW_GROUP, merge, sample_files, write_tables
 from prerank.schema import Schema, load_schema
 
 
-def teach(samples: Path, teacher: Path, out: Path, *, workers: int, gpu: bool = False) -> dict:
+def teach(samples: Path, teacher: Path, out: Path, *, gpu: bool = False) -> dict:
     """Writes the samples again with `teacher_score` and (training rows) `teacher_repr`; returns the new manifest.
 
     Files and row groups stay as they are, so training deals the same batches. Raises InputError where the teacher
@@ -35,12 +36,10 @@ def teach(samples: Path, teacher: Path, out: Path, *, workers: int, gpu: bool = 
     require_same_features(model, schema, folder=teacher, where=samples)
     inputs = {"samples": manifest["fingerprint"], "teacher": model.manifest["fingerprint"]}
     with publish(out, kind="samples", config={}, inputs=inputs) as (staging, facts):
-        job = {"teacher": str(teacher), "staging": str(staging), "manifest": manifest, "gpu": gpu}
-        rows = jobs(samples)
-        pool = ray.data.ActorPoolStrategy(size=min(workers, len(rows)))
-        resources = {"num_gpus": 1} if gpu else {"num_cpus": 1}
-        files = ray.data.from_items(rows, override_num_blocks=len(rows))
-        done = files.map(Teacher, fn_constructor_args=(job,), compute=pool, **resources).take_all()
+        job = {"teacher": (str(teacher), inputs["teacher"], gpu), "staging": str(staging), "manifest": manifest}
+        files = jobs(samples)
+        tasks = ray.data.from_items(files, override_num_blocks=len(files))
+        done = tasks.map(partial(teach_file, job=job), num_gpus=1 if gpu else None).take_all()
         facts |= finish(done, manifest, samples, staging)
     return read_manifest(out, kind="samples")
 
@@ -65,45 +64,47 @@ def finish(done: list[dict[str, str]], manifest: dict[str, Any], samples: Path, 
     return facts
 
 
-class Teacher:
-    """An actor of Ray Data: holds the teacher, writes one file of samples at a time."""
+def teach_file(row: dict[str, str], job: dict[str, Any]) -> dict[str, str]:
+    """Writes one file of samples as the teacher sees it, a row group at a time; returns its counts."""
+    path, split, manifest = Path(row["file"]), row["split"], job["manifest"]
+    model, device = _model(*job["teacher"])
+    schema = load_schema(path.parents[1])
+    counts: dict[str, Any] = {}
 
-    def __init__(self, job: dict[str, Any]):
-        self.job = job
-        self.model: Model = load_model(Path(job["teacher"]), kind="teacher")
-        self.device = torch.device("cuda" if job["gpu"] else "cpu")
-        self.model.ranker.to(self.device)
+    def taught() -> Iterator[pa.Table]:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(ROW_GROUP):
+                table = _score(pa.Table.from_batches([batch]), model, device, keep_repr=split == "train")
+                if split == "train" and not manifest["positions"]:
+                    table, drawn = redraw(table, schema, manifest)
+                    merge(counts, drawn)
+                yield table
 
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        path, split, manifest = Path(row["file"]), row["split"], self.job["manifest"]
-        schema = load_schema(path.parents[1])
-        counts: dict[str, Any] = {}
+    name = f"{split}/{path.name}"
+    rows = write_tables(taught(), Path(job["staging"]) / name)
+    return {"counts": json.dumps(counts | {"rows": {name: rows}})}
 
-        def taught() -> Iterator[pa.Table]:
-            with pq.ParquetFile(path) as file:
-                for batch in file.iter_batches(ROW_GROUP):
-                    table = self.score(pa.Table.from_batches([batch]), keep_repr=split == "train")
-                    if split == "train" and not manifest["positions"]:
-                        table, drawn = redraw(table, schema, manifest)
-                        merge(counts, drawn)
-                    yield table
 
-        name = f"{split}/{path.name}"
-        rows = write_tables(taught(), Path(self.job["staging"]) / name)
-        return {"counts": json.dumps(counts | {"rows": {name: rows}})}
+@lru_cache(maxsize=1)
+def _model(folder: str, fingerprint: str, gpu: bool) -> tuple[Model, torch.device]:
+    """Ray keeps worker processes, so a teacher is loaded once in each; another one at the same place is another key."""
+    model, device = load_model(Path(folder), kind="teacher"), torch.device("cuda" if gpu else "cpu")
+    model.ranker.to(device)
+    return model, device
 
-    def score(self, table: pa.Table, *, keep_repr: bool) -> pa.Table:
-        features = self.model.schema.select(self.model.arch.features, where="teacher")
-        batch = scoring_batch(table, features).to(self.device)
-        with torch.inference_mode():
-            score_I, repr_ID = self.model.ranker(batch.features, batch.request_I)
-        offsets = offsets_of(table["item_id"])
-        table = table.append_column("teacher_score", nest(score_I.float().cpu().numpy(), offsets))
-        if not keep_repr:
-            return table
-        halves = repr_ID.float().cpu().numpy().astype(np.float16)
-        values = pa.FixedSizeListArray.from_arrays(pa.array(halves.ravel()), halves.shape[1])
-        return table.append_column("teacher_repr", nest(values, offsets))
+
+def _score(table: pa.Table, model: Model, device: torch.device, *, keep_repr: bool) -> pa.Table:
+    features = model.schema.select(model.arch.features, where="teacher")
+    batch = scoring_batch(table, features).to(device)
+    with torch.inference_mode():
+        score_I, repr_ID = model.ranker(batch.features, batch.request_I)
+    offsets = offsets_of(table["item_id"])
+    table = table.append_column("teacher_score", nest(score_I.float().cpu().numpy(), offsets))
+    if not keep_repr:
+        return table
+    halves = repr_ID.float().cpu().numpy().astype(np.float16)
+    values = pa.FixedSizeListArray.from_arrays(pa.array(halves.ravel()), halves.shape[1])
+    return table.append_column("teacher_repr", nest(values, offsets))
 
 
 def redraw(table: pa.Table, schema: Schema, manifest: dict[str, Any]) -> tuple[pa.Table, dict]:

@@ -39,13 +39,17 @@ def write_logs(
     days: int = 4,
     seed: int = 0,
 ) -> None:
-    """Logs of `days` days; `shuffled` spreads the rows of a request over all files. The rows are the same either way."""
+    """Logs of `days` days; `shuffled` spreads the rows of a request over all files: the same rows in another order."""
     rng = np.random.default_rng(seed)
     shown = min(6, items_per_list)
     candidates_per_list = 2 * items_per_list
     request = np.arange(requests) * 7 + 1000
     day = np.arange(requests) * days // requests
-    ts = np.datetime64("2024-03-01T08:00:00", "us") + day * np.timedelta64(86400, "s") + rng.integers(0, 36000, requests) * 10**6
+    ts = (
+        np.datetime64("2024-03-01T08:00:00", "us")
+        + day * np.timedelta64(86400, "s")
+        + rng.integers(0, 36000, requests) * 10**6
+    )
 
     # One matrix of candidates; a column permutation of it is the fine list, its head is what is shown.
     n_catalogue = 4 * candidates_per_list
@@ -108,4 +112,6 @@ def write_logs(
         rows_a_request = table.num_rows // requests
         for number, part in enumerate(np.array_split(np.arange(requests), files)):
             piece = table.slice(part[0] * rows_a_request, len(part) * rows_a_request)
-            pq.write_table(piece, folder / name / f"part-{number}.parquet", row_group_size=max(len(part) // 2, 1) * rows_a_request)
+            pq.write_table(
+                piece, folder / name / f"part-{number}.parquet", row_group_size=max(len(part) // 2, 1) * rows_a_request
+            )

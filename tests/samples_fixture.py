@@ -14,7 +14,7 @@ from prerank.outputs import publish, read_manifest
 from prerank.ranker import Ranker
 from prerank.samples import sample_files
 from prerank.schema import load_schema
-from prerank.teach import Teacher, finish, jobs
+from prerank.teach import finish, jobs, teach_file
 from workflows import build_samples
 
 
@@ -55,8 +55,8 @@ def teach_here(samples: Path, teacher: Path, out: Path) -> Path:
     """What workflows.teach writes."""
     manifest = read_manifest(samples, kind="samples")
     with publish(out, kind="samples", config={}, inputs={}) as (staging, facts):
-        actor = Teacher({"teacher": str(teacher), "staging": str(staging), "manifest": manifest, "gpu": False})
-        facts |= finish([actor(job) for job in jobs(samples)], manifest, samples, staging)
+        job = {"teacher": (str(teacher), "", False), "staging": str(staging), "manifest": manifest}
+        facts |= finish([teach_file(file, job) for file in jobs(samples)], manifest, samples, staging)
     return out
 
 

@@ -45,7 +45,11 @@ def test_keyed_numbers_are_uniform_and_independent_of_their_neighbours():
     n, bins = 100_000, 50
     request, item = mix(np.arange(n) // 100), mix(np.arange(n) % 100)
     numbers = keyed_uniform(1, "a", request, item)
-    for other in (keyed_uniform(2, "a", request, item), keyed_uniform(1, "b", request, item), keyed_uniform(1, "a", item, request)):
+    for other in (
+        keyed_uniform(2, "a", request, item),
+        keyed_uniform(1, "b", request, item),
+        keyed_uniform(1, "a", item, request),
+    ):
         assert abs(np.corrcoef(numbers, other)[0, 1]) < 5 / np.sqrt(n)
     found = np.histogram(numbers, bins, (0, 1))[0]
     chi_square = ((found - n / bins) ** 2 / (n / bins)).sum()
@@ -117,7 +121,11 @@ def test_moments_merge_to_those_of_numpy_whatever_the_parts(values, cuts):
 def test_statistics_weigh_a_request_once_and_an_item_once():
     features = tuple(
         Feature(name=name, side=side, kind=kind, source="F1", fetch_us=1, size=size)
-        for name, side, kind, size in (("u", "user", "dense", 1), ("p", "item", "dense", 1), ("e", "item", "embedding", 2))
+        for name, side, kind, size in (
+            ("u", "user", "dense", 1),
+            ("p", "item", "dense", 1),
+            ("e", "item", "embedding", 2),
+        )
     )
     nan = float("nan")
     samples = pa.table(

@@ -13,13 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from logs_fixture import write_logs
 
+from prerank.counts import check_dropped, merge
 from prerank.draw import CODES, UNIFORM, DrawConfig, check_built, draw, parse_strategies, undrawn
 from prerank.errors import InputError
 from prerank.hashing import hash_ids, keyed_uniform
 from prerank.logs import open_logs, read_groups
 from prerank.nested import find_within, lowest_within, rank_within
 from prerank.outputs import publish
-from prerank.samples import Recipe, Split, build_fine_lists, check_dropped, merge, to_requests, val_key, validation_requests
+from prerank.requests import to_requests
+from prerank.samples import Recipe, Split, build_fine_lists, val_key, validation_requests
 from prerank.schema import Feature, Schema
 
 SCHEMA = Schema((Feature("price", "item", "dense", "F1", 1.0),), {"F1": {"per_feature_us": 1.0}})
@@ -27,13 +29,13 @@ ALL = tuple(CODES)
 SMALL = DrawConfig(tail_negatives=3, rank_items=4, bins=4, bin_items=2, uniform_items=3, max_pairs=9)
 
 
-def fine_rows(rows, types=(pa.int64(), pa.string())):
+def fine_rows(rows):
     """[(request, item, position), ...] as a table of the logs."""
     request, item, position = zip(*rows, strict=True) if rows else ((), (), ())
     return pa.table(
         {
-            "request_id": pa.array(request, types[0]),
-            "item_id": pa.array(item, types[1]),
+            "request_id": pa.array(request, pa.int64()),
+            "item_id": pa.array(item, pa.string()),
             "ts": pa.array([1_700_000_000_000_000] * len(rows), pa.timestamp("us")),
             "fine_position": pa.array(position, pa.int64()),
             "price": pa.array([float(i) for i in range(len(rows))]),
@@ -61,7 +63,8 @@ def hash_of(value):
 def item_lists(table, *names):
     """{request: [(values of the named list columns), ...]}"""
     return {
-        row["request_id"]: list(zip(*(row[name] for name in names), strict=True)) for row in table.select(["request_id", *names]).to_pylist()
+        row["request_id"]: list(zip(*(row[name] for name in names), strict=True))
+        for row in table.select(["request_id", *names]).to_pylist()
     }
 
 
@@ -118,7 +121,9 @@ def faulty_logs(draw_):
     rows = []
     for request in draw_(st.lists(st.sampled_from([None, -5, 0, 1, 2, 2**40]), unique=True, max_size=5)):
         n = draw_(st.integers(1, 5))
-        position = draw_(st.one_of(st.permutations(range(n)), st.lists(st.sampled_from([None, -1, 0, 1, 9]), min_size=n, max_size=n)))
+        position = draw_(
+            st.one_of(st.permutations(range(n)), st.lists(st.sampled_from([None, -1, 0, 1, 9]), min_size=n, max_size=n))
+        )
         rows += [(request, draw_(ITEMS), p) for p in position]
     requests = st.sampled_from([None, -5, 0, 1, 2, 77])
     shown = draw_(st.lists(st.tuples(requests, ITEMS, st.sampled_from([None, 0, 1])), max_size=12))
@@ -133,7 +138,8 @@ def test_requests_and_drops_are_those_of_a_loop(logs):
     assert {reason: (n["rows"], n["requests"]) for reason, n in counts["dropped"].items()} == drops
     assert item_lists(table, "item_id", "position") == {r: [(i, p) for i, p, _ in items] for r, items in lists.items()}
     assert item_lists(table, "exposed", "clicked", "stage") == {
-        r: [(c is not None, bool(c), 3 if c else 2 if c is not None else 1) for _, _, c in items] for r, items in lists.items()
+        r: [(c is not None, bool(c), 3 if c else 2 if c is not None else 1) for _, _, c in items]
+        for r, items in lists.items()
     }
     origin = fine_rows(rows).select(["request_id", "item_id"]).to_pylist()
     for request, items in item_lists(table, "item_id", "row").items():
@@ -164,7 +170,9 @@ def test_faults_by_hand():
     assert counts["noted"]["without_click"] == {"rows": 2, "requests": 1}
     assert counts["noted"]["duplicate_impression"]["rows"] == 1
     check_dropped(counts, 0.4)
-    with pytest.raises(InputError, match=r"fine_lists: 3 of 9 rows .*duplicate_item 1, positions.* 2\).*max_dropped 0.3"):
+    with pytest.raises(
+        InputError, match=r"fine_lists: 3 of 9 rows .*duplicate_item 1, positions.* 2\).*max_dropped 0.3"
+    ):
         check_dropped(counts, 0.3)
 
 
@@ -205,7 +213,7 @@ def lowest(seed, salt, request, items, k):
 
 
 def expected_draw(row, config, strategies, seed):
-    """Pool `{item: bits}`, bins and pairs `{strategy: set of (better, worse)}` of one request by loops, without the cap."""
+    """Pool `{item: bits}`, bins and pairs `{strategy: set of (better, worse)}` of one request by loops, not capped."""
     request, n = row["request_id"], len(row["item_id"])
     position = dict(zip(row["item_id"], row["position"], strict=True))
     exposed = {i for i, e in zip(row["item_id"], row["exposed"], strict=True) if e}
@@ -307,7 +315,9 @@ def test_without_positions_lists_stay_whole_until_a_teacher_gives_them():
     whole = random_requests(2)
     offsets, position = whole["item_id"], whole["position"]
     unknown = whole.set_column(
-        whole.column_names.index("position"), "position", pa.array([[-1] * len(items) for items in offsets.to_pylist()], pa.list_(pa.int32()))
+        whole.column_names.index("position"),
+        "position",
+        pa.array([[-1] * len(items) for items in offsets.to_pylist()], pa.list_(pa.int32())),
     )
     out, counts = draw(unknown, SCHEMA, SMALL, ALL, seed=0)
     assert out["item_id"].to_pylist() == whole["item_id"].to_pylist()
@@ -330,7 +340,9 @@ def test_undrawn_has_the_columns_of_draw():
 def test_a_strategy_without_a_pair_is_named():
     whole, counts = to_requests(fine_rows([(1, "a", 0), (1, "b", 1)]), shown_rows([(1, "a", 0)]))
     merge(counts, draw(whole, SCHEMA, SMALL, ("exposed", "rank_pairs"), seed=0)[1])
-    with pytest.raises(InputError, match=r"strategy 'exposed' built no pair from 1 requests \(without_click 1 requests\)"):
+    with pytest.raises(
+        InputError, match=r"strategy 'exposed' built no pair from 1 requests \(without_click 1 requests\)"
+    ):
         check_built(counts, ("exposed", "rank_pairs"), positions=True)
     check_built(counts, ("rank_pairs",), positions=True)
 
@@ -342,7 +354,14 @@ def test_strategies_and_draw_options_are_checked():
         parse_strategies("rank_pair")
     with pytest.raises(InputError, match="--strategy: expected"):
         parse_strategies(",")
-    for key, value in (("bins", 0), ("tail_share", 0.0), ("bin_edges", "0,5,5"), ("bin_edges", "1,2"), ("rank_items", -1), ("bin_edges", "x")):
+    for key, value in (
+        ("bins", 0),
+        ("tail_share", 0.0),
+        ("bin_edges", "0,5,5"),
+        ("bin_edges", "1,2"),
+        ("rank_items", -1),
+        ("bin_edges", "x"),
+    ):
         with pytest.raises(InputError, match=f"draw.{key}"):
             replace(DrawConfig(), **{key: value}).check()
     DrawConfig(bin_edges="0,5,10").check()
@@ -353,7 +372,9 @@ def test_segments(lists, wanted, k):
     offsets = np.cumsum([0, *map(len, lists)])
     segment = np.repeat(np.arange(len(lists)), np.diff(offsets))
     values = np.array([v for values in lists for v in values], np.int64)
-    ranks = [sorted(range(len(values)), key=values.__getitem__).index(i) for values in lists for i in range(len(values))]
+    ranks = [
+        sorted(range(len(values)), key=values.__getitem__).index(i) for values in lists for i in range(len(values))
+    ]
     assert rank_within(segment, values).tolist() == ranks
     assert lowest_within(segment, values / 10, k).tolist() == [rank < k for rank in ranks]
     ascending = np.array([v for values in lists for v in sorted(values)], np.int64)
@@ -395,7 +416,10 @@ def test_a_full_disk_publishes_nothing(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(pq.ParquetWriter, "write_table", full)
-    with pytest.raises(OSError, match="No space left"), publish(tmp_path / "out", kind="samples", config={}, inputs={}) as (folder, _):
+    with (
+        pytest.raises(OSError, match="No space left"),
+        publish(tmp_path / "out", kind="samples", config={}, inputs={}) as (folder, _),
+    ):
         recipe = Recipe(logs.schema, SMALL, ALL, 0, *Split().bounds(logs), -1.0, "candidates", folder)
         build_fine_lists(rows, shown, recipe)
     assert [path.name for path in tmp_path.iterdir()] == ["logs"]

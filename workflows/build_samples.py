@@ -16,11 +16,12 @@ from rich.table import Table
 from prerank import data
 from prerank.cli import run
 from prerank.config import plain
+from prerank.counts import check_dropped, lines
 from prerank.draw import DrawConfig, check_built, parse_strategies
 from prerank.features import statistics
 from prerank.logs import open_logs
 from prerank.outputs import is_done, publish, read_manifest, write_json
-from prerank.samples import Recipe, Split, check_dropped, val_key
+from prerank.samples import Recipe, Split, val_key
 
 
 @dataclass(frozen=True)
@@ -55,35 +56,24 @@ def main(config: BuildSamples) -> dict[str, Any]:
         print(f"{out}: already done")
         return read_manifest(out, kind="samples")
 
-    val_from, test_from = config.split.bounds(logs)
+    days = config.split.bounds(logs)
     table = "candidates" if logs.has_candidates else "fine_lists"
-    key = val_key(logs, table, val_from, test_from, requests=config.val_requests, seed=config.seed)
+    key = val_key(logs, table, *days, requests=config.val_requests, seed=config.seed)
     data.start_ray()
     with publish(out, kind="samples", **identity) as (folder, extra):
-        recipe = Recipe(logs.schema, config.draw, strategies, config.seed, val_from, test_from, key, table, folder)
+        recipe = Recipe(logs.schema, config.draw, strategies, config.seed, *days, key, table, folder)
         counts = data.build_samples(logs, recipe, blocks=config.blocks)
         check_dropped(counts, config.max_dropped)
         check_built(counts, strategies, positions=logs.has_positions)
         logs.schema.save(folder)
         write_json(folder / "stats.json", statistics(counts.pop("moments")))
-        split = {"val_from": str(val_from), "test_from": str(test_from)}
-        draw = {name.removeprefix("draw."): value for name, value in settings.items() if name.startswith("draw.")}
-        extra |= {"rows": counts.pop("files"), "counts": counts, "split": split, "draw": draw}
-        extra |= {"strategies": list(strategies), "seed": config.seed, "positions": logs.has_positions}
-    Console().print(summary(counts))
+        extra |= recipe.facts() | {"rows": counts.pop("files"), "counts": counts, "positions": logs.has_positions}
+    summary = Table("", "requests", "rows or pairs", title="Samples")
+    for what, *numbers in lines(counts):
+        summary.add_row(what, *(f"{n:,}" for n in numbers))
+    Console().print(summary)
     print(f"{out}: {counts['built']['requests']:,} training requests, {sum(counts['pairs'].values()):,} pairs")
     return read_manifest(out, kind="samples")
-
-
-def summary(counts: dict[str, Any]) -> Table:
-    table = Table("", "requests", "rows", title="Samples")
-    for title, found in (("read", {"fine lists": counts["read"]}), *((k, counts[k]) for k in ("dropped", "noted"))):
-        for reason, n in found.items():
-            table.add_row(f"{title}: {reason}", f"{n['requests']:,}", f"{n['rows']:,}")
-    table.add_row("built: train", *(f"{counts['built'][k]:,}" for k in ("requests", "rows")))
-    for name, n in counts["pairs"].items():
-        table.add_row(f"pairs: {name}", f"{counts['requests_with_pairs'][name]:,}", f"{n:,}")
-    return table
 
 
 if __name__ == "__main__":

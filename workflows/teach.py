@@ -22,10 +22,8 @@ class Teach:
     teacher: Path
     """A folder made by workflows.train_teacher."""
     out: Path
-    workers: int = 2
-    """Actors that score at the same time."""
     gpu: bool = False
-    """Give each of them a GPU."""
+    """Score on GPUs, one a task."""
 
 
 def main(config: Teach) -> dict:
@@ -40,7 +38,7 @@ def main(config: Teach) -> dict:
         print(f"{out}: already done")
         return read_manifest(out, kind="samples")
     start_ray()
-    manifest = teach(samples, teacher, out, workers=config.workers, gpu=config.gpu)
+    manifest = teach(samples, teacher, out, gpu=config.gpu)
     print(f"{out}: {sum(manifest['rows'].values()):,} requests taught")
     return manifest
 

@@ -1,0 +1,45 @@
+"""What was read, built and dropped, and why: nested dictionaries of numbers that parts of a job return and add up."""
+
+from prerank.errors import InputError
+
+FAULTS = {
+    "fine_lists": ("null_key", "duplicate_item", "positions_not_a_permutation"),
+    "impressions": ("impression_null_key", "impression_without_list", "impression_not_in_list"),
+}
+
+
+def count(counts: dict, reason: str, rows: int, requests: int) -> None:
+    if rows:
+        merge(counts, {reason: {"rows": rows, "requests": requests}})
+
+
+def merge(total: dict, part: dict) -> dict:
+    """Adds the leaves of `part` (numbers, moments) to those of `total`, in place."""
+    for key, value in part.items():
+        if isinstance(value, dict):
+            merge(total.setdefault(key, {}), value)
+        else:
+            total[key] = total[key] + value if key in total else value
+    return total
+
+
+def check_dropped(counts: dict, most: float) -> None:
+    """Raises InputError where faults cost more than this share of the rows of a table."""
+    read = {"fine_lists": counts["read"]["rows"], "impressions": counts["read"]["impressions"]}
+    for table, reasons in FAULTS.items():
+        faults = {reason: counts["dropped"][reason]["rows"] for reason in reasons if reason in counts["dropped"]}
+        if sum(faults.values()) > most * read[table]:
+            found = ", ".join(f"{reason} {n:,}" for reason, n in faults.items())
+            raise InputError(
+                f"{table}: {sum(faults.values()):,} of {read[table]:,} rows dropped for faults ({found}), more than "
+                f"max_dropped {most:g}; correct the logs, or allow more"
+            )
+
+
+def lines(counts: dict) -> list[tuple[str, int, int]]:
+    """(what, requests, rows or pairs) of a build of samples, for a table."""
+    out = [("read", counts["read"]["requests"], counts["read"]["rows"])]
+    for title in ("dropped", "noted"):
+        out += [(f"{title}: {reason}", n["requests"], n["rows"]) for reason, n in sorted(counts[title].items())]
+    out.append(("built", counts["built"]["requests"], counts["built"]["rows"]))
+    return out + [(f"pairs: {name}", counts["requests_with_pairs"][name], n) for name, n in counts["pairs"].items()]

@@ -1,0 +1,102 @@
+"""Ray Train: any number of workers, failures and restarts learn the same."""
+
+import json
+import os
+import signal
+from dataclasses import replace
+
+import pytest
+import torch
+from mlflow.tracking import MlflowClient
+
+from prerank.checkpoint import load_model
+from prerank.errors import InputError
+from prerank.fit import check, fit, train_models
+from prerank.options import Arm, Compute, Distill, Optim
+from prerank.tracking import run
+
+BASE = Arm(
+    "base",
+    ("price", "quality", "brand", "match", "user_tags"),
+    (16, 8),
+    strategies=("exposed", "rank_pairs"),
+    optim=Optim(batch=16, epochs=3),
+)
+ALL = replace(BASE, name="all", distill=Distill(score=0.5, contrast=0.5, projection=8))
+ONE = Compute(workers=1, cpus=0.5)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(ray_cluster, taught, tmp_path_factory):
+    """What one worker learns without a disturbance."""
+    return fit([BASE, ALL], taught, tmp_path_factory.mktemp("one"), compute=ONE, k=10, runs={})
+
+
+def assert_same(trained, expected, tolerance):
+    for name, arm in expected.items():
+        for epoch, other in zip(arm.state.history, trained[name].state.history, strict=True):
+            assert other == pytest.approx(epoch, rel=tolerance, abs=tolerance)
+        for key, value in arm.best.items():
+            if key == "layers.2.bias" and not arm.arm.distill.score:
+                continue  # pairs do not see the last bias: its gradient is rounding noise, which Adam scales up
+            assert torch.allclose(value, trained[name].best[key], rtol=tolerance, atol=tolerance), key
+
+
+@pytest.mark.ray
+def test_two_workers_learn_what_one_does(undisturbed, taught, tmp_path):
+    """The stated tolerance: 1e-4, from the order in which two halves of a batch are summed."""
+    two = fit([BASE, ALL], taught, tmp_path, compute=Compute(workers=2, cpus=0.5), k=10, runs={})
+    assert_same(two, undisturbed, 1e-4)
+
+
+@pytest.mark.ray
+def test_a_killed_worker_changes_nothing(undisturbed, taught, tmp_path):
+    """SIGKILL where the second arm would log its second epoch: it goes on from the checkpoint of two steps before."""
+
+    class Kills:
+        def __init__(self, marker):
+            self.marker = marker
+
+        def metrics(self, values, step):
+            if step == 1 and not self.marker.exists():
+                self.marker.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    marker = tmp_path / "killed"
+    often = replace(ONE, checkpoint_steps=2)
+    trained = fit([BASE, ALL], taught, tmp_path / "work", compute=often, k=10, runs={"all": Kills(marker)})
+    assert marker.exists()
+    assert_same(trained, undisturbed, 0)
+
+
+@pytest.mark.ray
+def test_models_are_published_once_and_logged(ray_cluster, taught, tmp_path):
+    arms = {tmp_path / arm.name: arm for arm in (BASE, ALL)}
+    options = {"kind": "student", "work": tmp_path / "work", "compute": ONE, "k": 10}
+    with run("parent", out=tmp_path / "out", state=tmp_path / "parent.json", params={}) as parent:
+        manifests = train_models(arms, taught, parent=parent, **options)
+    for folder, arm in arms.items():
+        model = load_model(folder, kind="student")
+        assert model.arch.features == arm.features and model.manifest == manifests[arm.name]
+        assert len(manifests[arm.name]["history"]) == 3
+    client = MlflowClient(parent.uri)
+    children = client.search_runs([parent.experiment_id], f"tags.`mlflow.parentRunId` = '{parent.run_id}'")
+    assert {child.info.run_name: child.info.status for child in children} == {"base": "FINISHED", "all": "FINISHED"}
+    for child in children:
+        logged = client.get_metric_history(child.info.run_id, "val/recall")
+        expected = [epoch["val/recall"] for epoch in manifests[child.info.run_name]["history"]]
+        assert [point.value for point in logged] == expected and [point.step for point in logged] == [0, 1, 2]
+        assert json.loads(child.data.params["optim.batch"]) == 16
+    assert train_models(arms, taught, **options) == manifests  # already there: nothing is trained
+    with pytest.raises(InputError, match="config seed was 0, now 1"):
+        train_models({tmp_path / "base": replace(BASE, seed=1)}, taught, **options)
+
+
+def test_what_an_arm_lacks_is_named(samples, taught):
+    check([BASE, ALL], taught)
+    with pytest.raises(InputError, match="no teacher_repr for --distill.contrast; run workflows.teach"):
+        check([ALL], samples)
+    with pytest.raises(InputError, match="unknown feature 'pricy'; did you mean 'price'"):
+        check([replace(BASE, features=("pricy",))], taught)
+    with pytest.raises(InputError, match="needs best_pairs"):
+        check([replace(BASE, strategies=("best_pairs",))], taught)
