@@ -132,7 +132,9 @@ def _sampled(table: pa.Table, arm: Arm, request_I: np.ndarray, epoch: int) -> np
     drawn = np.flatnonzero((flat_numpy(table["drawn"]) & UNIFORM > 0) & ~exposed_I)
     request_hash = hash_ids(table["request_id"])[request_I[drawn]]
     item_hash = hash_ids(flat(table["item_id"]))[drawn]
-    rank = rank_within(request_I[drawn], keyed_uniform(arm.seed, f"negatives of epoch {epoch}", request_hash, item_hash))
+    rank = rank_within(
+        request_I[drawn], keyed_uniform(arm.seed, f"negatives of epoch {epoch}", request_hash, item_hash)
+    )
     wanted_R = np.round(arm.unexposed_ratio * np.bincount(request_I[exposed_I], minlength=table.num_rows))
     keep_I = exposed_I.copy()
     keep_I[drawn[rank < wanted_R[request_I[drawn]]]] = True

@@ -1,7 +1,8 @@
 """Models and the state of training on disk: safetensors and JSON, never pickle.
 
-A finished model is a folder with `model.safetensors`, `arch.json`, `schema.json`, `stats.json` and the manifest. A checkpoint is the state of one arm in training: its latest and its best weights, the optimizer's moments
-and where in the data it stands.
+A finished model is a folder with `model.safetensors`, `arch.json`, `schema.json`, `stats.json` and the manifest. A
+checkpoint is the state of one arm in training: its latest and its best weights, the optimizer's moments and where in
+the data it stands.
 """
 
 import json
@@ -42,7 +43,10 @@ def save_state(
     tensors = {f"model.{key}": value for key, value in model.state_dict().items()}
     for index, moments in optimizer.state_dict()["state"].items():
         tensors |= {f"optim.{index}.{key}": value for key, value in moments.items()}
-    save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, folder / f"{name}.latest.safetensors")
+    save_file(
+        {key: value.detach().cpu().contiguous() for key, value in tensors.items()},
+        folder / f"{name}.latest.safetensors",
+    )
     save_best(folder, name, state, best)
 
 
@@ -86,14 +90,14 @@ class Model:
     manifest: dict[str, Any]
 
 
-def write_model(
-    folder: Path, *, arch: Arch, schema: Schema, stats: dict[str, Any], best: dict[str, Tensor]
-) -> None:
+def write_model(folder: Path, *, arch: Arch, schema: Schema, stats: dict[str, Any], best: dict[str, Tensor]) -> None:
     """Everything of a finished model but its manifest."""
     save_file(best, folder / "model.safetensors")
     arch.save(folder / "arch.json")
     schema.save(folder)
-    (folder / "stats.json").write_text(json.dumps({name: stats[name] for name in arch.features if name in stats}) + "\n")
+    (folder / "stats.json").write_text(
+        json.dumps({name: stats[name] for name in arch.features if name in stats}) + "\n"
+    )
 
 
 def load_model(folder: Path, *, kind: str) -> Model:
@@ -106,7 +110,9 @@ def load_model(folder: Path, *, kind: str) -> Model:
     try:
         ranker.load_state_dict(load_file(folder / "model.safetensors"))
     except (RuntimeError, OSError) as error:
-        raise InputError(f"{folder}/model.safetensors: does not fit schema.json and arch.json beside it: {error}") from error
+        raise InputError(
+            f"{folder}/model.safetensors: does not fit schema.json and arch.json beside it: {error}"
+        ) from error
     return Model(ranker.eval(), arch, schema, manifest)
 
 
@@ -120,6 +126,6 @@ def require_same_features(model: Model, schema: Schema, *, folder: Path, where: 
         for key in ("side", "kind", "size"):
             if getattr(there, key) != getattr(here, key):
                 raise InputError(
-                    f"{where}/schema.json: feature {name!r} has {key} {getattr(there, key)!r}, but the model in {folder} "
-                    f"was trained with {getattr(here, key)!r}; train it again, or take the logs that it was trained on"
+                    f"{where}/schema.json: feature {name!r} has {key} {getattr(there, key)!r}, but the model in "
+                    f"{folder} was trained with {getattr(here, key)!r}; train it again, or take its own logs"
                 )

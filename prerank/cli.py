@@ -43,9 +43,8 @@ def parse(config_type: type[T], argv: list[str]) -> T:
 
 
 def _input_error(error: BaseException | None) -> InputError | None:
-    """Ray raises what happened in a worker as an error of its own and keeps the original as its cause."""
-    while error is not None:
-        if isinstance(error, InputError):
-            return error
-        error = getattr(error, "cause", None) or error.__cause__
-    return None
+    """Ray raises what happened in a worker as an error of its own, and keeps the original within."""
+    if error is None or isinstance(error, InputError):
+        return error
+    within = [getattr(error, "cause", None), error.__cause__, *getattr(error, "worker_failures", {}).values()]
+    return next((found for inner in within if inner is not error and (found := _input_error(inner))), None)

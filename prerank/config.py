@@ -25,7 +25,9 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
 
 def plain(config: Any) -> dict[str, Any]:
     """The dotted keys with values that JSON, YAML and MLflow hold."""
-    return {k: str(v) if isinstance(v, Path) else list(v) if isinstance(v, tuple) else v for k, v in flatten(config).items()}
+    return {
+        k: str(v) if isinstance(v, Path) else list(v) if isinstance(v, tuple) else v for k, v in flatten(config).items()
+    }
 
 
 def apply(config: T, changes: dict[str, Any], *, where: str) -> T:

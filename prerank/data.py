@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 import os
-import pickle
+import pickle  # between tasks of one job alone: nothing on disk is read this way
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -31,6 +31,8 @@ Wanted = Callable[[pa.Table], np.ndarray]
 
 def start_ray() -> None:
     """Joins the cluster of RAY_ADDRESS, or starts one on this machine; one that this process has joined is kept."""
+    # Said explicitly, Ray does not warn; a token guards whatever listens.
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
     if not ray.is_initialized():
         if os.environ.get("RAY_ADDRESS"):
             ray.init(log_to_driver=False, logging_level="WARNING")

@@ -1,6 +1,6 @@
 """What a student learns from: the hard loss, and beside it the teacher's scores and representations.
 
-    L = L_hard + λ · MSE(scores)  (or the convex form)  + kl · KL  + w · InfoNCE
+L = L_hard + λ · MSE(scores)  (or the convex form)  + kl · KL  + w · InfoNCE
 """
 
 import torch
@@ -40,7 +40,11 @@ class Distiller(nn.Module):
         if distill.score:
             parts["score"] = self._score(score_I, batch)
             weight = warmup * distill.score
-            loss = (1 - weight) * loss + weight * parts["score"] if distill.form == "convex" else loss + weight * parts["score"]
+            loss = (
+                (1 - weight) * loss + weight * parts["score"]
+                if distill.form == "convex"
+                else loss + weight * parts["score"]
+            )
         if distill.kl:
             student_I, teacher_I, request_I = self._distilled(score_I, batch)
             parts["kl"] = losses.kl(student_I, teacher_I, request_I, batch.requests, distill.kl_temperature)

@@ -24,7 +24,9 @@ class Bags:
     offsets: Tensor
 
     def to(self, device: torch.device, non_blocking: bool = False) -> "Bags":
-        return Bags(self.values.to(device, non_blocking=non_blocking), self.offsets.to(device, non_blocking=non_blocking))
+        return Bags(
+            self.values.to(device, non_blocking=non_blocking), self.offsets.to(device, non_blocking=non_blocking)
+        )
 
 
 Inputs = Mapping[str, Tensor | Bags]
@@ -67,7 +69,9 @@ class Embed(nn.Module):
         """Inputs of the requests [R, D_request] (None where there are none) and of the items [I, D_item]."""
         request, item = self._side(inputs, 0), self._side(inputs, 1)
         if item is None:
-            raise ValueError("a ranker needs a feature of the side item or cross: nothing tells one candidate from another")
+            raise ValueError(
+                "a ranker needs a feature of the side item or cross: nothing tells one candidate from another"
+            )
         return request, item
 
     def _side(self, inputs: Inputs, of_item: int) -> Tensor | None:

@@ -76,7 +76,9 @@ def plan(
     table = "candidates" if logs.has_candidates else "fine_lists"
     if teacher == LOGGED:
         if not logs.has_scores:
-            raise InputError(f"{logs.folder}/fine_lists: no fine_score, which --teacher {LOGGED} reads; name a teacher's folder")
+            raise InputError(
+                f"{logs.folder}/fine_lists: no fine_score, which --teacher {LOGGED} reads; name a teacher's folder"
+            )
         table = "fine_lists"
     known = {name: (folders[name], model.manifest["fingerprint"]) for name, model in models.items()}
     return Plan(logs, table, known, np.datetime64(next(iter(days.values()))), k, m, curve)
@@ -89,7 +91,9 @@ def evaluate(plan: Plan, *, blocks: int | None = None, seed: int = 0) -> Evaluat
     )
     parts = [part for part in ray.get(scored.to_arrow_refs()) if part.num_rows]
     if not parts:
-        raise InputError(f"{plan.logs.folder}/{plan.table}: no request since {plan.test_from}, the first day of the test")
+        raise InputError(
+            f"{plan.logs.folder}/{plan.table}: no request since {plan.test_from}, the first day of the test"
+        )
     table = pa.concat_tables(parts)
     table = table.take(pa.array(np.argsort(hash_ids(table["request_id"]), kind="stable")))
     candidates = Candidates(
@@ -162,7 +166,9 @@ def truth_of(table: pa.Table, folder: Path) -> np.ndarray | None:
     )
     joined = wanted.join(known, ["request", "item"]).sort_by("at")
     if joined["p"].null_count or joined.num_rows != len(request_N):
-        raise InputError(f"{folder}: {joined['p'].null_count} candidates of requests {low} to {high} have no click_probability")
+        raise InputError(
+            f"{folder}: {joined['p'].null_count} candidates of requests {low} to {high} have no click_probability"
+        )
     return joined["p"].to_numpy()
 
 

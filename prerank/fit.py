@@ -25,8 +25,8 @@ from prerank import checkpoint, loop
 from prerank.arch import Arch
 from prerank.batches import columns
 from prerank.checkpoint import State
-from prerank.distill import Distiller
 from prerank.config import plain
+from prerank.distill import Distiller
 from prerank.errors import InputError
 from prerank.options import Arm, Compute
 from prerank.outputs import is_done, publish, read_manifest
@@ -51,7 +51,9 @@ class Trained:
     best: dict[str, Tensor]
 
 
-def fit(arms: list[Arm], samples: Path, work: Path, *, compute: Compute, k: int, runs: dict[str, Run]) -> dict[str, Trained]:
+def fit(
+    arms: list[Arm], samples: Path, work: Path, *, compute: Compute, k: int, runs: dict[str, Run]
+) -> dict[str, Trained]:
     """Trains the arms and returns them by name; `work` keeps the checkpoints, and the same call resumes from them.
 
     `k`: the cut-off of the validation metrics; `runs`: the MLflow run of an arm, if any. Raises InputError where the
@@ -101,7 +103,9 @@ def check(arms: list[Arm], samples: Path) -> None:
             raise InputError(f"{samples}: no teacher_repr for --distill.contrast; run workflows.teach first")
         missing = [name for name in arm.strategies if name not in built]
         if arm.hard == "pairwise" and missing:
-            raise InputError(f"{samples}: built with strategies {', '.join(built)}; {arm.name} needs {', '.join(missing)}")
+            raise InputError(
+                f"{samples}: built with strategies {', '.join(built)}; {arm.name} needs {', '.join(missing)}"
+            )
 
 
 def train_models(
@@ -130,12 +134,16 @@ def train_models(
             runs = {}
             for out, arm in missing.items():
                 state = work / f"{arm.name}.run.json"
-                runs[arm.name] = stack.enter_context(run(arm.name, out=out, state=state, params=configs[out], parent=parent))
+                runs[arm.name] = stack.enter_context(
+                    run(arm.name, out=out, state=state, params=configs[out], parent=parent)
+                )
             todo = [*missing.values(), *beside]
             trained = fit(todo, samples, work, compute=compute, k=k, runs=runs)
             saved = extra(trained)
             for out, arm in missing.items():
-                _publish(out, kind, trained[arm.name], samples, manifest, config=configs[out], inputs=inputs, saved=saved)
+                _publish(
+                    out, kind, trained[arm.name], samples, manifest, config=configs[out], inputs=inputs, saved=saved
+                )
                 for name in ("arch.json", "schema.json", "manifest.json"):
                     runs[arm.name].artifact(out / name)
         shutil.rmtree(work)

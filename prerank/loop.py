@@ -50,7 +50,9 @@ def train(
     """
     distiller: Distiller = model.module if hasattr(model, "module") else model
     device = next(distiller.parameters()).device
-    autocast = torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda" and torch.cuda.is_bf16_supported())
+    autocast = torch.autocast(
+        device.type, torch.bfloat16, enabled=device.type == "cuda" and torch.cuda.is_bf16_supported()
+    )
     warmup_steps = arm.distill.warmup_epochs * reader.steps
     while state.epoch < arm.optim.epochs and state.epoch - state.best_epoch <= arm.optim.patience:
         model.train()
@@ -74,7 +76,9 @@ def train(
         if not math.isfinite(means["train/loss"]):
             raise FloatingPointError(f"{arm.name}: the loss of epoch {state.epoch} is not finite; lower optim.lr")
         if means["train/hard"] == 0 and not arm.distill.active:
-            raise InputError(f"{arm.name}: the samples hold nothing to learn for strategies {', '.join(arm.strategies)}")
+            raise InputError(
+                f"{arm.name}: the samples hold nothing to learn for strategies {', '.join(arm.strategies)}"
+            )
         values = validate(distiller)
         state.history.append({"epoch": state.epoch, **means, **{f"val/{k}": v for k, v in values.items()}})
         chosen = values[arm.select_by]
@@ -87,7 +91,12 @@ def train(
 
 
 def validator(
-    tables: Iterable[pa.Table], features: tuple[Feature, ...], *, k: int, teacher_score: str | None, device: torch.device
+    tables: Iterable[pa.Table],
+    features: tuple[Feature, ...],
+    *,
+    k: int,
+    teacher_score: str | None,
+    device: torch.device,
 ) -> Callable[[Distiller], dict[str, float]]:
     """Scores this worker's validation requests and averages over all workers': no request is lost or counted twice.
 
@@ -141,4 +150,3 @@ def _add(sums: dict, parts: dict[str, Tensor]) -> None:
 
 def _floats(sums: dict) -> dict[str, float]:
     return {name: float(value) for name, value in sums.items()}
-

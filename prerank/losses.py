@@ -42,7 +42,7 @@ def softmax_mse(student_I: Tensor, teacher_I: Tensor, request_I: Tensor, request
 
 
 def kl(student_I: Tensor, teacher_I: Tensor, request_I: Tensor, requests: int, temperature: float) -> Tensor:
-    """T² · KL(softmax(teacher / T) ‖ softmax(student / T)) within a request, mean over requests (Hinton et al. 2015)."""
+    """T² · KL(softmax(teacher / T) ‖ softmax(student / T)) within a request, mean over requests (Hinton et al.)."""
     log_r_I, log_p_I = (log_softmax(score / temperature, request_I, requests) for score in (teacher_I, student_I))
     return temperature**2 * (log_r_I.exp() * (log_r_I - log_p_I)).sum() / requests
 

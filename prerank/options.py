@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+
 @dataclass(frozen=True)
 class Distill:
     """What the student learns from the teacher beside the hard labels; a weight of 0 switches a part off."""
@@ -18,7 +19,7 @@ class Distill:
     warmup_epochs: float = 0.0
     """λ rises linearly from 0 over so many epochs."""
     kl: float = 0.0
-    """Weight of the KL divergence between the softmaxes of teacher and student in a request, the contrast's baseline."""
+    """Weight of the KL divergence between the two softmaxes in a request: the baseline of the contrast."""
     kl_temperature: float = 2.0
     contrast: float = 0.0
     """w, the weight of the contrastive loss between the representations (InfoNCE)."""
@@ -61,7 +62,7 @@ class Compute:
     cpus: float = 1.0
     """CPUs for each worker."""
     lanes: int = 8
-    """Ways in which a global batch is cut before it is dealt to workers: any divisor as number of workers learns the same."""
+    """Parts of a global batch that are dealt to the workers: any divisor as number of workers learns the same."""
     checkpoint_steps: int = 0
     """Also save in mid-epoch every so many steps; 0 saves after each epoch alone."""
     max_failures: int = 3

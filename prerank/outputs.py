@@ -28,7 +28,9 @@ def read_manifest(folder: Path, *, kind: str) -> dict[str, Any]:
     """The manifest of a finished output; raises InputError if the folder is unfinished or of another kind."""
     path = Path(folder) / MANIFEST
     if not path.is_file():
-        raise InputError(f"{folder}: no {MANIFEST}: not a finished output of this program; expected {kind}; run that step again")
+        raise InputError(
+            f"{folder}: no {MANIFEST}: not a finished output of this program; expected {kind}; run that step again"
+        )
     manifest = json.loads(path.read_text())
     if manifest["kind"] != kind:
         raise InputError(f"{folder}: holds {manifest['kind']}, expected {kind}")
@@ -58,7 +60,9 @@ def is_done(out: Path, *, kind: str, config: dict[str, Any], inputs: dict[str, s
 
 
 @contextmanager
-def publish(out: Path, *, kind: str, config: dict[str, Any], inputs: dict[str, str]) -> Iterator[tuple[Path, dict[str, Any]]]:
+def publish(
+    out: Path, *, kind: str, config: dict[str, Any], inputs: dict[str, str]
+) -> Iterator[tuple[Path, dict[str, Any]]]:
     """Gives `(staging folder, extra)`; on leaving, `extra` goes into the manifest and the folder is published as `out`.
 
     On an exception nothing is published; what a killed run left behind is replaced by the next.

@@ -39,7 +39,12 @@ class Bars:
 
     def __enter__(self) -> Any:
         self.board = Board.remote()
-        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"), TimeElapsedColumn())
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeElapsedColumn(),
+        )
         self.progress = Progress(*columns)
         self.tasks: dict[str, Any] = {}
         self.stop = threading.Event()

@@ -3,6 +3,7 @@
 Shapes: R requests, I items over all of them, D the width of the last hidden layer.
 """
 
+import itertools
 from collections.abc import Mapping
 
 import torch
@@ -26,7 +27,7 @@ class Ranker(nn.Module):
         super().__init__()
         self.embed = Embed(features, stats)
         sizes = [sum(self.embed.widths), *(width for width in widths if width), 1]
-        self.layers = nn.ModuleList(nn.Linear(i, o) for i, o in zip(sizes, sizes[1:], strict=False))
+        self.layers = nn.ModuleList(nn.Linear(i, o) for i, o in itertools.pairwise(sizes))
         self.repr_width = sizes[-2]
 
     def forward(self, inputs: Inputs, request_I: Tensor) -> tuple[Tensor, Tensor]:

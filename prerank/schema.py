@@ -16,8 +16,11 @@ REQUEST_SIDES = ("user", "query", "context")
 
 # Columns of the logs and of the samples: no feature may take their names.
 RESERVED = frozenset(
-    "request_id item_id ts fine_position fine_score shown_position clicked converted click_probability "
-    "position exposed stage drawn bin pair_hi pair_lo pair_strategy teacher_score teacher_repr".split()
+    (
+        *("request_id", "item_id", "ts", "fine_position", "fine_score", "shown_position", "clicked", "converted"),
+        *("click_probability", "position", "exposed", "stage", "drawn", "bin", "pair_hi", "pair_lo", "pair_strategy"),
+        *("teacher_score", "teacher_repr"),
+    )
 )
 
 
@@ -98,7 +101,9 @@ def load_schema(folder: Path) -> Schema:
     """
     path = Path(folder) / "schema.json"
     if not path.is_file():
-        raise InputError(f"{path}: missing; it declares the features of the logs (see the README, 'Bring your own logs')")
+        raise InputError(
+            f"{path}: missing; it declares the features of the logs (see the README, 'Bring your own logs')"
+        )
     try:
         raw = json.loads(path.read_text())
     except json.JSONDecodeError as error:
@@ -115,7 +120,9 @@ def parse_schema(raw: Any, where: str) -> Schema:
         raise InputError(f"{where}: 'fetch' must give {{source: {{'per_feature_us': microseconds}}}}")
     for source, cost in fetch.items():
         if not isinstance(cost, dict) or set(cost) != {"per_feature_us"} or not _is_number(cost["per_feature_us"]):
-            raise InputError(f"{where}: fetch source {source!r} must be {{'per_feature_us': microseconds}}, got {cost!r}")
+            raise InputError(
+                f"{where}: fetch source {source!r} must be {{'per_feature_us': microseconds}}, got {cost!r}"
+            )
     if not isinstance(raw.get("features"), list) or not raw["features"]:
         raise InputError(f"{where}: 'features' must be a list with at least one feature")
     features = tuple(_parse_feature(entry, index, fetch, where) for index, entry in enumerate(raw["features"]))
@@ -152,7 +159,9 @@ def _parse_feature(entry: Any, index: int, fetch: dict, where: str) -> Feature:
             raise InputError(f"{where}: {key} must be a whole number >= {least}, got {entry[key]!r}")
     feature = Feature(**entry)
     if feature.kind in ("id", "ids") and (feature.dim < 1 or "size" not in entry):
-        raise InputError(f"{where}: kind {feature.kind!r} needs 'size' (the vocabulary) and 'dim' (the embedding's width)")
+        raise InputError(
+            f"{where}: kind {feature.kind!r} needs 'size' (the vocabulary) and 'dim' (the embedding's width)"
+        )
     if feature.kind in ("dense", "embedding") and feature.dim:
         raise InputError(f"{where}: 'dim' is for ids; kind {feature.kind!r} has a 'size'")
     return feature
@@ -165,4 +174,9 @@ def _refuse_unknown(entry: dict, known: tuple[str, ...], where: str) -> None:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and value == value and abs(value) != float("inf")
+    return (
+        isinstance(value, (int, float))
+        and not isinstance(value, bool)
+        and value == value
+        and abs(value) != float("inf")
+    )

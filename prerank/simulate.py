@@ -140,7 +140,7 @@ def simulate_chunk(simulation: Simulation, chunk: Chunk) -> dict[str, pa.Table]:
 def recall(world: World, rng: np.random.Generator, requests: Requests, n: int) -> tuple[np.ndarray, np.ndarray]:
     """`n` items a request, sorted by id, drawn without replacement in proportion to near + related + popular + random.
 
-    Also the log weight that each was drawn with. Such a draw is a race: the `n` first of clocks that tick at those rates.
+    Also the log weight each was drawn with. Such a draw is a race: the `n` first of clocks that tick at those rates.
     """
     items = world.items
     demand = np.exp(0.5 * items.popularity[requests.day]) * (items.launch_day <= requests.day)

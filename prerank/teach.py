@@ -46,7 +46,9 @@ def teach(samples: Path, teacher: Path, out: Path, *, gpu: bool = False) -> dict
 
 def jobs(samples: Path) -> list[dict[str, str]]:
     """One job a file of samples."""
-    return [{"split": split, "file": str(path)} for split in ("train", "val") for path, _ in sample_files(samples, split)]
+    return [
+        {"split": split, "file": str(path)} for split in ("train", "val") for path, _ in sample_files(samples, split)
+    ]
 
 
 def finish(done: list[dict[str, str]], manifest: dict[str, Any], samples: Path, staging: Path) -> dict[str, Any]:

@@ -1,11 +1,7 @@
 """One Ray cluster and one set of small samples for all tests."""
 
-import os
-
 import pytest
 from logs_fixture import write_logs
-
-os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # a token is for clusters that others can reach
 
 
 @pytest.fixture(scope="session")

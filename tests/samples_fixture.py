@@ -37,7 +37,9 @@ def _here(logs, table, function, *, blocks=None, wanted=None, since=None, until=
     return rows
 
 
-def random_teacher(samples: Path, out: Path, *, kind: str = "teacher", features=None, widths=(16, 8), seed: int = 0) -> Path:
+def random_teacher(
+    samples: Path, out: Path, *, kind: str = "teacher", features=None, widths=(16, 8), seed: int = 0
+) -> Path:
     """A finished model with random weights."""
     schema = load_schema(samples)
     arch = Arch(tuple(features or schema.names), widths)
@@ -63,7 +65,4 @@ def teach_here(samples: Path, teacher: Path, out: Path) -> Path:
 def rows_of(folder: Path, split: str) -> list[dict]:
     """The sample rows as Python objects."""
 
-
     return [row for path, _ in sample_files(folder, split) for row in pq.read_table(path).to_pylist()]
-
-

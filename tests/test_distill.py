@@ -19,7 +19,9 @@ def setting(taught, **distill):
     arm = Arm("a", ("price", "brand", "match"), (6,), distill=Distill(projection=5, **distill))
     features = load_schema(taught).select(arm.features, where="test")
     [(path, _)] = sample_files(taught, "train")
-    batch = training_batch(pq.read_table(path, columns=list(columns(arm, "teacher_score"))), arm, features, 0, "teacher_score")
+    batch = training_batch(
+        pq.read_table(path, columns=list(columns(arm, "teacher_score"))), arm, features, 0, "teacher_score"
+    )
     torch.manual_seed(0)
     ranker = Ranker(features, arm.widths, json.loads((taught / "stats.json").read_text()))
     return Distiller(ranker, arm, 8 if arm.distill.contrast else None), batch

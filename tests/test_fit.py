@@ -94,7 +94,7 @@ def test_models_are_published_once_and_logged(ray_cluster, taught, tmp_path):
 
 def test_what_an_arm_lacks_is_named(samples, taught):
     check([BASE, ALL], taught)
-    with pytest.raises(InputError, match="no teacher_repr for --distill.contrast; run workflows.teach"):
+    with pytest.raises(InputError, match=r"no teacher_repr for --distill.contrast; run workflows.teach"):
         check([ALL], samples)
     with pytest.raises(InputError, match="unknown feature 'pricy'; did you mean 'price'"):
         check([replace(BASE, features=("pricy",))], taught)

@@ -60,7 +60,7 @@ def test_what_is_wrong_is_named(change, complaint):
 
 
 def test_missing_or_broken_file(tmp_path):
-    with pytest.raises(InputError, match="schema.json: missing"):
+    with pytest.raises(InputError, match=r"schema.json: missing"):
         load_schema(tmp_path)
     (tmp_path / "schema.json").write_text(json.dumps(SCHEMA)[:50])
     with pytest.raises(InputError, match="not JSON"):

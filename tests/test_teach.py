@@ -86,7 +86,6 @@ def test_strategies_are_drawn_after_teaching(unranked):
 
 def _array(item):
 
-
     return pa.array([item])
 
 

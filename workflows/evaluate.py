@@ -60,7 +60,8 @@ def warn_of(facts: dict) -> None:
     if facts["space"] == "fine_lists":
         print("note: no candidates/ to evaluate on (or the teacher is logged): these figures are over the fine lists")
     if facts["requests_at_most_k"]:
-        print(f"note: {facts['requests_at_most_k']} of {facts['requests']} requests have at most {facts['k']} candidates: their recall is 1")
+        few = f"{facts['requests_at_most_k']} of {facts['requests']} requests"
+        print(f"note: {few} have at most {facts['k']} candidates: their recall is 1")
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from prerank.evaluate import evaluate, plan
 from prerank.fit import train_models
 from prerank.logs import open_logs
 from prerank.options import Arm, Compute, Distill, Optim
-from prerank.outputs import read_manifest, write_json
+from prerank.outputs import write_json
 from prerank.report import figures, terminal_table, write_report
 from prerank.schema import load_schema
 from prerank.tracking import run
@@ -70,10 +70,19 @@ def arms(config: Pipeline, features: tuple[str, ...]) -> dict[str, tuple[str, Ar
     ladder = {
         "base": ("clicked above exposed and passed over, as the logs have it", base),
         "low_rank_negatives": ("base, and the tail of the fine list as negatives", replace(base, strategies=low)),
-        "rank_pairs": ("base, and random pairs in the order of the fine list", replace(base, strategies=("exposed", "rank_pairs"))),
-        "bin_pairs": ("base, and pairs across the fine list's rank bins", replace(base, strategies=("exposed", "bin_pairs"))),
+        "rank_pairs": (
+            "base, and random pairs in the order of the fine list",
+            replace(base, strategies=("exposed", "rank_pairs")),
+        ),
+        "bin_pairs": (
+            "base, and pairs across the fine list's rank bins",
+            replace(base, strategies=("exposed", "bin_pairs")),
+        ),
         "score": ("base, and the teacher's scores", replace(base, distill=score)),
-        "contrast": ("base, and the teacher's representations, contrasted by rank bin", replace(base, distill=contrast)),
+        "contrast": (
+            "base, and the teacher's representations, contrasted by rank bin",
+            replace(base, distill=contrast),
+        ),
         "all": (
             "all three strategies, scores and representations",
             replace(base, strategies=(*low, "rank_pairs", "bin_pairs"), distill=config.distill),
@@ -113,7 +122,9 @@ def main(config: Pipeline) -> dict[str, Any]:
         manifests = train_models(
             students, taught, kind="student", work=work, compute=config.compute, k=config.k, parent=parent
         )
-        with run("evaluate", out=out, state=out / ".evaluate.run.json", params={"k": config.k}, parent=parent) as tracked:
+        with run(
+            "evaluate", out=out, state=out / ".evaluate.run.json", params={"k": config.k}, parent=parent
+        ) as tracked:
             planned = plan(logs, str(teacher), {path.name: path for path in students}, k=config.k, curve=CURVE)
             found = evaluate(planned, seed=config.seed)
             results = _results(config, ladder, manifests, found, proof, tracked.uri)
@@ -137,7 +148,15 @@ def _results(config: Pipeline, ladder: dict, manifests: dict, found: Any, proof:
     for name, (sentence, _) in ladder.items():
         metrics = {f"recall_at_{config.k}": "recall", f"hit_rate_at_{config.k}": "hit_rate"}
         versus = {key: found.against(name, "base", column) for key, column in metrics.items()} if name != "base" else {}
-        rows.append({"name": name, "describes": sentence, **found.rows[name], "vs_base": versus, "history": manifests[name]["history"]})
+        rows.append(
+            {
+                "name": name,
+                "describes": sentence,
+                **found.rows[name],
+                "vs_base": versus,
+                "history": manifests[name]["history"],
+            }
+        )
     rows.append({"name": "teacher", "describes": "the fine-ranking model, on all features", **found.rows["teacher"]})
     return {
         "logs": {"path": str(config.logs), **found.facts},

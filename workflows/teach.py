@@ -1,6 +1,6 @@
 """Scores every sample with the teacher, once: its score and representation become columns.
 
-    python -m workflows.teach --samples runs/samples --teacher runs/teacher --out runs/taught
+python -m workflows.teach --samples runs/samples --teacher runs/teacher --out runs/taught
 """
 
 import sys
@@ -49,9 +49,10 @@ def warn_of(teacher: Path) -> None:
     best = max((name for name in proof if name != "teacher"), key=lambda name: proof[name]["hit_rate"], default=None)
     if best and proof[best]["hit_rate"] > proof["teacher"]["hit_rate"]:
         print(
-            f"WARNING: {teacher}: the teacher finds {proof['teacher']['hit_rate']:.3f} of the clicked items, fewer than a "
-            f"small model on the {best} features alone ({proof[best]['hit_rate']:.3f}). A student that copies it learns "
-            "its mistakes, and Recall@K will reward that. Train it with more unexposed negatives (--unexposed-ratio).",
+            f"WARNING: {teacher}: the teacher finds {proof['teacher']['hit_rate']:.3f} of the clicked items, fewer "
+            f"than a small model on the {best} features alone ({proof[best]['hit_rate']:.3f}). A student that copies it "
+            "learns its mistakes, and Recall@K rewards that. Train it with more unexposed negatives "
+            "(--unexposed-ratio).",
             file=sys.stderr,
         )
 

@@ -1,6 +1,6 @@
 """Trains a student on taught samples, with any mix of strategies and distillation.
 
-    python -m workflows.train_student --samples runs/taught --out runs/student --distill.score 0.1 --distill.contrast 0.5
+python -m workflows.train_student --samples runs/taught --out runs/student --distill.score 0.1 --distill.contrast 0.5
 """
 
 from dataclasses import dataclass

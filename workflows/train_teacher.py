@@ -65,7 +65,9 @@ def main(config: TrainTeacher, parent: Run | None = None) -> dict:
         work=out.parent / f".{out.name}.work",
         compute=config.compute,
         k=config.k,
-        beside=tuple(replace(teacher, name=side, features=group, widths=(64, 32)) for side, group in groups.items() if group),
+        beside=tuple(
+            replace(teacher, name=side, features=group, widths=(64, 32)) for side, group in groups.items() if group
+        ),
         extra=lambda trained: {"proof": {name: _proof(arm) for name, arm in trained.items()}},
         parent=parent,
     )["teacher"]
