@@ -31,8 +31,8 @@ Wanted = Callable[[pa.Table], np.ndarray]
 
 def start_ray() -> None:
     """Joins the cluster of RAY_ADDRESS, or starts one on this machine; one that this process has joined is kept."""
-    # Said explicitly, Ray does not warn; a token guards whatever listens.
-    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    # It says at every start that a token guards the cluster, which is as it should be.
+    logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
     if not ray.is_initialized():
         if os.environ.get("RAY_ADDRESS"):
             ray.init(log_to_driver=False, logging_level="WARNING")

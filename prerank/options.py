@@ -39,13 +39,13 @@ class Distill:
 class Optim:
     """Adam with decoupled weight decay, early stopping on the validation day."""
 
-    lr: float = 2e-3
+    lr: float = 1e-3
     weight_decay: float = 1e-5
     batch: int = 64
     """Requests in a global batch, over all workers."""
     epochs: int = 10
     """At most so many passes over the samples."""
-    patience: int = 3
+    patience: int = 2
     """Stop after so many epochs without a better validation metric."""
     clip: float = 5.0
     """Largest norm of the gradient."""

@@ -6,8 +6,8 @@ Each step writes a folder of its own under `--out`; the same command goes on whe
 `results.json`, `report.html` and a table, and everything is in MLflow.
 """
 
-import sys
 import time
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,15 +17,16 @@ from rich.console import Console
 
 from prerank import cli
 from prerank.config import names, plain
+from prerank.counts import lines
 from prerank.data import start_ray
-from prerank.evaluate import evaluate, plan
+from prerank.evaluate import Evaluation, evaluate, plan
 from prerank.fit import train_models
 from prerank.logs import open_logs
 from prerank.options import Arm, Compute, Distill, Optim
 from prerank.outputs import write_json
 from prerank.report import figures, terminal_table, write_report
 from prerank.schema import load_schema
-from prerank.tracking import run
+from prerank.tracking import Run, run
 from workflows import build_samples, teach, train_teacher
 from workflows.evaluate import warn_of
 
@@ -49,7 +50,7 @@ class Pipeline:
     val_requests: int = 300
     """Requests of the validation day that decide on early stopping."""
     seed: int = 0
-    distill: Distill = Distill(score=0.1, contrast=0.5)
+    distill: Distill = Distill(score=0.3, contrast=0.5)
     """What the arms score, contrast and all distil."""
     optim: Optim = Optim()
     compute: Compute = Compute()
@@ -98,10 +99,17 @@ def main(config: Pipeline) -> dict[str, Any]:
     logs = open_logs(logs_folder)
     start_ray()
     with run("pipeline", out=out, state=out / "run.json", params=plain(config)) as parent:
+
+        def child(name: str) -> AbstractContextManager[Run]:
+            return run(name, out=out, state=out / f".{name}.run.json", params={}, parent=parent)
+
         samples, teacher, taught = out / "samples", out / "teacher", out / "taught"
-        build_samples.main(
-            build_samples.BuildSamples(logs_folder, samples, seed=config.seed, val_requests=config.val_requests)
-        )
+        with child("build_samples") as tracked:
+            built = build_samples.main(
+                build_samples.BuildSamples(logs_folder, samples, seed=config.seed, val_requests=config.val_requests)
+            )
+            tracked.metrics({f"samples/{what}": float(rows) for what, _, rows in lines(built["counts"])})
+            tracked.artifact(samples / "manifest.json")
         proof = train_teacher.main(
             train_teacher.TrainTeacher(
                 samples,
@@ -115,27 +123,27 @@ def main(config: Pipeline) -> dict[str, Any]:
             ),
             parent,
         )
-        teach.main(teach.Teach(samples, teacher, taught))
+        with child("teach") as tracked:
+            tracked.metrics({"taught": float(sum(teach.main(teach.Teach(samples, teacher, taught))["rows"].values()))})
         ladder = arms(config, load_schema(taught).student_features)
         students = {out / "students" / name: arm for name, (_, arm) in ladder.items()}
         work = out / ".students.work"
         manifests = train_models(
             students, taught, kind="student", work=work, compute=config.compute, k=config.k, parent=parent
         )
-        with run(
-            "evaluate", out=out, state=out / ".evaluate.run.json", params={"k": config.k}, parent=parent
-        ) as tracked:
+        with child("evaluate") as tracked:
             planned = plan(logs, str(teacher), {path.name: path for path in students}, k=config.k, curve=CURVE)
             found = evaluate(planned, seed=config.seed)
-            results = _results(config, ladder, manifests, found, proof, tracked.uri)
-            pq.write_table(found.per_request, out / "requests.parquet")
-            write_json(out / "results.json", results)
-            write_report(results, out / "report.html")
-            for row in results["rows"]:
-                parent.metrics({f"test/{row['name']}/{key}": row[key] for key in row if isinstance(row[key], float)})
-            for name in ("results.json", "report.html"):
-                parent.artifact(out / name)
-            parent.figures(figures(results))
+            tracked.metrics({name: float(found.facts[name]) for name in ("requests", "candidates")})
+        results = _results(config, ladder, manifests, found, proof, parent.uri)
+        pq.write_table(found.per_request, out / "requests.parquet")
+        write_json(out / "results.json", results)
+        write_report(results, out / "report.html")
+        for row in results["rows"]:
+            parent.metrics({f"test/{row['name']}/{key}": row[key] for key in row if isinstance(row[key], float)})
+        for name in ("results.json", "report.html"):
+            parent.artifact(out / name)
+        parent.figures(figures(results))
     Console().print(terminal_table(results))
     warn_of(found.facts)
     print(f"{out}/report.html\nmlflow ui --backend-store-uri {parent.uri}   (run {parent.run_id})")
@@ -143,26 +151,26 @@ def main(config: Pipeline) -> dict[str, Any]:
     return results
 
 
-def _results(config: Pipeline, ladder: dict, manifests: dict, found: Any, proof: dict, uri: str) -> dict[str, Any]:
+def _results(
+    config: Pipeline,
+    ladder: dict[str, tuple[str, Arm]],
+    manifests: dict[str, dict[str, Any]],
+    found: Evaluation,
+    proof: dict[str, dict[str, float]],
+    uri: str,
+) -> dict[str, Any]:
+    metrics = {f"recall_at_{config.k}": "recall", f"hit_rate_at_{config.k}": "hit_rate"}
     rows = []
     for name, (sentence, _) in ladder.items():
-        metrics = {f"recall_at_{config.k}": "recall", f"hit_rate_at_{config.k}": "hit_rate"}
         versus = {key: found.against(name, "base", column) for key, column in metrics.items()} if name != "base" else {}
-        rows.append(
-            {
-                "name": name,
-                "describes": sentence,
-                **found.rows[name],
-                "vs_base": versus,
-                "history": manifests[name]["history"],
-            }
-        )
+        history = manifests[name]["history"]
+        rows.append({"name": name, "describes": sentence, **found.rows[name], "vs_base": versus, "history": history})
     rows.append({"name": "teacher", "describes": "the fine-ranking model, on all features", **found.rows["teacher"]})
     return {
         "logs": {"path": str(config.logs), **found.facts},
         "rows": rows,
         "teacher_groups": {name: values["hit_rate"] for name, values in proof.items()},
-        "commands": [f"python -m workflows.pipeline {' '.join(sys.argv[1:])}"],
+        "commands": [f"python -m workflows.pipeline --logs {config.logs} --out {config.out}"],
         "mlflow": uri,
     }
 

@@ -50,8 +50,8 @@ def warn_of(teacher: Path) -> None:
     if best and proof[best]["hit_rate"] > proof["teacher"]["hit_rate"]:
         print(
             f"WARNING: {teacher}: the teacher finds {proof['teacher']['hit_rate']:.3f} of the clicked items, fewer "
-            f"than a small model on the {best} features alone ({proof[best]['hit_rate']:.3f}). A student that copies it "
-            "learns its mistakes, and Recall@K rewards that. Train it with more unexposed negatives "
+            f"than a small model on the {best} features alone ({proof[best]['hit_rate']:.3f}). A student that copies "
+            "it learns its mistakes, and Recall@K rewards that. Train it with more unexposed negatives "
             "(--unexposed-ratio).",
             file=sys.stderr,
         )
