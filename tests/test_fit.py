@@ -32,21 +32,25 @@ def undisturbed(ray_cluster, taught, tmp_path_factory):
     return fit([BASE, ALL], taught, tmp_path_factory.mktemp("one"), compute=ONE, k=10, runs={})
 
 
-def assert_same(trained, expected, tolerance):
+def assert_same(trained, expected, losses, weights):
+    """Losses and validation metrics, and the best weights, within the tolerances."""
     for name, arm in expected.items():
         for epoch, other in zip(arm.state.history, trained[name].state.history, strict=True):
-            assert other == pytest.approx(epoch, rel=tolerance, abs=tolerance)
+            assert other == pytest.approx(epoch, rel=losses, abs=losses)
         for key, value in arm.best.items():
             if key == "layers.2.bias" and not arm.arm.distill.score:
                 continue  # pairs do not see the last bias: its gradient is rounding noise, which Adam scales up
-            assert torch.allclose(value, trained[name].best[key], rtol=tolerance, atol=tolerance), key
+            assert torch.allclose(value, trained[name].best[key], rtol=0, atol=weights), key
 
 
 @pytest.mark.ray
 def test_two_workers_learn_what_one_does(undisturbed, taught, tmp_path):
-    """The stated tolerance: 1e-4, from the order in which two halves of a batch are summed."""
+    """The stated tolerance of the losses is 1e-4, from the order in which the halves of a batch are summed.
+
+    Of the weights it is a few steps of Adam (lr 1e-3), which scales up what rounding leaves of a gradient near 0.
+    """
     two = fit([BASE, ALL], taught, tmp_path, compute=Compute(workers=2, cpus=0.5), k=10, runs={})
-    assert_same(two, undisturbed, 1e-4)
+    assert_same(two, undisturbed, 1e-4, 5e-3)
 
 
 @pytest.mark.ray
@@ -66,7 +70,7 @@ def test_a_killed_worker_changes_nothing(undisturbed, taught, tmp_path):
     often = replace(ONE, checkpoint_steps=2)
     trained = fit([BASE, ALL], taught, tmp_path / "work", compute=often, k=10, runs={"all": Kills(marker)})
     assert marker.exists()
-    assert_same(trained, undisturbed, 0)
+    assert_same(trained, undisturbed, 0, 0)
 
 
 @pytest.mark.ray

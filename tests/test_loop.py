@@ -25,7 +25,7 @@ ARM = Arm(
     (16, 8),
     strategies=("exposed", "rank_pairs"),
     distill=Distill(score=0.5, contrast=0.5, warmup_epochs=0.5, projection=8),
-    optim=Optim(batch=16, epochs=4, lr=5e-3),
+    optim=Optim(batch=16, epochs=3, lr=5e-3),
 )
 
 
@@ -81,7 +81,7 @@ def test_it_learns(taught, tmp_path):
     assert state.best == max(epoch["val/recall"] for epoch in state.history)
 
 
-@pytest.mark.parametrize("kill_after", [1, 2, 3, 6])
+@pytest.mark.parametrize("kill_after", [1, 3, 5])
 def test_interrupted_and_resumed_equals_uninterrupted(taught, tmp_path, kill_after):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     whole.mkdir()
