@@ -72,6 +72,14 @@ def _dotted(raw: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return out
 
 
+def widths(value: str) -> tuple[int, ...]:
+    """`"64,32"` as widths of hidden layers; raises InputError for what is no whole number."""
+    try:
+        return tuple(int(width) for width in names(value))
+    except ValueError as error:
+        raise InputError(f"widths {value!r}: expected whole numbers with commas, such as 64,32") from error
+
+
 def names(value: str) -> tuple[str, ...]:
     """`"a,b,c"` as a tuple: lists are written with commas on the command line."""
     return tuple(part.strip() for part in value.split(",") if part.strip())

@@ -3,7 +3,7 @@
 from prerank.errors import InputError
 
 FAULTS = {
-    "fine_lists": ("null_key", "duplicate_item", "positions_not_a_permutation"),
+    "lists": ("null_key", "duplicate_item", "positions_not_a_permutation"),
     "impressions": ("impression_null_key", "impression_without_list", "impression_not_in_list"),
 }
 
@@ -23,23 +23,38 @@ def merge(total: dict, part: dict) -> dict:
     return total
 
 
-def check_dropped(counts: dict, most: float) -> None:
-    """Raises InputError where faults cost more than this share of the rows of a table."""
-    read = {"fine_lists": counts["read"]["rows"], "impressions": counts["read"]["impressions"]}
-    for table, reasons in FAULTS.items():
+def check_dropped(counts: dict, most: float, table: str = "fine_lists") -> None:
+    """Raises InputError where faults cost more than this share of the rows of a table, or of its impressions.
+
+    `table` is the one whose rows were counted; what a build counts of candidates/ lies within, and is checked too.
+    """
+    of = "" if table == "fine_lists" else f" of {table}"
+    read = counts["read"]
+    for name, rows, reasons in (
+        (table, read["rows"], FAULTS["lists"]),
+        (f"impressions{of}", read["impressions"], FAULTS["impressions"]),
+    ):
         faults = {reason: counts["dropped"][reason]["rows"] for reason in reasons if reason in counts["dropped"]}
-        if sum(faults.values()) > most * read[table]:
+        if sum(faults.values()) > most * rows:
             found = ", ".join(f"{reason} {n:,}" for reason, n in faults.items())
             raise InputError(
-                f"{table}: {sum(faults.values()):,} of {read[table]:,} rows dropped for faults ({found}), more than "
+                f"{name}: {sum(faults.values()):,} of {rows:,} rows dropped for faults ({found}), more than "
                 f"max_dropped {most:g}; correct the logs, or allow more"
             )
+    if "candidates" in counts:
+        check_dropped(counts["candidates"], most, "candidates")
 
 
 def lines(counts: dict) -> list[tuple[str, int, int]]:
     """(what, requests, rows or pairs) of a build of samples, for a table."""
-    out = [("read", counts["read"]["requests"], counts["read"]["rows"])]
-    for title in ("dropped", "noted"):
-        out += [(f"{title}: {reason}", n["requests"], n["rows"]) for reason, n in sorted(counts[title].items())]
+    out = _found(counts, "")
     out.append(("built", counts["built"]["requests"], counts["built"]["rows"]))
-    return out + [(f"pairs: {name}", counts["requests_with_pairs"][name], n) for name, n in counts["pairs"].items()]
+    out += [(f"pairs: {name}", counts["requests_with_pairs"][name], n) for name, n in counts["pairs"].items()]
+    return out + (_found(counts["candidates"], "candidates ") if "candidates" in counts else [])
+
+
+def _found(counts: dict, prefix: str) -> list[tuple[str, int, int]]:
+    out = [(f"{prefix}read", counts["read"]["requests"], counts["read"]["rows"])]
+    for title in ("dropped", "noted"):
+        out += [(f"{prefix}{title}: {why}", n["requests"], n["rows"]) for why, n in sorted(counts[title].items())]
+    return out

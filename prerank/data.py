@@ -6,7 +6,6 @@ import os
 import pickle  # between tasks of one job alone: nothing on disk is read this way
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from ray.data import DataContext, Dataset
 
 from prerank.counts import merge
 from prerank.hashing import hash_ids
-from prerank.logs import DAY, Logs, TableName, cut, overlaps, read_groups, read_tile
+from prerank.logs import DAY, Logs, RowGroup, TableName, Tile, cut, overlaps, read_groups, read_tile
 from prerank.samples import Recipe, build_candidates, build_fine_lists, validation_requests
 
 TILE_BYTES = 64 << 20
@@ -73,12 +72,12 @@ def whole_requests(
     tiles = cut(logs, table, tiles=blocks, tile_bytes=TILE_BYTES)
     if tiles is None:
         return _shuffled(logs, table, function, blocks, wanted, since, until)
-    slim, tiles = _slim(logs), [tile for tile in tiles if any(overlaps(group, since, until) for group in tile.groups)]
+    few = slim(logs)
 
-    def build(batch: pa.Table) -> pa.Table:
-        return function(*(_only(rows, wanted) for rows in read_tile(slim, table, tiles[batch["id"][0].as_py()])))
+    def build(tile: Tile) -> pa.Table:
+        return function(*(_only(rows, wanted) for rows in read_tile(few, table, tile)))
 
-    return _tasks(len(tiles), build)
+    return _tasks([tile for tile in tiles if any(overlaps(group, since, until) for group in tile.groups)], build)
 
 
 def _shuffled(
@@ -90,7 +89,7 @@ def _shuffled(
     since: np.datetime64 | None,
     until: np.datetime64 | None,
 ) -> Dataset:
-    rows, shown, slim = logs.tables[table], logs.tables["impressions"], _slim(logs)
+    rows, shown, few = logs.tables[table], logs.tables["impressions"], slim(logs)
     # A request near midnight may have rows on either side, so a day more is read.
     since, until = None if since is None else since - DAY, None if until is None else until + DAY
     groups = [(table, group) for group in rows.groups if overlaps(group, since, until)]
@@ -98,9 +97,9 @@ def _shuffled(
     both = pa.unify_schemas([rows.columns, shown.columns])
     rows_names, shown_names = rows.columns.names, shown.columns.names
 
-    def read(batch: pa.Table) -> pa.Table:
-        name, group = groups[batch["id"][0].as_py()]
-        found = _only(read_groups(slim.tables[name], (group,)), wanted)
+    def read(named: tuple[TableName, RowGroup]) -> pa.Table:
+        name, group = named
+        found = _only(read_groups(few.tables[name], (group,)), wanted)
         columns = [found[f.name] if f.name in found.column_names else pa.nulls(len(found), f.type) for f in both]
         key = pa.array(hash_ids(found["request_id"]).view(np.int64))
         is_impression = pa.repeat(pa.scalar(name == "impressions"), len(found))
@@ -111,24 +110,31 @@ def _shuffled(
         of_list, of_impressions = batch.filter(pc.invert(is_impression)), batch.filter(is_impression)
         return function(of_list.select(rows_names), of_impressions.select(shown_names))
 
-    parts = blocks or -(-(rows.rows * rows.row_bytes + shown.rows * shown.row_bytes) // TILE_BYTES)
-    parted = _tasks(len(groups), read).repartition(parts, keys=["key"])
+    parts = blocks or -(-(rows.bytes + shown.bytes) // TILE_BYTES)
+    parted = _tasks(groups, read).repartition(parts, keys=["key"])
     return parted.map_batches(build, batch_size=None, batch_format="pyarrow")
 
 
-def _tasks(n: int, function: Callable[[pa.Table], pa.Table]) -> Dataset:
-    """One task for each `id` below n."""
-    numbers = ray.data.range(n, override_num_blocks=max(n, 1))
-    return numbers.map_batches(function, batch_size=None, batch_format="pyarrow")
+def _tasks(jobs: list[Any], function: Callable[[Any], pa.Table]) -> Dataset:
+    """One task for each job, to which no other job is shipped."""
+    if not jobs:
+        return ray.data.range(0)
+
+    def run(batch: pa.Table) -> pa.Table:
+        return function(pickle.loads(batch["job"][0].as_py()))
+
+    shipped = ray.data.from_items([{"job": pickle.dumps(job)} for job in jobs], override_num_blocks=len(jobs))
+    return shipped.map_batches(run, batch_size=None, batch_format="pyarrow")
 
 
 def _only(rows: pa.Table, wanted: Wanted | None) -> pa.Table:
     return rows if wanted is None else rows.filter(pa.array(wanted(rows)))
 
 
-def _slim(logs: Logs) -> Logs:
-    """Without the row groups: every task gets a copy, and a task knows its own."""
-    return dataclasses.replace(logs, tables={k: dataclasses.replace(t, groups=()) for k, t in logs.tables.items()})
+def slim(logs: Logs) -> Logs:
+    """Without files and row groups, which grow with the logs: every task gets a copy, and is shipped its own part."""
+    tables = {name: dataclasses.replace(table, groups=(), files={}) for name, table in logs.tables.items()}
+    return dataclasses.replace(logs, tables=tables)
 
 
 def build_samples(logs: Logs, recipe: Recipe, *, blocks: int | None = None) -> dict[str, Any]:
@@ -143,9 +149,7 @@ def build_samples(logs: Logs, recipe: Recipe, *, blocks: int | None = None) -> d
             merge(total, pickle.loads(row["counts"]))
 
     run("fine_lists", build_fine_lists)
-    if recipe.val_table == "candidates" and recipe.val_key >= 0:
+    if recipe.val_table == "candidates":
         days = {"since": recipe.val_from, "until": recipe.test_from}
         run("candidates", build_candidates, wanted=partial(validation_requests, recipe=recipe), **days)
-    for left_over in Path(recipe.folder).rglob("*.partial"):
-        left_over.unlink()
     return total

@@ -65,7 +65,9 @@ class Distiller(nn.Module):
         return tuple(x[batch.exposed_I] for x in (score_I, batch.teacher_I, batch.request_I))
 
     def _score(self, score_I: Tensor, batch: Batch) -> Tensor:
-        distance = {"logits": losses.score_mse, "softmax": losses.softmax_mse}[self.arm.distill.on]
+        distance = {"logits": losses.score_mse, "centred": losses.centred_mse, "softmax": losses.softmax_mse}[
+            self.arm.distill.on
+        ]
         return distance(*self._distilled(score_I, batch), batch.requests)
 
     def _contrast(self, repr_ID: Tensor, batch: Batch) -> Tensor:

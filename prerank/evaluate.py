@@ -1,11 +1,13 @@
 """Scores the candidates of the test days with teacher and students, on Ray Data, and sums up what each keeps.
 
 A part of the logs holds whole requests, so every metric is exact whatever the number of parts and workers; no row is
-left out. Items of a request are in canonical order (ascending hash of item_id), which decides ties.
+left out but for faults of the logs, which are counted. Items of a request are in canonical order (ascending hash of
+item_id), which decides ties; the scores are as exact as a network's sums of floats are in batches of any size.
 """
 
-from dataclasses import dataclass
-from functools import lru_cache
+import json
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +18,20 @@ import pyarrow.dataset
 import ray
 import torch
 
+from prerank import data
 from prerank.batches import scoring_batch
 from prerank.checkpoint import Model, load_model, require_same_features
+from prerank.counts import merge
 from prerank.data import whole_requests
 from prerank.errors import InputError
 from prerank.hashing import hash_ids
+from prerank.intervals import curve_means, paired_interval, summary
 from prerank.logs import Logs
-from prerank.metrics import Candidates, curve_means, paired_interval, per_request, pooled_aucs, summary
+from prerank.metrics import Candidates, Comparison, pooled_aucs
 from prerank.nested import flat, flat_numpy, nest, offsets_of, segment_of
-from prerank.samples import attach_features, to_requests
+from prerank.outputs import fingerprint
+from prerank.requests import to_requests
+from prerank.samples import attach_features
 
 LOGGED = "logged"
 """In place of a teacher's folder: the logs' own `fine_score`."""
@@ -46,6 +53,13 @@ class Plan:
     m: int | None
     curve: tuple[int, ...]
 
+    @property
+    def key(self) -> str:
+        """What the result follows from: the same key, the same result."""
+        models = {name: known for name, (_, known) in self.models.items()}
+        facts = [self.logs.fingerprint, self.table, models, str(self.test_from), self.k, self.m, self.curve]
+        return fingerprint(facts)
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -55,10 +69,10 @@ class Evaluation:
     """One row a request, columns `<model>.<metric>`: what paired comparisons need."""
     facts: dict[str, Any]
 
-    def against(self, name: str, base: str, metric: str) -> list[float]:
-        """[difference, lo, hi] of a per-request metric, paired over the requests."""
+    def against(self, name: str, base: str, metric: str) -> list[float | None]:
+        """[difference, lo, hi] of a per-request metric, paired over the requests; None where no request defines it."""
         a, b = (self.per_request[f"{model}.{metric}"].to_numpy() for model in (name, base))
-        return list(paired_interval(a, b))
+        return [None if np.isnan(x) else x for x in paired_interval(a, b)]
 
 
 def plan(
@@ -85,11 +99,18 @@ def plan(
 
 
 def evaluate(plan: Plan, *, blocks: int | None = None, seed: int = 0) -> Evaluation:
-    """Runs the plan on the cluster and sums up, with 95% bootstrap intervals over the requests."""
-    scored = whole_requests(
-        plan.logs, plan.table, lambda rows, shown: score(rows, shown, plan), blocks=blocks, since=plan.test_from
-    )
-    parts = [part for part in ray.get(scored.to_arrow_refs()) if part.num_rows]
+    """Runs the plan on the cluster and sums up, with 95% bootstrap intervals over the requests.
+
+    The driver gathers the scores of all models, 4 bytes each, for the AUC over all requests: candidates are logged of
+    a sampled share of the requests.
+    """
+    slim = replace(plan, logs=data.slim(plan.logs))
+    scored = whole_requests(plan.logs, plan.table, partial(score, plan=slim), blocks=blocks, since=plan.test_from)
+    parts = ray.get(scored.to_arrow_refs())
+    counts: dict[str, Any] = {}
+    for said in (text for part in parts if part.num_rows for text in part["counts"].drop_null().to_pylist()):
+        merge(counts, json.loads(said))
+    parts = [part.drop_columns("counts") for part in parts if "request_id" in part.column_names and part.num_rows]
     if not parts:
         raise InputError(
             f"{plan.logs.folder}/{plan.table}: no request since {plan.test_from}, the first day of the test"
@@ -113,48 +134,54 @@ def evaluate(plan: Plan, *, blocks: int | None = None, seed: int = 0) -> Evaluat
     sizes = np.diff(candidates.offsets)
     facts = {
         "space": plan.table,
-        "test_from": str(plan.test_from),
+        "test_from": str(plan.test_from.astype("datetime64[D]")),
         "requests": len(sizes),
         "candidates": float(sizes.mean()),
         "requests_at_most_k": int((sizes <= plan.k).sum()),
         "k": plan.k,
         "m": plan.m or plan.k,
         "has_truth": "ctr" in rows["teacher"],
+        "dropped": counts["dropped"],
+        "noted": counts["noted"],
     }
     return Evaluation(rows, table.drop_columns(sorted(lists)), facts)
 
 
 def score(rows: pa.Table, shown: pa.Table, plan: Plan) -> pa.Table:
     """The test requests of a part of the logs: labels, every model's scores and metrics, one row a request."""
-    requests, _ = to_requests(rows, shown, sampled=plan.table == "candidates")
+    late = rows["request_id"].filter(pc.greater_equal(rows["ts"], pa.scalar(plan.test_from))).combine_chunks()
+    rows, shown = (part.filter(pc.is_in(part["request_id"], late)) for part in (rows, shown))
+    requests, counts = to_requests(rows, shown, sampled=plan.table == "candidates")
     requests = requests.filter(pc.greater_equal(requests["ts"], pa.scalar(plan.test_from)))
+    said = json.dumps({key: counts[key] for key in ("dropped", "noted")})
     if not requests.num_rows:
-        return pa.table({"request_id": requests["request_id"]})
+        return pa.table({"counts": [said]})
     table, _ = attach_features(requests, rows, plan.logs.schema)
     offsets = offsets_of(table["item_id"])
     labels = {name: flat_numpy(table[name]) for name in ("exposed", "clicked", "converted")}
-    candidates = Candidates(offsets, **labels, click_probability=truth_of(table, plan.logs.folder / "truth"))
+    # The truth is known of candidates alone, and there only where the logs come from a simulator.
+    truth = plan.logs.folder / "truth" if plan.table == "candidates" else None
+    truth_N = truth_of(table, truth) if truth and truth.is_dir() else None
+    candidates = Candidates(offsets, **labels, click_probability=truth_N)
     scores = {name: _scores(table, _model(name, *known)) for name, known in plan.models.items()}
     if "teacher" not in scores:
         scores["teacher"] = flat_numpy(table["fine_score"])
     out = {"request_id": table["request_id"], **{name: nest(values, offsets) for name, values in labels.items()}}
+    compare = Comparison(candidates, scores["teacher"], k=plan.k, m=plan.m, curve=plan.curve)
     for name, score_N in scores.items():
-        columns = per_request(candidates, scores["teacher"], score_N, k=plan.k, m=plan.m, curve=plan.curve)
+        columns = compare(score_N)
         out[f"{name}.score"] = nest(score_N, offsets)
         out |= {f"{name}.{metric}": pa.array(values) for metric, values in columns.items()}
+    out["counts"] = pa.array([said] + [None] * (table.num_rows - 1), pa.string())
     return pa.table(out)
 
 
-def truth_of(table: pa.Table, folder: Path) -> np.ndarray | None:
-    """click_probability of every candidate [N], where the logs come from a simulator.
-
-    Raises InputError where a candidate has none.
-    """
-    if not folder.is_dir():
-        return None
+def truth_of(table: pa.Table, folder: Path) -> np.ndarray:
+    """click_probability of every candidate [N]; raises InputError where one has none."""
     low, high = pc.min_max(table["request_id"]).as_py().values()
     key = pc.field("request_id")
-    truth = pyarrow.dataset.dataset(folder).to_table(filter=(key >= low) & (key <= high))
+    mine = (key >= low) & (key <= high) & key.isin(table["request_id"].combine_chunks())
+    truth = pyarrow.dataset.dataset(folder).to_table(filter=mine)
     request_N = hash_ids(table["request_id"])[segment_of(offsets_of(table["item_id"]))]
     wanted = pa.table({"request": request_N, "item": hash_ids(flat(table["item_id"])), "at": np.arange(len(request_N))})
     known = pa.table(

@@ -15,7 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import ray
 import ray.train
 import ray.train.torch
 import torch
@@ -29,17 +31,13 @@ from prerank.config import plain
 from prerank.distill import Distiller
 from prerank.errors import InputError
 from prerank.options import Arm, Compute
-from prerank.outputs import is_done, publish, read_manifest
+from prerank.outputs import fingerprint, is_done, publish, read_manifest
 from prerank.progress import Bars, Teller
 from prerank.ranker import Ranker
 from prerank.reader import Reader, sequential
 from prerank.samples import sample_files
 from prerank.schema import load_schema
 from prerank.tracking import Run, run
-
-# Ray Train's controller looks at its workers every 2 s by default, which each report waits for: 15 reports took 28 s,
-# and 3 s at 0.2.
-os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
 
 
 @dataclass(frozen=True)
@@ -60,8 +58,10 @@ def fit(
     samples lack what an arm needs.
     """
     samples = samples.resolve()
-    read_manifest(samples, kind="samples")
     check(arms, samples)
+    # Ray Train's controller looks at its workers every 2 s by default, which each report waits for: 15 reports took
+    # 28 s, and 3 s at 0.2.
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
     job = {"arms": arms, "samples": samples, "compute": compute, "k": k, "runs": runs}
     with Bars() as board:
         result = ray.train.torch.TorchTrainer(
@@ -73,7 +73,7 @@ def fit(
                 resources_per_worker={"CPU": compute.cpus} | ({"GPU": 1} if compute.gpu else {}),
             ),
             run_config=ray.train.RunConfig(
-                name="ray_train",
+                name=f"ray_train-{key_of(arms, samples, k)}",
                 storage_path=str(work.resolve()),
                 failure_config=ray.train.FailureConfig(max_failures=compute.max_failures, controller_failure_limit=3),
                 checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
@@ -81,6 +81,11 @@ def fit(
         ).fit()
     with result.checkpoint.as_directory() as folder:
         return {arm.name: Trained(arm, *checkpoint.load_best(Path(folder), arm.name)) for arm in arms}
+
+
+def key_of(arms: list[Arm], samples: Path, k: int) -> str:
+    """What checkpoints are kept under: those of another configuration or of other samples are not gone on from."""
+    return fingerprint([[plain(arm) for arm in arms], k, read_manifest(samples, kind="samples")["fingerprint"]])
 
 
 def teacher_column(samples: Path, split: str = "train") -> str | None:
@@ -92,10 +97,11 @@ def teacher_column(samples: Path, split: str = "train") -> str | None:
 
 def check(arms: list[Arm], samples: Path) -> None:
     """Raises InputError where an arm needs what the samples do not have."""
-    schema = load_schema(samples)
+    manifest, schema = read_manifest(samples, kind="samples"), load_schema(samples)
     present = pq.read_schema(_files(samples, "train")[0]).names
-    built = read_manifest(samples, kind="samples")["strategies"]
+    built = manifest["strategies"]
     for arm in arms:
+        arm.check()
         schema.select(arm.features, where=arm.name)
         if arm.distill.active and not {"teacher_score", "fine_score"} & set(present):
             raise InputError(f"{samples}: no teacher_score and no fine_score to distil from; run workflows.teach first")
@@ -106,6 +112,19 @@ def check(arms: list[Arm], samples: Path) -> None:
             raise InputError(
                 f"{samples}: built with strategies {', '.join(built)}; {arm.name} needs {', '.join(missing)}"
             )
+        if arm.hard == "listwise":
+            _check_negatives(arm, samples, manifest["draw"]["uniform_items"])
+
+
+def _check_negatives(arm: Arm, samples: Path, drawn: int) -> None:
+    """Raises InputError where the samples cannot hold the unexposed items that the arm asks for."""
+    first = next(sequential(_files(samples, "train"), ("exposed",)))["exposed"]
+    wanted = arm.unexposed_ratio * pc.sum(pc.list_flatten(first)).as_py() / len(first)
+    if wanted > drawn:
+        raise InputError(
+            f"{samples}: holds at most {drawn} unexposed items a request (draw.uniform_items), but an unexposed_ratio "
+            f"of {arm.unexposed_ratio:g} asks for {wanted:.0f}; lower it, or build samples with more"
+        )
 
 
 def train_models(
@@ -131,13 +150,12 @@ def train_models(
     missing = {out: arm for out, arm in arms.items() if not is_done(out, kind=kind, config=configs[out], inputs=inputs)}
     if missing:
         with ExitStack() as stack:
-            runs = {}
+            runs, todo = {}, [*missing.values(), *beside]
             for out, arm in missing.items():
-                state = work / f"{arm.name}.run.json"
-                runs[arm.name] = stack.enter_context(
-                    run(arm.name, out=out, state=state, params=configs[out], parent=parent)
-                )
-            todo = [*missing.values(), *beside]
+                state = work / f"{arm.name}.run-{key_of(todo, samples, k)}.json"
+                opened = run(arm.name, out=out, state=state, params=configs[out], tags=inputs, parent=parent)
+                runs[arm.name] = stack.enter_context(opened)
+            _refuse_local_store(runs)
             trained = fit(todo, samples, work, compute=compute, k=k, runs=runs)
             saved = extra(trained)
             for out, arm in missing.items():
@@ -148,6 +166,14 @@ def train_models(
                     runs[arm.name].artifact(out / name)
         shutil.rmtree(work)
     return {arm.name: read_manifest(out, kind=kind) for out, arm in arms.items()}
+
+
+def _refuse_local_store(runs: dict[str, Run]) -> None:
+    """Workers log to the runs: a SQLite file is not a place that several nodes can write to."""
+    nodes = sum(node["Alive"] for node in ray.nodes())
+    local = [run.uri for run in runs.values() if run.uri.startswith("sqlite:")]
+    if nodes > 1 and local:
+        raise InputError(f"MLflow at {local[0]} cannot be shared by {nodes} nodes; set MLFLOW_TRACKING_URI to a server")
 
 
 def _publish(

@@ -5,10 +5,10 @@ magnitude of a service that scores 2,000 candidates: F1 (passed on by the matchi
 user and the basic facts of a video, 2 to 15 us; F2 (an in-memory store) holds counts kept by streaming jobs, 30 to 80
 us, and crosses computed from the user's history for each candidate, 150 to 900 us.
 
-The statistics `stat_*` are averages over the whole month of the release: **they look ahead of any split by time**.
-Leave them out (`--no-statistics`) where that matters. The facts of a user are a snapshot whose day the release does not
-tell. All else that a request of day d has comes from events before day d and from the request itself: its weekday, and
-the hour of its first exposure.
+The statistics `stat_*` are averages over the whole month of the release: **they look ahead of any split by time**. They
+are left out unless asked for (`--statistics`), and are never hand-picked: students read the same features either way.
+The facts of a user are a snapshot whose day the release does not tell. All else that a request of day d has comes from
+events before day d and from the request itself: its weekday, and the hour of its first exposure.
 """
 
 from datetime import date
@@ -90,7 +90,7 @@ _DIM = 4
 _HAND_PICKED = (
     *("user_active_degree", "user_register_days", "hour"),
     *("duration", "age_days", "upload_type", "tags", "item_views", "item_long_rate"),
-    *("stat_play_rate", "stat_long_rate", "cross_tag_long_rate"),
+    *("item_trend", "item_click_rate", "cross_tag_long_rate"),
 )
 
 
@@ -103,8 +103,7 @@ def kuairand_schema(vocabulary: dict[str, int], *, statistics: bool) -> Schema:
         for side, name, kind, source, cost in _FEATURES
         if statistics or name not in STATISTICS
     )
-    names = {feature.name for feature in features}
-    return Schema(features, FETCH, tuple(name for name in _HAND_PICKED if name in names))
+    return Schema(features, FETCH, _HAND_PICKED)
 
 
 def statistics_frame(raw: pl.DataFrame) -> pl.DataFrame:

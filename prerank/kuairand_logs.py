@@ -42,7 +42,8 @@ class Sizes:
     requests_per_day: int = 1000
     """Requests sampled from each day; 0: all."""
     eval_requests: int = 300
-    """Of each of the last two days, so many sampled requests with a click are logged with all their candidates."""
+    """Of each of the last two days, so many sampled requests with a click are logged with all their candidates;
+    0: none, and no table of candidates."""
     seed: int = 0
 
 
@@ -67,7 +68,8 @@ def write_logs(
     (folder / "ATTRIBUTION.md").write_text(f"# Attribution\n\n{ATTRIBUTION}\n")
     at_once = max(1, _ROWS_A_GROUP // max(sizes.candidates or data.videos.height, sizes.fine_list))
     history = data.history()
-    counts = Counter({"clocks_moved_to_the_day": moved})
+    rows = dict.fromkeys(("fine_lists_rows", "impressions_rows", "candidates_rows"), 0)
+    counts = Counter({"clocks_moved_to_the_day": moved, **rows})
     per_day: dict[str, int] = {}
     for day in days:
         history.advance(day)

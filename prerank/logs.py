@@ -29,6 +29,8 @@ TableName = Literal["fine_lists", "impressions", "candidates"]
 DAY = np.timedelta64(1, "D")
 OVERREAD = 1.5
 """Reading clustered tiles may touch this many times the bytes of the logs; beyond it a shuffle is cheaper."""
+_OFFSET, _TEXT = 4, 20
+"""Bytes: where a value of variable length ends, and a text at least, as far as a footer tells."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,8 @@ class RowGroup:
     """Bounds of request_id; None where the footer has no statistics."""
     nulls: bool
     """Whether a request_id may be null."""
+    bytes: int
+    """In memory, as Arrow, of the columns that are read."""
     days: tuple[np.datetime64, np.datetime64] | None = None
     """Bounds of ts; None for impressions."""
 
@@ -58,17 +62,8 @@ class Table:
         return sum(group.rows for group in self.groups)
 
     @cached_property
-    def row_bytes(self) -> int:
-        """In memory, as Arrow: Parquet's own sizes are of dictionaries and run lengths."""
-        return sum(_width(field.type) for field in self.columns)
-
-
-def _width(type_: pa.DataType) -> int:
-    if pa.types.is_fixed_size_list(type_):
-        return type_.list_size * _width(type_.value_type)
-    if is_list(type_):
-        return 8 * _width(type_.value_type)
-    return 24 if not pa.types.is_primitive(type_) else max(type_.bit_width // 8, 1)
+    def bytes(self) -> int:
+        return sum(group.bytes for group in self.groups)
 
 
 @dataclass(frozen=True)
@@ -142,18 +137,38 @@ def _open_file(path: Path, needs: dict) -> tuple[pa.Schema, list[RowGroup]]:
             f"{error}; write it again, or remove it"
         ) from error
     columns = checked(path, found, needs)
-    at = {name: leaves.index(name) for name in ("request_id", "ts") if name in columns.names}
-    return columns, [_row_group(path, i, footer.row_group(i), at) for i in range(footer.num_row_groups)]
+    at = {name: _leaf(name, leaves) for name in columns.names}
+    return columns, [_row_group(path, i, footer.row_group(i), at, columns) for i in range(footer.num_row_groups)]
 
 
-def _row_group(path: Path, index: int, raw: pq.RowGroupMetaData, at: dict[str, int]) -> RowGroup:
+def _leaf(name: str, leaves: list[str]) -> int:
+    """Index of the leaf that holds a column's values: of a list it is called `name.list.element`, or the like."""
+    return leaves.index(name if name in leaves else next(leaf for leaf in leaves if leaf.startswith(f"{name}.")))
+
+
+def _row_group(path: Path, index: int, raw: pq.RowGroupMetaData, at: dict[str, int], columns: pa.Schema) -> RowGroup:
+    size = sum(_bytes(field.type, raw, at[field.name]) for field in columns)
     chunk = raw.column(at["request_id"])
     keys, nulls = _bounds(chunk), chunk.statistics is None or chunk.statistics.null_count != 0
     days = None
     if "ts" in at and raw.num_rows:
         days = _bounds(raw.column(at["ts"])) or _scan_bounds(path, index)
         days = tuple(np.datetime64(value.replace(tzinfo=None), "us") for value in days)
-    return RowGroup(path, index, raw.num_rows, keys, nulls, days)
+    return RowGroup(path, index, raw.num_rows, keys, nulls, size, days)
+
+
+def _bytes(type_: pa.DataType, raw: pq.RowGroupMetaData, leaf: int) -> int:
+    """Of a column of a row group in memory. Parquet's own sizes are of dictionaries and run lengths: a lower bound."""
+    value = type_.value_type if is_list(type_) else type_
+    if pa.types.is_primitive(value) and not is_list(type_):
+        return raw.num_rows * max(value.bit_width // 8, 1)
+    chunk = raw.column(leaf)
+    offsets = _OFFSET * raw.num_rows if is_list(type_) else 0
+    if pa.types.is_primitive(value):
+        return offsets + chunk.num_values * max(value.bit_width // 8, 1)
+    bounds = _bounds(chunk) or ("", "")  # the texts themselves may stand in a dictionary
+    text = max(_TEXT, *(len(bound) for bound in bounds if isinstance(bound, (str, bytes))))
+    return offsets + max(chunk.num_values * (_OFFSET + text), chunk.total_uncompressed_size)
 
 
 def _bounds(chunk: pq.ColumnChunkMetaData) -> tuple[Any, Any] | None:
@@ -185,21 +200,20 @@ def cut(logs: Logs, name: TableName, *, tiles: int | None = None, tile_bytes: in
     A tile starts where a row group does, so a row group is never read in pieces smaller than itself.
     """
     table, impressions = logs.tables[name], logs.tables["impressions"]
-    total = table.rows * table.row_bytes
-    target = total / tiles if tiles else tile_bytes
-    if total <= target:
+    target = table.bytes / tiles if tiles else tile_bytes
+    if table.bytes <= target:
         return [Tile(None, None, table.groups, impressions.groups)]
     if any(group.keys is None for group in (*table.groups, *impressions.groups)):
         return None
     starts = _starts(table, target)
     of_list, of_impressions = _Overlaps(table.groups), _Overlaps(impressions.groups)
-    left = OVERREAD * (total + impressions.rows * impressions.row_bytes)
-    largest = max(group.rows for group in table.groups) * table.row_bytes
+    left = OVERREAD * (table.bytes + impressions.bytes)
+    largest = max(group.bytes for group in table.groups)
     made = []
     for lo, hi in zip([None, *starts], [*starts, None], strict=True):
         tile = Tile(lo, hi, of_list.within(lo, hi), of_impressions.within(lo, hi))
-        size = sum(g.rows for g in tile.groups) * table.row_bytes
-        left -= size + sum(g.rows for g in tile.impressions) * impressions.row_bytes
+        size = sum(group.bytes for group in tile.groups)
+        left -= size + sum(group.bytes for group in tile.impressions)
         if left < 0 or size > 2 * (target + largest):
             return None
         made.append(tile)
@@ -229,10 +243,10 @@ def _starts(table: Table, target: float) -> list[Any]:
     starts: list[Any] = []
     filled = 0
     for group in sorted(table.groups, key=lambda group: group.keys):
-        if filled >= target and group.keys[0] != (starts[-1] if starts else None):
+        if filled + group.bytes / 2 >= target and group.keys[0] != (starts[-1] if starts else None):
             starts.append(group.keys[0])
             filled = 0
-        filled += group.rows * table.row_bytes
+        filled += group.bytes
     return starts
 
 

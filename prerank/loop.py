@@ -70,9 +70,9 @@ def train(
             _add(state.sums, {"loss": loss.detach(), **parts})
             progress(state)
             if checkpoint_steps and state.step % checkpoint_steps == 0 and state.step < reader.steps:
-                state.sums = _floats(state.sums)
+                state.sums = _over_workers(state.sums)
                 save(state, distiller, optimizer, best)
-        means = {f"train/{k}": v / reader.steps for k, v in over_workers(_floats(state.sums), mean=True).items()}
+        means = {f"train/{name}": total / reader.steps for name, total in _over_workers(state.sums).items()}
         if not math.isfinite(means["train/loss"]):
             raise FloatingPointError(f"{arm.name}: the loss of epoch {state.epoch} is not finite; lower optim.lr")
         if means["train/hard"] == 0 and not arm.distill.active:
@@ -81,7 +81,12 @@ def train(
             )
         values = validate(distiller)
         state.history.append({"epoch": state.epoch, **means, **{f"val/{k}": v for k, v in values.items()}})
-        chosen = values[arm.select_by]
+        chosen = next((value for name, value in values.items() if name.partition("_at_")[0] == arm.select_by), None)
+        if chosen is None:
+            raise InputError(
+                f"{arm.name}: no request of the validation day has the {arm.select_by} that decides on early stopping; "
+                "build samples with more validation days or requests (split.val_days, val_requests)"
+            )
         if state.best is None or chosen > state.best:
             state.best, state.best_epoch = chosen, state.epoch
             best = checkpoint.weights(distiller.student)
@@ -100,53 +105,49 @@ def validator(
 ) -> Callable[[Distiller], dict[str, float]]:
     """Scores this worker's validation requests and averages over all workers': no request is lost or counted twice.
 
-    hit_rate and auc (clicked against all other candidates, within the request) are over requests with a click;
-    recall is the overlap with the teacher's top `k`, where there is a teacher.
+    `hit_rate_at_K` and `auc` (clicked against all other candidates, within the request) are over requests with a
+    click, `recall_at_K` is the overlap with the teacher's top K where there is a teacher. What no request defines is
+    left out.
     """
-    batches, labels, teacher = [], [], []
+    parts = []
     for table in tables:
-        batches.append(scoring_batch(table, features).to(device))
-        labels.append(
-            metrics.Candidates(
-                offsets_of(table["item_id"]), *(flat_numpy(table[name]) for name in ("exposed", "clicked", "converted"))
-            )
-        )
-        teacher.append(flat_numpy(table[teacher_score]) if teacher_score else None)
+        labels = (flat_numpy(table[name]) for name in ("exposed", "clicked", "converted"))
+        candidates = metrics.Candidates(offsets_of(table["item_id"]), *labels)
+        teacher_N = flat_numpy(table[teacher_score]) if teacher_score else None
+        parts.append((scoring_batch(table, features).to(device), metrics.Validation(candidates, teacher_N, k=k)))
+    names = {"recall": f"recall_at_{k}", "hit_rate": f"hit_rate_at_{k}", "auc": "auc"}
 
     def validate(distiller: Distiller) -> dict[str, float]:
         distiller.eval()
-        sums = dict.fromkeys(("recall", "hit_rate", "auc"), 0.0)
-        counts = dict.fromkeys(sums, 0.0)
-        for batch, candidates, teacher_N in zip(batches, labels, teacher, strict=True):
+        sums, counts = dict.fromkeys(names.values(), 0.0), dict.fromkeys(names.values(), 0.0)
+        for batch, measure in parts:
             with torch.inference_mode():
                 score_N = distiller.student(batch.features, batch.request_I)[0].float().cpu().numpy()
-            columns = metrics.per_request(candidates, score_N if teacher_N is None else teacher_N, score_N, k=k)
-            for name in sums:
-                defined = ~np.isnan(columns[name])
-                sums[name] += columns[name][defined].sum()
-                counts[name] += defined.sum()
-        sums, counts = over_workers(sums), over_workers(counts)
-        values = {name: sums[name] / counts[name] if counts[name] else 0.0 for name in sums}
-        return values if teacher_score else {name: values[name] for name in ("hit_rate", "auc")}
+            for name, column_R in measure(score_N).items():
+                sums[names[name]] += np.nansum(column_R)
+                counts[names[name]] += np.count_nonzero(~np.isnan(column_R))
+        sums, counts = all_reduced(sums), all_reduced(counts)
+        return {name: sums[name] / counts[name] for name in sums if counts[name]}
 
     return validate
 
 
-def over_workers(values: dict[str, float], *, mean: bool = False) -> dict[str, float]:
-    """The sums (or means) over the workers, in a fixed order of the names; the values themselves where there is one."""
+def all_reduced(values: dict[str, float]) -> dict[str, float]:
+    """The sums over the workers; the values themselves where there is one worker."""
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return values
     device = "cuda" if dist.get_backend() == "nccl" else "cpu"
     total = torch.tensor([values[name] for name in sorted(values)], dtype=torch.float64, device=device)
     dist.all_reduce(total)
-    total = total / dist.get_world_size() if mean else total
     return dict(zip(sorted(values), total.tolist(), strict=True))
+
+
+def _over_workers(sums: dict[str, Tensor | float]) -> dict[str, float]:
+    """The mean over the workers: that of the whole batch, as each has an equal share of its requests."""
+    world = dist.get_world_size() if dist.is_initialized() else 1
+    return {name: total / world for name, total in all_reduced({k: float(v) for k, v in sums.items()}).items()}
 
 
 def _add(sums: dict, parts: dict[str, Tensor]) -> None:
     for name, part in parts.items():
         sums[name] = sums.get(name, 0.0) + part.double()
-
-
-def _floats(sums: dict) -> dict[str, float]:
-    return {name: float(value) for name, value in sums.items()}

@@ -35,6 +35,14 @@ def score_mse(student_I: Tensor, teacher_I: Tensor, request_I: Tensor, requests:
     return mean_by((student_I - teacher_I) ** 2, request_I, requests) / requests
 
 
+def centred_mse(student_I: Tensor, teacher_I: Tensor, request_I: Tensor, requests: int) -> Tensor:
+    """`score_mse` of the scores less their mean over the request, which pairwise and listwise losses leave open."""
+    difference_I = student_I - teacher_I
+    count_R = torch.bincount(request_I, minlength=requests).clamp(min=1)
+    mean_R = torch.zeros(requests, device=request_I.device).index_add(0, request_I, difference_I) / count_R
+    return score_mse(difference_I, mean_R[request_I], request_I, requests)
+
+
 def softmax_mse(student_I: Tensor, teacher_I: Tensor, request_I: Tensor, requests: int) -> Tensor:
     """‖r - p‖² of the softmaxes over a request's items, mean over requests (AutoFAS, Loss2)."""
     r_I, p_I = (log_softmax(score, request_I, requests).exp() for score in (teacher_I, student_I))

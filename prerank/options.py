@@ -1,7 +1,11 @@
 """What can be configured about a model, its loss and its training: the fields that flags, YAML and sweeps name."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
+
+from prerank.config import flatten
+from prerank.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -12,8 +16,9 @@ class Distill:
     """λ, the weight of the squared distance to the teacher's score."""
     form: Literal["additive", "convex"] = "additive"
     """additive: L + λ·MSE; convex: (1-λ)·L + λ·MSE (AutoFAS)."""
-    on: Literal["logits", "softmax"] = "logits"
-    """Compare the scores themselves, or their softmax over the items of the request (AutoFAS)."""
+    on: Literal["logits", "centred", "softmax"] = "centred"
+    """Compare the scores themselves; the scores less their mean over the request, as a teacher that was trained on
+    rankings leaves that mean open; or their softmax over the items of the request (AutoFAS)."""
     items: Literal["all", "exposed"] = "all"
     """The items whose score or distribution is distilled: every item of the sample, or the exposed ones (ASMOL)."""
     warmup_epochs: float = 0.0
@@ -56,7 +61,7 @@ class Compute:
     """Where training runs; none of this changes what is learned beyond the rounding of floats."""
 
     workers: int = 1
-    """Ray Train workers, one a GPU or one a share of the CPUs; must divide `lanes`. 0 runs in this process."""
+    """Ray Train workers, one a GPU or one a share of the CPUs; must divide `lanes`."""
     gpu: bool = False
     """Give each worker a GPU (NCCL, bf16 autocast where the device has it); otherwise CPUs and gloo."""
     cpus: float = 1.0
@@ -89,3 +94,20 @@ class Arm:
     distill: Distill = field(default_factory=Distill)
     optim: Optim = field(default_factory=Optim)
     seed: int = 0
+
+    def check(self) -> None:
+        """Raises InputError naming the key whose value makes no sense."""
+        above_0 = ("optim.lr", "optim.batch", "optim.epochs", "optim.patience", "optim.clip")
+        above_0 += ("distill.temperature", "distill.kl_temperature", "distill.projection")
+        from_0 = ("optim.weight_decay", "distill.score", "distill.kl", "distill.contrast", "distill.warmup_epochs")
+        values = flatten(self)
+        for key in (*above_0, *from_0, "unexposed_ratio"):
+            if not 0 <= values[key] < math.inf or (key in above_0 and not values[key]):
+                least = "above 0" if key in above_0 else "0 or more"
+                raise InputError(f"{self.name}: {key} must be {least}, got {values[key]}")
+        if self.distill.form == "convex" and self.distill.score > 1:
+            raise InputError(
+                f"{self.name}: distill.score must be at most 1 in the convex form, got {self.distill.score}"
+            )
+        if not self.features or any(width < 0 for width in self.widths):
+            raise InputError(f"{self.name}: needs a feature at least, and widths of 0 or more, got {self.widths}")

@@ -1,14 +1,16 @@
 """Every step writes one folder, whole or not at all.
 
-A step writes beside its destination and publishes by one rename; `manifest.json`, written last, names the files, what
-made them and from what. Readers refuse a folder without one, so nothing half-written is ever read. The same command
-on the same folder finds its own manifest and does nothing; a different one is refused.
+A step locks its destination, writes beside it and publishes by one rename; `manifest.json`, written last, names the
+files, what made them and from what. Readers refuse a folder without one, so nothing half-written is ever read. The
+same command on the same folder finds its own manifest and does nothing; a different one is refused.
 """
 
+import fcntl
 import hashlib
 import json
 import os
 import shutil
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -65,26 +67,63 @@ def publish(
 ) -> Iterator[tuple[Path, dict[str, Any]]]:
     """Gives `(staging folder, extra)`; on leaving, `extra` goes into the manifest and the folder is published as `out`.
 
-    On an exception nothing is published; what a killed run left behind is replaced by the next.
+    On an exception nothing is published; what a killed run left behind is replaced by the next. `*.partial` files,
+    which a killed task leaves in the staging folder, are removed. Raises InputError where another process writes `out`,
+    or has written it meanwhile.
     """
     out = Path(out)
     staging = out.parent / f".{out.name}.partial"
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir(parents=True)
     extra: dict[str, Any] = {}
+    with _locked(out):
+        if is_done(out, kind=kind, config=config, inputs=inputs):
+            raise InputError(f"{out}: another process has just finished it; run the same command again to use it")
+        try:
+            shutil.rmtree(staging, ignore_errors=True)
+            staging.mkdir()
+            yield staging, extra
+            for left_over in staging.rglob("*.partial"):
+                left_over.unlink()
+            written = [path for path in sorted(staging.rglob("*")) if path.is_file()]
+            files = {str(path.relative_to(staging)): path.stat().st_size for path in written}
+            manifest = {"kind": kind, "config": config, "inputs": inputs, "files": files, **extra}
+            manifest["fingerprint"] = fingerprint(manifest)
+            write_json(staging / MANIFEST, manifest)
+            if out.is_dir():
+                out.rmdir()  # is_done let only an empty folder through
+            os.rename(staging, out)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+@contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    """Holds the right to write `out`, which the kernel takes back from a process that dies."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    path = out.parent / f".{out.name}.lock"
+    file = _lock(path, out)
     try:
-        yield staging, extra
-        files = {
-            str(path.relative_to(staging)): path.stat().st_size for path in sorted(staging.rglob("*")) if path.is_file()
-        }
-        manifest = {"kind": kind, "config": config, "inputs": inputs, "files": files, **extra}
-        manifest["fingerprint"] = fingerprint(manifest)
-        write_json(staging / MANIFEST, manifest)
-        if out.is_dir():
-            out.rmdir()  # is_done let only an empty folder through
-        os.rename(staging, out)
+        os.truncate(file, 0)
+        os.write(file, f"process {os.getpid()} on {socket.gethostname()}".encode())
+        yield
     finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        path.unlink(missing_ok=True)
+        os.close(file)
+
+
+def _lock(path: Path, out: Path) -> int:
+    while True:
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(file), path.stat()):
+                return file
+        except BlockingIOError:
+            holder = os.read(file, 1000).decode() or "another process"
+            os.close(file)
+            raise InputError(f"{out}: being written by {holder}; wait for it, or name another --out") from None
+        except FileNotFoundError:
+            pass  # whoever held the lock has removed its file since it was opened
+        os.close(file)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -9,7 +9,7 @@ everything but the training loop. The lanes are those of MosaicML Streaming's el
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -44,16 +44,16 @@ class Reader:
         if self.steps < 1:
             raise InputError(f"{self.rows} samples do not fill a batch of {self.batch} requests; lower optim.batch")
 
-    @property
+    @cached_property
     def groups(self) -> list[tuple[Path, int, int]]:
         """(file, row group, rows) of every row group."""
         return [(path, index, rows) for path in self.files for index, rows in enumerate(row_counts(path))]
 
-    @property
+    @cached_property
     def rows(self) -> int:
         return sum(rows for _, _, rows in self.groups)
 
-    @property
+    @cached_property
     def steps(self) -> int:
         """Global batches in an epoch; up to `batch` + `lanes` requests, others each epoch, are left out."""
         return (self.rows // self.lanes) // (self.batch // self.lanes)

@@ -20,8 +20,14 @@ CANDIDATE, FINE_LIST, EXPOSED, CLICKED, CONVERTED = range(5)
 def to_requests(rows: pa.Table, impressions: pa.Table, *, sampled: bool = False) -> tuple[pa.Table, dict]:
     """Checks lists of items, joins what was shown: one row a request, items by ascending hash, `row` [N] their origin.
 
-    Faults are dropped and counted in rows and requests. `sampled` lists (candidates) have no positions, start at stage
-    0, and impressions of other requests are no fault. Raises InputError for a click that is neither 0 nor 1.
+    Faults are dropped and counted in rows and requests. An item is kept once: the row of the best position, then of the
+    highest fine_score, then the earliest; rows that repeat request, item and position (logged at least once) do not
+    count where positions are checked. A fine_score that is null, NaN or infinite is noted and becomes the lowest finite
+    one of its request, 0 where there is none.
+
+    `sampled` lists (candidates) have no positions, start at stage 0, and impressions of other requests are no fault;
+    clicks on items that are not among them are noted as `clicks_outside_candidates` (rows: clicks). Raises InputError
+    for a click that is neither 0 nor 1.
     """
     counts: dict[str, Any] = {"dropped": {}, "noted": {}}
     with_positions = "fine_position" in rows.column_names and not sampled
@@ -30,18 +36,25 @@ def to_requests(rows: pa.Table, impressions: pa.Table, *, sampled: bool = False)
     null = _null(rows["request_id"])
     broken = _null(rows["item_id"]) | _null(rows["ts"])
     position = rows["fine_position"].fill_null(-1).to_numpy() if with_positions else np.full(len(request), -1)
-    order = np.lexsort((position, item, request))
+    ts = rows["ts"].to_numpy().astype("datetime64[us]")
+    score = _finite(rows["fine_score"]) if "fine_score" in rows.column_names else np.zeros(len(request))
+    keys = position, item, request
+    order = np.lexsort(keys)
+    if _repeated(*(key[order] for key in keys)).any():
+        order = np.lexsort((ts, -score, broken, *keys))  # of copies, the one to keep comes first
     order = order[~null[order]]
     ids, code = _runs(request[order])
     item, position, broken = item[order], position[order], broken[order]
+    repeated = _repeated(position, item, code)
     counts["read"] = {"rows": rows.num_rows, "requests": len(ids), "impressions": impressions.num_rows}
 
-    faulty = ~_permutations(position, code, len(ids)) if with_positions else np.zeros(len(ids), bool)
-    unusable = faulty[code]
+    once = ~repeated
+    faulty = ~_permutations(position[once], code[once], len(ids)) if with_positions else np.zeros(len(ids), bool)
+    unusable = faulty[code] & once
     broken &= ~unusable
-    left = np.flatnonzero(~unusable & ~broken)
-    twice = np.zeros(len(code), bool)
-    twice[left[1:]] = (np.diff(code[left]) == 0) & (item[left[1:]] == item[left[:-1]])  # the best position comes first
+    twice = repeated & ~broken
+    left = np.flatnonzero(~unusable & ~broken & ~twice)
+    twice[left[1:]] = (np.diff(code[left]) == 0) & (item[left[1:]] == item[left[:-1]])
     left = left[~twice[left]]
     single = np.zeros(len(code), bool)
     single[left] = (np.bincount(code[left], minlength=len(ids)) == 1)[code[left]]
@@ -64,8 +77,7 @@ def to_requests(rows: pa.Table, impressions: pa.Table, *, sampled: bool = False)
 
     labels = _labels(impressions, ids, offsets, item, known, counts, sampled=sampled)
     first = order[offsets[:-1]]
-    ts = rows["ts"].to_numpy().astype("datetime64[us]")[order]
-    ts = np.minimum.reduceat(ts, offsets[:-1]) if len(ids) else ts
+    ts = np.minimum.reduceat(ts[order], offsets[:-1]) if len(ids) else ts[order]
     columns = {
         "request_id": rows["request_id"].combine_chunks().take(pa.array(first)),
         "ts": pa.array(ts, pa.timestamp("us")),
@@ -78,13 +90,34 @@ def to_requests(rows: pa.Table, impressions: pa.Table, *, sampled: bool = False)
         stage[labels[name]] = code_
     columns["stage"] = nest(stage, offsets)
     if "fine_score" in rows.column_names:
-        score = pc.cast(rows["fine_score"], pa.float32(), safe=False).fill_null(np.nan).to_numpy()
-        columns["fine_score"] = nest(score[order], offsets)
+        columns["fine_score"] = nest(_imputed(score[order].astype(np.float32), code, offsets, counts), offsets)
     columns["row"] = nest(order, offsets)
 
     clicks = np.add.reduceat(labels["clicked"], offsets[:-1], dtype=np.int64) if len(ids) else np.empty(0)
     count(counts["noted"], "without_click", int(np.diff(offsets)[clicks == 0].sum()), int((clicks == 0).sum()))
     return pa.table(columns), counts
+
+
+def _repeated(*keys: np.ndarray) -> np.ndarray:
+    """bool [N]: whether an element equals the one before it in all keys."""
+    repeated = np.zeros(len(keys[0]), bool)
+    repeated[1:] = np.logical_and.reduce([key[1:] == key[:-1] for key in keys])
+    return repeated
+
+
+def _finite(scores: pa.ChunkedArray) -> np.ndarray:
+    """float64 [N], NaN for what is null or not finite as float32."""
+    values = pc.cast(scores, pa.float64(), safe=False).fill_null(np.nan).to_numpy()
+    return np.where(np.abs(values) <= np.finfo(np.float32).max, values, np.nan)
+
+
+def _imputed(score: np.ndarray, code: np.ndarray, offsets: np.ndarray, counts: dict) -> np.ndarray:
+    bad = np.isnan(score)
+    count(counts["noted"], "fine_score_not_finite", int(bad.sum()), len(np.unique(code[bad])))
+    if not bad.any():
+        return score
+    lowest = np.fmin.reduceat(score, offsets[:-1])
+    return np.where(bad, np.nan_to_num(lowest)[code], score)
 
 
 def _runs(ascending: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -127,16 +160,24 @@ def _labels(
     again = len(place) - len(np.unique(place))
     count(counts["noted"], "duplicate_impression", again, 0)
 
+    flags = {name: _flags(impressions, name) for name in ("clicked", "converted") if name in impressions.column_names}
+    if sampled:
+        outside = np.unique(np.stack([request_M, item_M])[:, missing[flags["clicked"][missing]]], axis=1)
+        count(counts["noted"], "clicks_outside_candidates", outside.shape[1], len(np.unique(outside[0])))
     labels = {name: np.zeros(len(item), bool) for name in ("exposed", "clicked", "converted")}
     labels["exposed"][place] = True
-    for name in ("clicked", "converted"):
-        if name in impressions.column_names:
-            flags = impressions[name].fill_null(0).to_numpy()
-            if ((flags != 0) & (flags != 1)).any():
-                wrong = int(flags[(flags != 0) & (flags != 1)][0])
-                raise InputError(f"impressions: column {name!r} holds {wrong}; expected true and false, or 0 and 1")
-            labels[name][place[flags[used] == 1]] = True
+    for name, flags_M in flags.items():
+        labels[name][place[flags_M[used]]] = True
     return labels
+
+
+def _flags(impressions: pa.Table, name: str) -> np.ndarray:
+    """bool [M], false for null."""
+    flags = impressions[name].fill_null(0).to_numpy()
+    wrong = flags[(flags != 0) & (flags != 1)]
+    if len(wrong):
+        raise InputError(f"impressions: column {name!r} holds {wrong[0]}; expected true and false, or 0 and 1")
+    return flags == 1
 
 
 def _null(column: pa.ChunkedArray) -> np.ndarray:

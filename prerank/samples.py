@@ -8,7 +8,7 @@ compared by their 64-bit hashes (`hash_ids`). R requests, N rows, M impressions.
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
@@ -24,7 +24,7 @@ from prerank.draw import DrawConfig, draw, undrawn
 from prerank.errors import InputError
 from prerank.features import encode, moments
 from prerank.hashing import hash_ids, keyed_uniform
-from prerank.logs import DAY, Logs, overlaps, read_groups
+from prerank.logs import DAY, Logs, TableName, overlaps, read_groups
 from prerank.nested import flat_numpy, nest, offsets_of
 from prerank.outputs import read_manifest
 from prerank.requests import is_in, to_requests
@@ -32,6 +32,9 @@ from prerank.schema import Schema
 
 ROW_GROUP = 128
 """Requests a row group of the samples: what a reader has to hold at once."""
+
+
+NEEDED = "a validation day stops the training and chooses its best epoch, and the test day must not"
 
 
 @dataclass(frozen=True)
@@ -42,11 +45,13 @@ class Split:
     test_days: int = 1
 
     def bounds(self, logs: Logs) -> tuple[np.datetime64, np.datetime64]:
-        """First instants of validation and test; raises InputError where no day is left to train on."""
+        """First instants of validation and test; raises InputError where no day is left to train or validate on."""
         first, last = logs.days
+        if self.val_days < 1:
+            raise InputError(f"split.val_days {self.val_days}: expected 1 or more; {NEEDED}")
         test_from = last + DAY - self.test_days * DAY
         val_from = test_from - self.val_days * DAY
-        if self.val_days < 0 or self.test_days < 0 or val_from <= first:
+        if self.test_days < 0 or val_from <= first:
             raise InputError(
                 f"{logs.folder}: logs of {first} to {last} leave no day to train on after split.val_days "
                 f"{self.val_days} and split.test_days {self.test_days}; bring more days, or lower these"
@@ -67,13 +72,36 @@ class Recipe:
     val_key: float
     """Validation requests are those whose keyed number is at most this: see `val_key`."""
     val_table: str
-    """`candidates`, or `fine_lists` where the logs have none."""
+    """`candidates`, or `fine_lists` where the logs have none of the validation days: see `validation`."""
     folder: Path
 
     def facts(self) -> dict[str, Any]:
         """For the manifest: what it takes to draw again, and where the days were split."""
         days = {"val_from": str(self.val_from), "test_from": str(self.test_from)}
-        return {"split": days, "draw": asdict(self.draw), "strategies": list(self.strategies), "seed": self.seed}
+        drawn = {"draw": asdict(self.draw), "strategies": list(self.strategies), "seed": self.seed}
+        return {"split": days, "val_table": self.val_table} | drawn
+
+
+def validation(
+    logs: Logs, since: np.datetime64, until: np.datetime64, *, requests: int, seed: int
+) -> tuple[TableName, float]:
+    """The table to validate on and the `val_key` of its requests; raises InputError where there are none."""
+    if requests < 1:
+        raise InputError(f"--val-requests {requests}: expected 1 or more; {NEEDED}")
+    for table in ("candidates", "fine_lists"):
+        if table in logs.tables:
+            key = val_key(logs, table, since, until, requests=requests, seed=seed)
+            if key >= 0:
+                return table, key
+    raise no_validation(logs, since, until)
+
+
+def no_validation(logs: Logs, since: np.datetime64, until: np.datetime64) -> InputError:
+    return InputError(
+        f"{logs.folder}: no usable request of {since.astype('datetime64[m]')} until {until.astype('datetime64[m]')}, "
+        f"the validation days, in candidates/ or fine_lists/; {NEEDED}: raise split.val_days until they hold requests, "
+        "or bring logs of these days"
+    )
 
 
 def val_key(logs: Logs, table: str, since: np.datetime64, until: np.datetime64, *, requests: int, seed: int) -> float:
@@ -194,11 +222,3 @@ def sample_files(folder: Path, split: str) -> list[tuple[Path, int]]:
     return [
         (Path(folder) / name, rows) for name, rows in sorted(manifest["rows"].items()) if name.startswith(f"{split}/")
     ]
-
-
-def iterate_samples(folder: Path, split: str, *, batch_size: int = ROW_GROUP) -> Iterator[pa.Table]:
-    """Request rows of a split, at most `batch_size` a table."""
-    for path, _ in sample_files(folder, split):
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size):
-                yield pa.Table.from_batches([batch])

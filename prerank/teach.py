@@ -18,18 +18,19 @@ import torch
 
 from prerank.batches import scoring_batch
 from prerank.checkpoint import Model, load_model, require_same_features
+from prerank.counts import merge
 from prerank.draw import DrawConfig, check_built, draw
 from prerank.nested import flat_numpy, nest, offsets_of, rank_within, segment_of
 from prerank.outputs import publish, read_manifest
-from prerank.samples import ROW_GROUP, merge, sample_files, write_tables
+from prerank.samples import ROW_GROUP, sample_files, write_tables
 from prerank.schema import Schema, load_schema
 
 
 def teach(samples: Path, teacher: Path, out: Path, *, gpu: bool = False) -> dict:
     """Writes the samples again with `teacher_score` and (training rows) `teacher_repr`; returns the new manifest.
 
-    Files and row groups stay as they are, so training deals the same batches. Raises InputError where the teacher
-    does not fit the samples.
+    Files and row groups stay as they are, so training deals the same batches; where the strategies draw only now,
+    requests that none of them can use are left out. Raises InputError where the teacher does not fit the samples.
     """
     manifest, schema = read_manifest(samples, kind="samples"), load_schema(samples)
     model = load_model(teacher, kind="teacher")
@@ -59,7 +60,8 @@ def finish(done: list[dict[str, str]], manifest: dict[str, Any], samples: Path, 
     facts = {key: manifest[key] for key in ("split", "strategies", "draw", "seed", "counts")}
     facts |= {"rows": total.pop("rows"), "taught": True, "positions": True}
     if not manifest["positions"]:
-        facts["counts"] = facts["counts"] | total
+        dropped = facts["counts"]["dropped"] | total.get("dropped", {})
+        facts["counts"] = facts["counts"] | total | {"dropped": dropped}
         check_built(facts["counts"], tuple(manifest["strategies"]), positions=True)
     for name in ("schema.json", "stats.json"):
         shutil.copyfile(samples / name, staging / name)

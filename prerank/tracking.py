@@ -10,12 +10,13 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 from mlflow.entities import Metric, Param
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from prerank.outputs import write_json
@@ -56,23 +57,33 @@ def tracking_uri(out: Path) -> str:
 
 @contextmanager
 def run(
-    name: str, *, out: Path, state: Path, params: dict[str, Any], parent: Run | None = None, experiment: str = "prerank"
+    name: str,
+    *,
+    out: Path,
+    state: Path,
+    params: dict[str, Any],
+    tags: dict[str, str] | None = None,
+    parent: Run | None = None,
 ) -> Iterator[Run]:
     """A run named `name` for the output `out`, a child of `parent` if there is one; ends as FINISHED or FAILED.
 
-    `state` is the JSON file that remembers the run's id, so that a restart goes on in it rather than adding another.
+    Without a parent, the experiment is MLFLOW_EXPERIMENT_NAME or the run's name. `state` is the JSON file that
+    remembers the run's id, so that a restart goes on in it rather than adding another.
     """
     uri = parent.uri if parent else tracking_uri(out)
     client = MlflowClient(uri)
-    if state.is_file():
-        current = Run(**json.loads(state.read_text()))
-        client.set_terminated(current.run_id, "RUNNING")
-    else:
-        current = _create(client, uri, name, out, parent, experiment)
+    current = _resumed(client, uri, state)
+    if current is None:
+        experiment_id = parent.experiment_id if parent else _experiment(client, uri, name, out)
+        parent_tag = {"mlflow.parentRunId": parent.run_id} if parent else {}
+        all_tags = {"mlflow.source.git.commit": git_commit(), "out": str(out), **(tags or {}), **parent_tag}
+        created = client.create_run(experiment_id, run_name=name, tags=all_tags)
+        current = Run(uri, created.info.run_id, experiment_id)
         state.parent.mkdir(parents=True, exist_ok=True)
-        write_json(state, current.__dict__)
-        entries = [Param(key, json.dumps(value, default=str)[:PARAM_LENGTH]) for key, value in params.items()]
-        client.log_batch(current.run_id, params=entries[:100])
+        write_json(state, asdict(current))
+        entries = [Param(key, _text(value)[:PARAM_LENGTH]) for key, value in params.items()]
+        for start in range(0, len(entries), 100):
+            client.log_batch(current.run_id, params=entries[start : start + 100])
     try:
         yield current
     except BaseException:
@@ -81,18 +92,33 @@ def run(
     client.set_terminated(current.run_id, "FINISHED")
 
 
-def _create(client: MlflowClient, uri: str, name: str, out: Path, parent: Run | None, experiment: str) -> Run:
-    found = client.get_experiment_by_name(experiment)
-    if found is None:
-        local = (out.resolve().parent / "mlartifacts").as_uri() if uri.startswith("sqlite:") else None
-        experiment_id = client.create_experiment(experiment, artifact_location=local)
-    else:
-        experiment_id = found.experiment_id
-    tags = {"mlflow.source.git.commit": git_commit(), "out": str(out)}
-    if parent:
-        tags["mlflow.parentRunId"] = parent.run_id
-    created = client.create_run(experiment_id, run_name=name, tags=tags)
-    return Run(uri, created.info.run_id, experiment_id)
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def _resumed(client: MlflowClient, uri: str, state: Path) -> Run | None:
+    """The run that `state` remembers, if it is of this store and still there."""
+    if not state.is_file():
+        return None
+    known = Run(**json.loads(state.read_text()))
+    if known.uri != uri:
+        return None
+    try:
+        client.update_run(known.run_id, status="RUNNING")
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None
+    return known
+
+
+def _experiment(client: MlflowClient, uri: str, name: str, out: Path) -> str:
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME", name)
+    found = client.get_experiment_by_name(name)
+    if found is not None:
+        return found.experiment_id
+    local = (out.resolve().parent / "mlartifacts").as_uri() if uri.startswith("sqlite:") else None
+    return client.create_experiment(name, artifact_location=local)
 
 
 def git_commit() -> str:

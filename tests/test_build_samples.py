@@ -1,7 +1,9 @@
 """The whole step on a small cluster: the same samples whatever the parts, and what it refuses."""
 
 import json
+import pickle
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,11 +12,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from logs_fixture import write_logs
+from ray import cloudpickle
 
+from prerank import data
 from prerank.draw import DrawConfig
 from prerank.errors import InputError
 from prerank.logs import cut, open_logs
-from prerank.samples import iterate_samples, sample_files
+from prerank.samples import sample_files
 from workflows.build_samples import BuildSamples, main
 
 pytestmark = pytest.mark.ray
@@ -24,6 +28,14 @@ DRAW = DrawConfig(tail_negatives=3, rank_items=4, bin_items=1, uniform_items=3)
 
 def config(folder: Path, **changes) -> BuildSamples:
     return replace(BuildSamples(logs=folder / "logs", out=folder / "samples", draw=DRAW), **changes)
+
+
+def iterate_samples(folder: Path, name: str) -> Iterator[pa.Table]:
+    """Request rows of a split, some at a time."""
+    for path, _ in sample_files(folder, name):
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(128):
+                yield pa.Table.from_batches([batch])
 
 
 def split(folder: Path, name: str) -> pa.Table:
@@ -49,6 +61,7 @@ def test_what_is_built(built):
     assert val["ts"].to_numpy().max() < np.datetime64("2024-03-04")
     assert val.num_rows == 15 and {len(items) for items in val["item_id"].to_pylist()} == {48}
     assert {stage for stages in val["stage"].to_pylist() for stage in stages} == {0, 2, 3, 4}
+    assert manifest["val_table"] == "candidates" and manifest["counts"]["candidates"]["read"]["requests"] == 15
     assert manifest["positions"] and manifest["draw"]["rank_items"] == 4
     assert DrawConfig(**manifest["draw"]) == DRAW
 
@@ -106,9 +119,62 @@ def test_done_already_or_another_run(built, capsys):
         main(config(folder, seed=1))
 
 
-def test_logs_without_positions_and_candidates(ray_cluster, tmp_path):
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_a_task_is_shipped_its_own_part_alone(ray_cluster, tmp_path, monkeypatch, shuffled):
+    write_logs(tmp_path / "logs", files=5, shuffled=shuffled)
+    logs = open_logs(tmp_path / "logs")
+    shipped, tasks = [], data._tasks
+
+    def spy(jobs, function):
+        shipped.extend(jobs)
+        assert b".parquet" not in cloudpickle.dumps(function), "what all tasks get names no file"
+        return tasks(jobs, function)
+
+    monkeypatch.setattr(data, "_tasks", spy)
+    rows = data.whole_requests(logs, "fine_lists", lambda rows, shown: rows.select(["request_id"]), blocks=10)
+    assert sum(row["request_id"] > 0 for row in rows.iter_rows()) == 60 * 24
+    assert len(shipped) >= 10 and max(len(pickle.dumps(job)) for job in shipped) < 3000
+    assert data.slim(logs).tables["fine_lists"].groups == ()
+
+
+def test_no_part_holds_the_days(ray_cluster, tmp_path):
+    write_logs(tmp_path / "logs")
+    logs = open_logs(tmp_path / "logs")
+    rows = data.whole_requests(logs, "fine_lists", lambda rows, shown: rows, since=np.datetime64("2025-01-01"))
+    assert list(rows.iter_rows()) == []
+
+
+def test_candidates_of_other_days_alone(ray_cluster, tmp_path, capsys):
+    """Validation falls back on the fine lists; where these are unusable too, it says so and publishes nothing."""
+    write_logs(tmp_path / "logs")
+    day = np.datetime64("2024-03-03"), np.datetime64("2024-03-04")
+    for path in (tmp_path / "logs/candidates").iterdir():
+        rows = pq.read_table(path)
+        pq.write_table(rows.filter(pa.array(rows["ts"].to_numpy() >= day[1])), path)
+    manifest = main(config(tmp_path, val_requests=4))
+    val = split(tmp_path / "samples", "val")
+    assert val.num_rows == 4 and {len(items) for items in val["item_id"].to_pylist()} == {24}
+    assert manifest["val_table"] == "fine_lists" and "candidates" not in manifest["counts"]
+    assert (
+        "no candidates of the validation days in candidates/: validation on the fine lists" in capsys.readouterr().out
+    )
+
+    for path in (tmp_path / "logs/fine_lists").iterdir():
+        rows = pq.read_table(path)
+        lost = (rows["ts"].to_numpy() >= day[0]) & (rows["ts"].to_numpy() < day[1])
+        position = np.where(lost, 0, rows["fine_position"].to_numpy())
+        at = rows.column_names.index("fine_position")
+        pq.write_table(rows.set_column(at, "fine_position", pa.array(position)), path)
+    with pytest.raises(InputError, match="no usable request of 2024-03-03T00:00 until 2024-03-04T00:00"):
+        main(config(tmp_path, out=tmp_path / "other", max_dropped=1.0))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["logs", "samples"]
+
+
+def test_logs_without_positions_and_candidates(ray_cluster, tmp_path, capsys):
     write_logs(tmp_path / "logs", positions=False, candidates=False)
     manifest = main(config(tmp_path, val_requests=4))
+    assert "note: no candidates in the logs: validation on the fine lists" in capsys.readouterr().out
+    assert manifest["val_table"] == "fine_lists"
     train, val = split(tmp_path / "samples", "train"), split(tmp_path / "samples", "val")
     assert not manifest["positions"] and manifest["strategies"] == [
         "exposed",

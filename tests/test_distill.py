@@ -36,14 +36,14 @@ def test_without_distillation_the_loss_is_the_hard_one(taught):
     assert {name.split(".")[0] for name, _ in distiller.named_parameters()} == {"student"}
 
 
-@pytest.mark.parametrize("on", ["logits", "softmax"])
+@pytest.mark.parametrize("on", ["logits", "centred", "softmax"])
 def test_additive_and_convex_forms_and_warmup(taught, on):
     for form in ("additive", "convex"):
         distiller, batch = setting(taught, score=0.3, form=form, on=on)
         loss, parts = distiller(batch, 0.5)
         hard_weight = 1.0 if form == "additive" else 1 - 0.15
         assert loss.item() == pytest.approx((hard_weight * parts["hard"] + 0.15 * parts["score"]).item(), rel=1e-6)
-        distance = {"logits": losses.score_mse, "softmax": losses.softmax_mse}[on]
+        distance = {"logits": losses.score_mse, "centred": losses.centred_mse, "softmax": losses.softmax_mse}[on]
         score = distiller.student(batch.features, batch.request_I)[0]
         assert parts["score"].item() == pytest.approx(
             distance(score, batch.teacher_I, batch.request_I, batch.requests).item(), rel=1e-6
@@ -58,7 +58,7 @@ def test_all_parts_add_up(taught):
 
 
 def test_exposed_items_alone_are_distilled_where_asked(taught):
-    distiller, batch = setting(taught, score=1.0, contrast=1.0, items="exposed")
+    distiller, batch = setting(taught, score=1.0, contrast=1.0, items="exposed", on="logits")
     score = distiller.student(batch.features, batch.request_I)[0]
     shown = batch.exposed_I
     expected = losses.score_mse(score[shown], batch.teacher_I[shown], batch.request_I[shown], batch.requests)

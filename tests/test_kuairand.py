@@ -18,6 +18,7 @@ from prerank.kuairand import HISTORY, LOG, USERS, VIDEO_STATISTICS, VIDEOS, read
 from prerank.kuairand_features import STATISTICS, USER_IDS, VIDEO_IDS
 from prerank.kuairand_history import best
 from prerank.kuairand_logs import Sizes, write_logs
+from prerank.logs import open_logs
 from prerank.schema import load_schema
 from workflows.import_kuairand import ImportKuaiRand, main
 
@@ -286,6 +287,10 @@ def test_schema(logs, release, tmp_path):
     logs_of(release, tmp_path / "out", statistics=False)
     bare = load_schema(tmp_path / "out")
     assert set(schema.names) - set(bare.names) == set(STATISTICS)
+    assert schema.hand_picked == bare.hand_picked, "students are the same with and without them"
+    picked = [schema.by_name[name] for name in bare.hand_picked]
+    assert not set(bare.hand_picked) & set(STATISTICS)
+    assert sum(feature.fetch_us for feature in picked) < sum(feature.fetch_us for feature in bare.features) / 8
 
 
 def test_a_late_evening_belongs_to_the_day_of_its_date(tmp_path):
@@ -308,6 +313,13 @@ def test_the_workflow_publishes_once(release, tmp_path, capsys):
     assert "Gao" in (tmp_path / "L" / "ATTRIBUTION.md").read_text()
     main(config)
     assert capsys.readouterr().out.endswith("already done\n")
+    assert not set(load_schema(tmp_path / "L").names) & set(STATISTICS), "they look ahead"
+
+
+def test_without_requests_to_evaluate(release, tmp_path, capsys):
+    extra = main(ImportKuaiRand(source=release, out=tmp_path / "L", candidates=20, fine_list=12, eval_requests=0))
+    assert extra["counts"]["candidates_rows"] == 0 and "0 of candidates" in capsys.readouterr().out
+    assert not open_logs(tmp_path / "L").has_candidates
 
 
 @pytest.mark.parametrize("name", [LOG, HISTORY, USERS, VIDEOS, VIDEO_STATISTICS])
@@ -322,7 +334,7 @@ def test_what_is_missing_is_named(release, tmp_path, name):
         read_kuairand(source, statistics=True)
     (source / name).unlink()
     with pytest.raises(InputError, match=rf"{name}: missing.*kuairand\.com"):
-        main(ImportKuaiRand(source=source, out=tmp_path / "L"))
+        main(ImportKuaiRand(source=source, out=tmp_path / "L", statistics=True))
     assert not (tmp_path / "L").exists()
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import prerank
 
-EDGE = {"data", "evaluate", "fit", "progress", "report", "teach", "tracking"}
+EDGE = {"data", "evaluate", "figures", "fit", "progress", "report", "teach", "tracking"}
 TORCH = {"batches", "checkpoint", "distill", "embed", "loop", "losses", "ranker"}
 
 

@@ -209,6 +209,38 @@ def test_shuffled_logs_need_a_shuffle(tmp_path):
     assert len(cut(logs, "fine_lists", tiles=1)) == 1, "what fits one task needs none"
 
 
+def test_memory_is_told_by_the_footers(tmp_path):
+    """Long histories, long texts and short ones, against what Arrow holds, within a third."""
+    write_logs(tmp_path, candidates=False)
+    for number, path in enumerate(sorted((tmp_path / "fine_lists").iterdir())):
+        table, length = pq.read_table(path), (2, 50, 400)[number]
+        tags = pa.array([list(range(row % (2 * length))) for row in range(len(table))], pa.list_(pa.int64()))
+        brand = pa.array([f"{row % 7:0{length}d}" for row in range(len(table))])
+        table = table.set_column(table.column_names.index("item_tags"), "item_tags", tags)
+        table = table.set_column(table.column_names.index("brand"), "brand", brand)
+        pq.write_table(table, path, row_group_size=24 * 10)
+    logs = open_logs(tmp_path)
+    table = logs.tables["fine_lists"]
+    for group in table.groups:
+        held = read_groups(table, (group,)).nbytes
+        assert 0.75 * held < group.bytes < 1.33 * held
+    assert table.bytes == sum(group.bytes for group in table.groups)
+    largest = max(group.bytes for group in table.groups)
+    for tile in cut(logs, "fine_lists", tile_bytes=int(1.1 * largest)):
+        assert sum(group.bytes for group in tile.groups) < 1.7 * largest
+
+
+def test_names_with_dots(logs):
+    def renamed(rows):
+        return rows.rename_columns(["item.tags" if name == "item_tags" else name for name in rows.column_names])
+
+    before = open_logs(logs).tables["fine_lists"].bytes
+    for path in logs.glob("[cf]*/*.parquet"):
+        rewrite(path, renamed)
+    (logs / "schema.json").write_text(json.dumps(SCHEMA).replace("item_tags", "item.tags"))
+    assert open_logs(logs).tables["fine_lists"].bytes == pytest.approx(before, rel=0.1)
+
+
 def test_strings_as_request_ids(tmp_path):
     write_logs(tmp_path)
     for path in tmp_path.glob("*/*.parquet"):

@@ -77,8 +77,8 @@ def test_it_learns(taught, tmp_path):
     state, _best = run(taught, tmp_path, replace(ARM, optim=replace(ARM.optim, epochs=6)))
     first, last = state.history[0], state.history[-1]
     assert last["train/loss"] < 0.9 * first["train/loss"]
-    assert last["val/recall"] > first["val/recall"] > 0
-    assert state.best == max(epoch["val/recall"] for epoch in state.history)
+    assert last["val/recall_at_10"] > first["val/recall_at_10"] > 0
+    assert state.best == max(epoch["val/recall_at_10"] for epoch in state.history)
 
 
 @pytest.mark.parametrize("kill_after", [1, 3, 5])
@@ -100,7 +100,7 @@ def test_early_stopping_keeps_the_best(taught, tmp_path):
 
     def validate(distiller):
         weights.append(checkpoint.weights(distiller.student))
-        return {"recall": next(recalls)}
+        return {"recall_at_10": next(recalls)}
 
     arm = replace(ARM, optim=Optim(batch=16, epochs=9, patience=2))
     state, best = run(taught, tmp_path, arm, validate=validate)
@@ -132,3 +132,9 @@ def test_validation_against_the_metrics_of_the_whole(taught):
         for tables in ([table], [table.slice(0, 7), table.slice(7)])
     )
     assert whole == pytest.approx(cut, rel=1e-6)
+
+
+def test_without_a_request_that_decides_nothing_is_trained_in_silence(taught, tmp_path):
+    """A validation day without a request, or without a click, for an arm that is chosen by clicks."""
+    with pytest.raises(InputError, match="student: no request of the validation day has the auc that decides"):
+        run(taught, tmp_path, replace(ARM, select_by="auc"), validate=lambda distiller: {"recall_at_10": 0.5})

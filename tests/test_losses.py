@@ -55,13 +55,18 @@ def test_listwise(requests):
 
 def test_scores_and_kl(requests):
     student, teacher, request_I = requests
-    mse = soft = kl = 0.0
+    mse = centred = soft = kl = 0.0
     for s, t in by_request(request_I, student, teacher):
+        shift = sum(t) / len(t) - sum(s) / len(s)
+        centred += sum((a + shift - b) ** 2 for a, b in zip(s, t, strict=True)) / len(s)
         mse += sum((a - b) ** 2 for a, b in zip(s, t, strict=True)) / len(s)
         soft += sum((a - b) ** 2 for a, b in zip(softmax(s), softmax(t), strict=True))
         p, r = softmax([x / 2 for x in s]), softmax([x / 2 for x in t])
         kl += 4 * sum(b * math.log(b / a) for a, b in zip(p, r, strict=True))
     assert losses.score_mse(student, teacher, request_I, 3).item() == pytest.approx(mse / 3, rel=1e-5)
+    assert losses.centred_mse(student, teacher, request_I, 3).item() == pytest.approx(centred / 3, rel=1e-5)
+    moved = teacher + torch.tensor([5.0, -3.0, 1.0])[request_I]
+    assert losses.centred_mse(student, moved, request_I, 3).item() == pytest.approx(centred / 3, rel=1e-4)
     assert losses.softmax_mse(student, teacher, request_I, 3).item() == pytest.approx(soft / 3, rel=1e-5)
     assert losses.kl(student, teacher, request_I, 3, 2.0).item() == pytest.approx(kl / 3, rel=1e-5)
 

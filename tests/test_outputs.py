@@ -1,5 +1,10 @@
 """Whole or not at all, and never over another run."""
 
+import re
+import socket
+import subprocess
+import sys
+
 import pytest
 
 from prerank.errors import InputError
@@ -34,6 +39,53 @@ def test_leftovers_of_a_killed_run_are_replaced(tmp_path):
     (tmp_path / ".out.partial" / "old").write_text("x")
     with publish(tmp_path / "out", **RUN) as (staging, _):
         assert list(staging.iterdir()) == []
+
+
+def test_partial_files_of_killed_tasks_are_not_published(tmp_path):
+    with publish(tmp_path / "out", **RUN) as (staging, _):
+        (staging / "train").mkdir()
+        (staging / "train" / "whole").write_text("x")
+        (staging / "train" / ".half.7.partial").write_text("x")
+    assert read_manifest(tmp_path / "out", kind="samples")["files"] == {"train/whole": 1}
+    assert [path.name for path in (tmp_path / "out" / "train").iterdir()] == ["whole"]
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from prerank.outputs import publish
+with publish(Path(sys.argv[1]), kind="samples", config={}, inputs={}) as (staging, _):
+    (staging / "data").write_text("precious")
+    print("ready", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_second_process_does_not_touch_the_first_ones_work(tmp_path):
+    out = tmp_path / "out"
+    with subprocess.Popen([sys.executable, "-c", HOLDER, str(out)], stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout.readline() == "ready\n"
+        here = re.escape(socket.gethostname())
+        with (
+            pytest.raises(InputError, match=f"out: being written by process {first.pid} on {here}; wait"),
+            publish(out, **RUN),
+        ):
+            pass
+        assert (tmp_path / ".out.partial" / "data").read_text() == "precious"
+        with publish(tmp_path / "other", **RUN):
+            pass
+        first.kill()
+    with publish(out, **RUN) as (staging, _):
+        assert list(staging.iterdir()) == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "out"]
+
+
+def test_what_another_process_has_finished_is_not_written_over(tmp_path):
+    with publish(tmp_path / "out", **RUN):
+        pass
+    with pytest.raises(InputError, match="another process has just finished it"), publish(tmp_path / "out", **RUN):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_another_run_is_refused_by_the_key_that_differs(tmp_path):

@@ -50,7 +50,7 @@ def test_one_parent_run_and_a_child_a_step(finished):
     assert {child.info.run_name for child in children} == expected and len(children) == len(expected)
     assert {child.info.status for child in children} == {"FINISHED"}
     names = {artifact.path for artifact in client.list_artifacts(run["run_id"])}
-    assert names == {"results.json", "report.html", "figures"}
+    assert names == {"requests.parquet", "report.html", "figures"}
     base = next(row for row in results["rows"] if row["name"] == "base")
     logged = client.get_run(run["run_id"]).data.metrics
     assert logged["test/base/recall_at_12"] == base["recall_at_12"]

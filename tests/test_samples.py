@@ -2,7 +2,8 @@
 
 import errno
 from dataclasses import replace
-from itertools import product
+from datetime import datetime
+from itertools import permutations, product
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from logs_fixture import write_logs
 
-from prerank.counts import check_dropped, merge
+from prerank.counts import check_dropped, lines, merge
 from prerank.draw import CODES, UNIFORM, DrawConfig, check_built, draw, parse_strategies, undrawn
 from prerank.errors import InputError
 from prerank.hashing import hash_ids, keyed_uniform
@@ -21,7 +22,7 @@ from prerank.logs import open_logs, read_groups
 from prerank.nested import find_within, lowest_within, rank_within
 from prerank.outputs import publish
 from prerank.requests import to_requests
-from prerank.samples import Recipe, Split, build_fine_lists, val_key, validation_requests
+from prerank.samples import Recipe, Split, build_fine_lists, val_key, validation, validation_requests
 from prerank.schema import Feature, Schema
 
 SCHEMA = Schema((Feature("price", "item", "dense", "F1", 1.0),), {"F1": {"per_feature_us": 1.0}})
@@ -80,15 +81,20 @@ def expected_requests(rows, shown):
     drop("null_key", sum(request is None for request, _, _ in rows), 0)
     found = {}
     for request in {request for request, _, _ in rows if request is not None}:
-        of_list = [(item, position) for other, item, position in rows if other == request]
-        if sorted(p if p is not None else -1 for _, p in of_list) != list(range(len(of_list))):
+        logged = [(item, -1 if place is None else place) for other, item, place in rows if other == request]
+        of_list = sorted(set(logged), key=str)
+        nulls = sum(item is None for item, _ in logged)
+        if sorted(place for _, place in of_list) != list(range(len(of_list))):
             drop("positions_not_a_permutation", len(of_list))
+            nulls_again = nulls - sum(item is None for item, _ in of_list)
+            drop("null_key", nulls_again)
+            drop("duplicate_item", len(logged) - len(of_list) - nulls_again)
             continue
-        drop("null_key", sum(item is None for item, _ in of_list))
+        drop("null_key", nulls)
         best = {}
         for item, position in sorted((row for row in of_list if row[0] is not None), key=lambda row: row[1]):
             best.setdefault(item, position)
-        drop("duplicate_item", sum(item is not None for item, _ in of_list) - len(best))
+        drop("duplicate_item", len(logged) - nulls - len(best))
         if len(best) == 1:
             drop("single_item", 1)
         elif best:
@@ -125,6 +131,7 @@ def faulty_logs(draw_):
             st.one_of(st.permutations(range(n)), st.lists(st.sampled_from([None, -1, 0, 1, 9]), min_size=n, max_size=n))
         )
         rows += [(request, draw_(ITEMS), p) for p in position]
+        rows += draw_(st.lists(st.sampled_from(rows), max_size=3))  # logged at least once
     requests = st.sampled_from([None, -5, 0, 1, 2, 77])
     shown = draw_(st.lists(st.tuples(requests, ITEMS, st.sampled_from([None, 0, 1])), max_size=12))
     return draw_(st.permutations(rows)), shown
@@ -176,6 +183,58 @@ def test_faults_by_hand():
         check_dropped(counts, 0.3)
 
 
+def scored_rows(rows):
+    """[(item, position, score, second), ...] of one request, as rows of the logs."""
+    item, position, score, second = zip(*rows, strict=True)
+    table = fine_rows([(1, i, p) for i, p in zip(item, position, strict=True)])
+    table = table.append_column("fine_score", pa.array(score, pa.float64()))
+    return table.set_column(2, "ts", pa.array([s * 10**6 for s in second], pa.timestamp("us")))
+
+
+def test_a_repeated_row_costs_itself_alone():
+    rows = [(1, "a", 0), (1, "b", 1), (1, "b", 1), (1, "c", 2), (2, "a", 0), (2, "a", 0), (2, "b", 3)]
+    table, counts = to_requests(fine_rows(rows), shown_rows([]))
+    assert {r: dict(items) for r, items in item_lists(table, "item_id", "position").items()} == {
+        1: {"a": 0, "b": 1, "c": 2}
+    }
+    assert counts["dropped"] == {
+        "duplicate_item": {"rows": 2, "requests": 2},
+        "positions_not_a_permutation": {"rows": 2, "requests": 1},
+    }
+
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize("positions", [True, False])
+def test_of_copies_that_differ_the_same_one_is_kept_in_any_order(positions):
+    """The best position, then the highest finite score, then the earliest; one with a time before one without."""
+    rows = [("a", 0, 0.5, 7), ("a", 0, 0.9, 9), ("a", 0, 0.9, 8), ("a", 0, NAN, 1), ("a", 0, INF, 1), ("b", 1, 0.1, 9)]
+    for order in permutations(range(6)):
+        table = scored_rows([rows[i] for i in order])
+        if not positions:
+            table = table.drop_columns("fine_position")
+        requests, counts = to_requests(table, shown_rows([]))
+        found = {item: values for item, *values in item_lists(requests, "item_id", "fine_score", "row")[1]}
+        assert found == {"a": [np.float32(0.9), order.index(2)], "b": [np.float32(0.1), order.index(5)]}
+        assert counts["dropped"] == {"duplicate_item": {"rows": 4, "requests": 1}}
+        assert requests["ts"].to_pylist() == [datetime(1970, 1, 1, 0, 0, 8)]
+    late = fine_rows([(1, "a", 0), (1, "a", 0), (1, "b", 1)])
+    late = late.set_column(2, "ts", pa.array([None, 5, 5], pa.timestamp("us")))
+    requests, counts = to_requests(late, shown_rows([]))
+    assert set(requests["row"].to_pylist()[0]) == {1, 2}
+    assert counts["dropped"] == {"null_key": {"rows": 1, "requests": 1}}
+
+
+def test_scores_that_are_not_finite_become_the_lowest_of_their_request():
+    score = [0.5, NAN, -2.0, INF, None, 1e300, NAN, -INF]
+    rows = fine_rows([(1 if i < 6 else 2, f"i{i}", i % 6) for i in range(8)])
+    table, counts = to_requests(rows.append_column("fine_score", pa.array(score, pa.float64())), shown_rows([]))
+    found = {item: score for items in item_lists(table, "item_id", "fine_score").values() for item, score in items}
+    assert found == {"i0": 0.5, **{f"i{i}": -2.0 for i in range(1, 6)}, "i6": 0.0, "i7": 0.0}
+    assert counts["noted"]["fine_score_not_finite"] == {"rows": 6, "requests": 2}
+
+
 def test_a_click_is_true_or_false():
     with pytest.raises(InputError, match="'clicked' holds 3; expected true and false, or 0 and 1"):
         to_requests(fine_rows([(1, "a", 0), (1, "b", 1)]), shown_rows([(1, "a", 3)]))
@@ -187,6 +246,33 @@ def test_sampled_lists_have_no_positions_and_need_no_impression():
     assert counts["dropped"] == {}
     found = {item: values for item, *values in item_lists(table, "item_id", "position", "stage")[1]}
     assert found == {"a": [-1, 3], "b": [-1, 0]}
+
+
+def test_clicks_outside_the_candidates_are_noted():
+    rows = fine_rows([(1, "a", 0), (1, "b", 1), (2, "a", 0), (2, "b", 1)])
+    shown = shown_rows([(1, "a", 1), (1, "x", 1), (1, "x", 1), (1, "y", 0), (2, "x", 1), (2, "z", 1), (9, "a", 1)])
+    _, counts = to_requests(rows, shown, sampled=True)
+    assert counts["noted"]["clicks_outside_candidates"] == {"rows": 3, "requests": 2}
+    assert counts["dropped"] == {"impression_not_in_list": {"rows": 5, "requests": 2}}
+    assert "clicks_outside_candidates" not in to_requests(rows, shown)[1]["noted"]
+
+
+def test_faults_of_the_candidates_are_shown_and_stop_too():
+    rows = fine_rows([(1, item, position) for position, item in enumerate("abcd")])
+    counts = merge(to_requests(rows, shown_rows([(1, "a", 1)]))[1], {"pairs": {}, "built": {"requests": 1, "rows": 4}})
+    sampled = fine_rows([(1, item, 0) for item in "aabcc"])
+    counts["candidates"] = to_requests(sampled, shown_rows([(1, "a", 1), (1, "z", 1)]), sampled=True)[1]
+    shown = {what: numbers for what, *numbers in lines(counts)}
+    assert shown["read"] == [1, 4] and shown["candidates read"] == [1, 5]
+    assert shown["candidates dropped: duplicate_item"] == [1, 2]
+    assert shown["candidates noted: clicks_outside_candidates"] == [1, 1]
+    check_dropped(counts, 0.5)
+    with pytest.raises(InputError, match=r"^impressions of candidates: 1 of 2 rows dropped .*impression_not_in_list 1"):
+        check_dropped(counts, 0.4)
+    with pytest.raises(InputError, match=r"^candidates: 2 of 5 rows dropped for faults \(duplicate_item 2\)"):
+        check_dropped(counts, 0.3)
+    with pytest.raises(InputError, match=r"^candidates: 2 of 5 rows"):
+        check_dropped(counts["candidates"], 0.3, "candidates")
 
 
 def random_requests(seed, requests=12, longest=17):
@@ -390,6 +476,32 @@ def test_days_are_split_by_the_clock_of_the_logs(tmp_path):
     assert Split(val_days=2, test_days=0).bounds(logs) == (np.datetime64("2024-03-03"), np.datetime64("2024-03-05"))
     with pytest.raises(InputError, match="leave no day to train on"):
         Split(val_days=3).bounds(logs)
+    with pytest.raises(InputError, match=r"split.val_days 0: expected 1 or more; a validation day stops the training"):
+        Split(val_days=0).bounds(logs)
+
+
+def test_what_is_validated_on(tmp_path):
+    write_logs(tmp_path, days=4)
+    logs = open_logs(tmp_path)
+    days = Split().bounds(logs)
+    table, key = validation(logs, *days, requests=7, seed=3)
+    assert table == "candidates" and key == val_key(logs, "candidates", *days, requests=7, seed=3)
+    with pytest.raises(InputError, match="--val-requests 0: expected 1 or more"):
+        validation(logs, *days, requests=0, seed=3)
+    for path in (tmp_path / "candidates").iterdir():
+        rows = pq.read_table(path)
+        pq.write_table(rows.filter(pa.array(rows["ts"].to_numpy() >= days[1])), path)
+    logs = open_logs(tmp_path)
+    assert validation(logs, *days, requests=7, seed=3) == (
+        "fine_lists", val_key(logs, "fine_lists", *days, requests=7, seed=3)
+    )  # fmt: skip
+    for path in (tmp_path / "fine_lists").iterdir():
+        rows = pq.read_table(path)
+        pq.write_table(
+            rows.filter(pa.array((rows["ts"].to_numpy() >= days[1]) | (rows["ts"].to_numpy() < days[0]))), path
+        )
+    with pytest.raises(InputError, match=r"no usable request of 2024-03-03T00:00 until .*: raise split.val_days"):
+        validation(open_logs(tmp_path), *days, requests=7, seed=3)
 
 
 def test_exactly_the_wanted_number_of_validation_requests(tmp_path):

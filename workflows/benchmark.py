@@ -1,8 +1,9 @@
-"""Measures build_samples on made-up logs of 45 features: rows a second, and that memory stays flat as logs grow.
+"""Measures build_samples on made-up logs: rows a second, and that memory stays flat as logs grow.
 
     python -m workflows.benchmark memory --rows 500000
 
-Builds from `rows` and ten times as many, clustered and shuffled. Memory: sum of PSS (Linux) over all Ray processes too.
+Builds from `rows` and ten times as many, clustered and shuffled: 45 dense features, an embedding of 16 and a history
+of about 50 ids. Memory: sum of PSS (Linux) over all Ray processes too.
 """
 
 import json
@@ -23,6 +24,7 @@ import tyro
 from prerank.cli import run
 
 ITEMS, FILES, ROW_GROUP, START = 200, 10, 50_000, np.datetime64("2024-01-01", "us")
+DENSE, VECTOR, HISTORY = 45, 16, 50
 
 
 @dataclass(frozen=True)
@@ -30,16 +32,19 @@ class Benchmark:
     """Measures build_samples on made-up logs."""
 
     what: Annotated[Literal["memory"], tyro.conf.Positional]
-    rows: int = 500_000  # of the fine lists; the larger logs have ten times as many, 2 GB for the default
+    rows: int = 500_000  # of the fine lists; the larger logs have ten times as many, 3 GB for the default
 
 
 def main(config: Benchmark) -> None:
     for order in ("clustered", "shuffled"):
+        peaks = []
         for rows in (config.rows, 10 * config.rows):
             with tempfile.TemporaryDirectory() as folder:
                 write_logs(Path(folder) / "logs", rows // ITEMS, order == "shuffled")
                 seconds, peak = watch(["--logs", f"{folder}/logs", "--out", f"{folder}/samples"])
             print(f"{order} {rows:>12,} rows: {seconds:6.1f} s, {rows / seconds:>9,.0f}/s, {peak:6.0f} MiB", flush=True)
+            peaks.append(peak)
+        print(f"{order}: {peaks[1] / peaks[0]:.2f} times the memory for ten times the rows", flush=True)
 
 
 def watch(arguments: list[str]) -> tuple[float, float]:
@@ -59,7 +64,12 @@ def watch(arguments: list[str]) -> tuple[float, float]:
 
 def write_logs(folder: Path, requests: int, shuffled: bool) -> None:
     """File f has a tenth of the requests, or a tenth of the items of every request, in no order."""
-    features = [{"name": f"f{i}", "side": "item", "kind": "dense", "source": "F1", "fetch_us": 1} for i in range(45)]
+    shared = {"side": "item", "source": "F1", "fetch_us": 1}
+    features = [
+        *({"name": f"f{i}", "kind": "dense"} | shared for i in range(DENSE)),
+        {"name": "vector", "kind": "embedding", "size": VECTOR} | shared,
+        {"name": "history", "kind": "ids", "size": 10_000, "dim": 4} | shared,
+    ]
     for file in range(FILES):
         rng = np.random.default_rng(file)
         part = rng.permutation(requests) if shuffled else np.array_split(np.arange(requests), FILES)[file]
@@ -67,7 +77,11 @@ def write_logs(folder: Path, requests: int, shuffled: bool) -> None:
         request, position = np.repeat(part, len(position)), np.tile(position, len(part))
         keys = {"request_id": request, "item_id": (request * 7919 + position) % 1_000_003}
         keys["ts"] = START + request * (4 * 86_400_000_000 // requests)
-        values = {f["name"]: rng.normal(size=len(request)) for f in features} | {"fine_position": position}
+        values = {f"f{i}": rng.normal(size=len(request)) for i in range(DENSE)} | {"fine_position": position}
+        vectors = rng.standard_normal(VECTOR * len(request), np.float32)
+        values["vector"] = pa.FixedSizeListArray.from_arrays(pa.array(vectors), VECTOR)
+        ends = np.cumsum(np.append(0, rng.integers(1, 2 * HISTORY, len(request))), dtype=np.int32)
+        values["history"] = pa.ListArray.from_arrays(ends, rng.integers(0, 10_000, ends[-1], np.int32))
         shown = {"shown_position": position, "clicked": rng.random(len(request)) < 0.15}
         impressions = pa.table(keys | shown).filter(pa.array(position < 10))
         for name, table in (("fine_lists", pa.table(keys | values)), ("impressions", impressions)):

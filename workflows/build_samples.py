@@ -3,7 +3,8 @@
     python -m workflows.build_samples --logs L --out S --strategy exposed,low_rank_negatives
 
 Reads fine_lists, impressions and, for validation, candidates; writes one row a request: train/ with the pools and
-pairs of the strategies, val/ with whole candidate lists. The same seed gives the same samples, whatever the machine.
+pairs of the strategies, val/ with whole candidate lists, or whole fine lists where the logs have no candidates of the
+validation days. The same seed gives the same samples, whatever the machine.
 """
 
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from prerank.draw import DrawConfig, check_built, parse_strategies
 from prerank.features import statistics
 from prerank.logs import open_logs
 from prerank.outputs import is_done, publish, read_manifest, write_json
-from prerank.samples import Recipe, Split, val_key
+from prerank.samples import Recipe, Split, no_validation, validation
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,8 @@ class BuildSamples:
     max_dropped: float = 0.05
     """Stop where faults of the logs cost more than this share of the rows."""
     blocks: int | None = None
-    """About how many parts to cut the logs into; changes no sample."""
+    """About how many parts to cut the logs into. The rows stay the same; the files and row groups that they lie in, and
+    with them the batches of a training on these samples, do not."""
     draw: DrawConfig = field(default_factory=DrawConfig)
     split: Split = field(default_factory=Split)
 
@@ -57,14 +59,18 @@ def main(config: BuildSamples) -> dict[str, Any]:
         return read_manifest(out, kind="samples")
 
     days = config.split.bounds(logs)
-    table = "candidates" if logs.has_candidates else "fine_lists"
-    key = val_key(logs, table, *days, requests=config.val_requests, seed=config.seed)
+    table, key = validation(logs, *days, requests=config.val_requests, seed=config.seed)
+    if table == "fine_lists":
+        missing = "of the validation days in candidates/" if logs.has_candidates else "in the logs"
+        print(f"note: no candidates {missing}: validation on the fine lists")
     data.start_ray()
     with publish(out, kind="samples", **identity) as (folder, extra):
         recipe = Recipe(logs.schema, config.draw, strategies, config.seed, *days, key, table, folder)
         counts = data.build_samples(logs, recipe, blocks=config.blocks)
         check_dropped(counts, config.max_dropped)
         check_built(counts, strategies, positions=logs.has_positions)
+        if not any(name.startswith("val/") for name in counts["files"]):
+            raise no_validation(logs, *days)
         logs.schema.save(folder)
         write_json(folder / "stats.json", statistics(counts.pop("moments")))
         extra |= recipe.facts() | {"rows": counts.pop("files"), "counts": counts, "positions": logs.has_positions}

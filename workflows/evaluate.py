@@ -5,6 +5,7 @@
 Beside `results.json` stands `results.requests.parquet`, the metrics request by request, for paired comparisons.
 """
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pyarrow.parquet as pq
 
 from prerank import cli
 from prerank.data import start_ray
+from prerank.errors import InputError
 from prerank.evaluate import LOGGED, evaluate, plan
 from prerank.logs import open_logs
 from prerank.outputs import write_json
@@ -43,10 +45,14 @@ def main(config: Evaluate) -> dict:
     logs = open_logs(config.logs.resolve())
     teacher = config.teacher if config.teacher == LOGGED else str(Path(config.teacher).resolve())
     planned = plan(logs, teacher, {"student": config.student.resolve()}, k=config.k, m=config.m)
+    done = finished(config.out, planned.key)
+    if done:
+        print(f"{config.out}: already done")
+        return done
     start_ray()
     found = evaluate(planned, blocks=config.blocks, seed=config.seed)
     warn_of(found.facts)
-    results = found.rows["student"] | {"logs": found.facts}
+    results = found.rows["student"] | {"logs": found.facts, "key": planned.key}
     config.out.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(found.per_request, config.out.with_suffix(".requests.parquet"))
     write_json(config.out, results)
@@ -55,10 +61,23 @@ def main(config: Evaluate) -> dict:
     return results
 
 
+def finished(out: Path, key: str) -> dict | None:
+    """The results in `out` if they are of this very evaluation; raises InputError if they are of another."""
+    if not out.exists():
+        return None
+    results = json.loads(out.read_text())
+    if results.get("key") != key:
+        raise InputError(f"{out}: already holds the results of other logs, models or options; name another --out")
+    return results
+
+
 def warn_of(facts: dict) -> None:
     """Says where the figures mean less than they seem to."""
     if facts["space"] == "fine_lists":
         print("note: no candidates/ to evaluate on (or the teacher is logged): these figures are over the fine lists")
+    lost = sum(n["rows"] for n in facts["dropped"].values())
+    if lost:
+        print(f"note: {lost:,} rows of the test were dropped for faults: {', '.join(facts['dropped'])}")
     if facts["requests_at_most_k"]:
         few = f"{facts['requests_at_most_k']} of {facts['requests']} requests"
         print(f"note: {few} have at most {facts['k']} candidates: their recall is 1")

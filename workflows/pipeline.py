@@ -8,7 +8,7 @@ Each step writes a folder of its own under `--out`; the same command goes on whe
 
 import time
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +16,23 @@ import pyarrow.parquet as pq
 from rich.console import Console
 
 from prerank import cli
-from prerank.config import names, plain
+from prerank.config import names, plain, widths
 from prerank.counts import lines
 from prerank.data import start_ray
+from prerank.draw import DrawConfig
 from prerank.evaluate import Evaluation, evaluate, plan
+from prerank.figures import figures
 from prerank.fit import train_models
+from prerank.ladder import ladder
 from prerank.logs import open_logs
 from prerank.options import Arm, Compute, Distill, Optim
 from prerank.outputs import write_json
-from prerank.report import figures, terminal_table, write_report
+from prerank.report import terminal_table, write_report
+from prerank.samples import Split
 from prerank.schema import load_schema
 from prerank.tracking import Run, run
 from workflows import build_samples, teach, train_teacher
-from workflows.evaluate import warn_of
+from workflows.evaluate import finished, warn_of
 
 CURVE = (10, 25, 50, 75, 100, 150, 200, 300, 400)
 
@@ -39,140 +43,124 @@ class Pipeline:
 
     logs: Path
     out: Path
+    features: str = ""
+    """The students' features, with commas; empty: the schema's hand_picked, or all that are not teacher_only."""
     widths: str = "64,32"
     """Hidden widths of the students, with commas."""
     teacher_widths: str = "256,128,64"
     """Hidden widths of the teacher, with commas."""
-    unexposed_ratio: float = 3.0
+    unexposed_ratio: float = 2.0
     """Unexposed negatives for each exposed item in the teacher's training."""
     k: int = 150
     """Items that pre-ranking keeps."""
+    m: int | None = None
+    """The teacher's top M that the K are held against; by default K."""
     val_requests: int = 300
     """Requests of the validation day that decide on early stopping."""
+    max_dropped: float = 0.05
+    """Stop where faults of the logs cost more than this share of the rows."""
     seed: int = 0
+    draw: DrawConfig = DrawConfig()
+    split: Split = Split()
     distill: Distill = Distill(score=0.3, contrast=0.5)
     """What the arms score, contrast and all distil."""
     optim: Optim = Optim()
     compute: Compute = Compute()
 
 
-def arms(config: Pipeline, features: tuple[str, ...]) -> dict[str, tuple[str, Arm]]:
-    """The ladder: what each arm is, in a sentence, and its configuration."""
-    base = Arm(
-        name="base",
-        features=features,
-        widths=tuple(int(width) for width in names(config.widths)),
-        optim=config.optim,
-        seed=config.seed,
-    )
-    score = replace(config.distill, contrast=0.0)
-    contrast = replace(config.distill, score=0.0)
-    low = ("exposed", "low_rank_negatives")
-    ladder = {
-        "base": ("clicked above exposed and passed over, as the logs have it", base),
-        "low_rank_negatives": ("base, and the tail of the fine list as negatives", replace(base, strategies=low)),
-        "rank_pairs": (
-            "base, and random pairs in the order of the fine list",
-            replace(base, strategies=("exposed", "rank_pairs")),
-        ),
-        "bin_pairs": (
-            "base, and pairs across the fine list's rank bins",
-            replace(base, strategies=("exposed", "bin_pairs")),
-        ),
-        "score": ("base, and the teacher's scores", replace(base, distill=score)),
-        "contrast": (
-            "base, and the teacher's representations, contrasted by rank bin",
-            replace(base, distill=contrast),
-        ),
-        "all": (
-            "all three strategies, scores and representations",
-            replace(base, strategies=(*low, "rank_pairs", "bin_pairs"), distill=config.distill),
-        ),
-    }
-    return {name: (sentence, replace(arm, name=name)) for name, (sentence, arm) in ladder.items()}
-
-
 def main(config: Pipeline) -> dict[str, Any]:
     """Returns what stands in results.json."""
     begun = time.monotonic()
-    logs_folder, out = config.logs.resolve(), config.out.resolve()
-    logs = open_logs(logs_folder)
+    logs, out = open_logs(config.logs.resolve()), config.out.resolve()
     start_ray()
     with run("pipeline", out=out, state=out / "run.json", params=plain(config)) as parent:
-
-        def child(name: str) -> AbstractContextManager[Run]:
-            return run(name, out=out, state=out / f".{name}.run.json", params={}, parent=parent)
-
         samples, teacher, taught = out / "samples", out / "teacher", out / "taught"
-        with child("build_samples") as tracked:
-            built = build_samples.main(
-                build_samples.BuildSamples(logs_folder, samples, seed=config.seed, val_requests=config.val_requests)
-            )
+        with child("build_samples", out, parent) as tracked:
+            shared = {name: getattr(config, name) for name in ("seed", "val_requests", "max_dropped", "draw", "split")}
+            built = build_samples.main(build_samples.BuildSamples(logs.folder, samples, **shared))
             tracked.metrics({f"samples/{what}": float(rows) for what, _, rows in lines(built["counts"])})
             tracked.artifact(samples / "manifest.json")
+        shared = {name: getattr(config, name) for name in ("unexposed_ratio", "k", "seed", "optim", "compute")}
         proof = train_teacher.main(
-            train_teacher.TrainTeacher(
-                samples,
-                teacher,
-                widths=config.teacher_widths,
-                unexposed_ratio=config.unexposed_ratio,
-                k=config.k,
-                seed=config.seed,
-                optim=config.optim,
-                compute=config.compute,
-            ),
-            parent,
+            train_teacher.TrainTeacher(samples, teacher, widths=config.teacher_widths, **shared), parent
         )
-        with child("teach") as tracked:
-            tracked.metrics({"taught": float(sum(teach.main(teach.Teach(samples, teacher, taught))["rows"].values()))})
-        ladder = arms(config, load_schema(taught).student_features)
-        students = {out / "students" / name: arm for name, (_, arm) in ladder.items()}
-        work = out / ".students.work"
-        manifests = train_models(
-            students, taught, kind="student", work=work, compute=config.compute, k=config.k, parent=parent
+        with child("teach", out, parent) as tracked:
+            rows = teach.main(teach.Teach(samples, teacher, taught, gpu=config.compute.gpu))["rows"]
+            tracked.metrics({"requests": float(sum(rows.values()))})
+        features = load_schema(taught).select(names(config.features), where="--features")
+        features = tuple(f.name for f in features) or load_schema(taught).student_features
+        base = Arm(
+            "base", features, widths(config.widths), distill=config.distill, optim=config.optim, seed=config.seed
         )
-        with child("evaluate") as tracked:
-            planned = plan(logs, str(teacher), {path.name: path for path in students}, k=config.k, curve=CURVE)
-            found = evaluate(planned, seed=config.seed)
-            tracked.metrics({name: float(found.facts[name]) for name in ("requests", "candidates")})
-        results = _results(config, ladder, manifests, found, proof, parent.uri)
-        pq.write_table(found.per_request, out / "requests.parquet")
-        write_json(out / "results.json", results)
-        write_report(results, out / "report.html")
-        for row in results["rows"]:
-            parent.metrics({f"test/{row['name']}/{key}": row[key] for key in row if isinstance(row[key], float)})
-        for name in ("results.json", "report.html"):
-            parent.artifact(out / name)
-        parent.figures(figures(results))
+        rungs = ladder(base)
+        students = {out / "students" / name: arm for name, (_, arm) in rungs.items()}
+        trained = train_models(
+            students,
+            taught,
+            kind="student",
+            work=out / ".students.work",
+            compute=config.compute,
+            k=config.k,
+            parent=parent,
+        )
+        planned = plan(logs, str(teacher), {path.name: path for path in students}, k=config.k, m=config.m, curve=CURVE)
+        results = finished(out / "results.json", planned.key)
+        if results is None:
+            with child("evaluate", out, parent) as tracked:
+                found = evaluate(planned, seed=config.seed)
+                tracked.metrics({name: float(found.facts[name]) for name in ("requests", "candidates")})
+            results = summed_up(config, found, rungs, trained, proof, parent.uri) | {"key": planned.key}
+            pq.write_table(found.per_request, out / "requests.parquet")
+            write_report(results, out / "report.html")
+            log(results, out, parent)
+            write_json(out / "results.json", results)
     Console().print(terminal_table(results))
-    warn_of(found.facts)
+    warn_of(results["logs"])
     print(f"{out}/report.html\nmlflow ui --backend-store-uri {parent.uri}   (run {parent.run_id})")
     print(f"{len(students)} students in {time.monotonic() - begun:.0f} s")
     return results
 
 
-def _results(
+def child(name: str, out: Path, parent: Run) -> AbstractContextManager[Run]:
+    """The run of one step."""
+    return run(name, out=out, state=out / f".{name}.run.json", params={}, parent=parent)
+
+
+def summed_up(
     config: Pipeline,
-    ladder: dict[str, tuple[str, Arm]],
-    manifests: dict[str, dict[str, Any]],
     found: Evaluation,
+    rungs: dict[str, tuple[str, Arm]],
+    trained: dict[str, dict[str, Any]],
     proof: dict[str, dict[str, float]],
     uri: str,
 ) -> dict[str, Any]:
+    """What results.json says: a row an arm, with what it is, how it trained and how it differs from `base`."""
     metrics = {f"recall_at_{config.k}": "recall", f"hit_rate_at_{config.k}": "hit_rate"}
     rows = []
-    for name, (sentence, _) in ladder.items():
+    for name, (sentence, _) in rungs.items():
         versus = {key: found.against(name, "base", column) for key, column in metrics.items()} if name != "base" else {}
-        history = manifests[name]["history"]
+        history = trained[name]["history"]
         rows.append({"name": name, "describes": sentence, **found.rows[name], "vs_base": versus, "history": history})
     rows.append({"name": "teacher", "describes": "the fine-ranking model, on all features", **found.rows["teacher"]})
+    defaults = plain(Pipeline(config.logs, config.out))
+    changed = [f"--{key} {value}" for key, value in plain(config).items() if value != defaults[key]]
+    command = " ".join([f"python -m workflows.pipeline --logs {config.logs} --out {config.out}", *changed])
     return {
         "logs": {"path": str(config.logs), **found.facts},
         "rows": rows,
         "teacher_groups": {name: values["hit_rate"] for name, values in proof.items()},
-        "commands": [f"python -m workflows.pipeline --logs {config.logs} --out {config.out}"],
+        "commands": [command],
         "mlflow": uri,
     }
+
+
+def log(results: dict[str, Any], out: Path, parent: Run) -> None:
+    """The results where people look."""
+    for row in results["rows"]:
+        parent.metrics({f"test/{row['name']}/{key}": value for key, value in row.items() if isinstance(value, float)})
+    parent.artifact(out / "report.html")
+    parent.artifact(out / "requests.parquet")
+    parent.figures(figures(results))
 
 
 if __name__ == "__main__":

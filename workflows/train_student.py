@@ -8,7 +8,7 @@ from pathlib import Path
 
 from prerank import cli
 from prerank.arch import Arch, load_arch
-from prerank.config import names
+from prerank.config import names, widths
 from prerank.data import start_ray
 from prerank.fit import teacher_column, train_models
 from prerank.options import Arm, Compute, Distill, Optim
@@ -47,8 +47,7 @@ def main(config: TrainStudent, parent: Run | None = None) -> dict:
     if config.arch:
         arch = load_arch(config.arch)
     else:
-        widths = tuple(int(width) for width in names(config.widths))
-        arch = Arch(names(config.features) or schema.student_features, widths)
+        arch = Arch(names(config.features) or schema.student_features, widths(config.widths))
     features = schema.select(arch.features, where=str(config.arch or "--features"))
     student = Arm(
         name="student",

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from prerank import cli
-from prerank.config import names
+from prerank.config import names, widths
 from prerank.data import start_ray
 from prerank.fit import Trained, train_models
 from prerank.options import Arm, Compute, Optim
@@ -32,7 +32,7 @@ class TrainTeacher:
     """Names, with commas; empty: all of the schema."""
     widths: str = "256,128,64"
     """Hidden widths, with commas."""
-    unexposed_ratio: float = 3.0
+    unexposed_ratio: float = 2.0
     """Unexposed negatives for each exposed item; 0 trains on exposures alone: sample selection bias."""
     k: int = 150
     """Cut-off of the hit-rate."""
@@ -49,7 +49,7 @@ def main(config: TrainTeacher, parent: Run | None = None) -> dict:
     teacher = Arm(
         name="teacher",
         features=tuple(feature.name for feature in chosen),
-        widths=tuple(int(width) for width in names(config.widths)),
+        widths=widths(config.widths),
         hard="listwise",
         unexposed_ratio=config.unexposed_ratio,
         select_by="auc",
