@@ -49,7 +49,7 @@ class Pipeline:
     """Hidden widths of the students, with commas."""
     teacher_widths: str = "256,128,64"
     """Hidden widths of the teacher, with commas."""
-    unexposed_ratio: float = 2.0
+    unexposed_ratio: float = 3.0
     """Unexposed negatives for each exposed item in the teacher's training."""
     k: int = 150
     """Items that pre-ranking keeps."""
@@ -62,7 +62,7 @@ class Pipeline:
     seed: int = 0
     draw: DrawConfig = DrawConfig()
     split: Split = Split()
-    distill: Distill = Distill(score=0.3, contrast=0.5)
+    distill: Distill = Distill(score=1.0, contrast=0.5)
     """What the arms score, contrast and all distil."""
     optim: Optim = Optim()
     compute: Compute = Compute()

@@ -32,7 +32,7 @@ class TrainTeacher:
     """Names, with commas; empty: all of the schema."""
     widths: str = "256,128,64"
     """Hidden widths, with commas."""
-    unexposed_ratio: float = 2.0
+    unexposed_ratio: float = 3.0
     """Unexposed negatives for each exposed item; 0 trains on exposures alone: sample selection bias."""
     k: int = 150
     """Cut-off of the hit-rate."""
@@ -68,16 +68,16 @@ def main(config: TrainTeacher, parent: Run | None = None) -> dict:
         beside=tuple(
             replace(teacher, name=side, features=group, widths=(64, 32)) for side, group in groups.items() if group
         ),
-        extra=lambda trained: {"proof": {name: _proof(arm) for name, arm in trained.items()}},
+        extra=lambda trained: {"proof": {name: _proof(arm, config.k) for name, arm in trained.items()}},
         parent=parent,
     )["teacher"]
     show(manifest["proof"], config.k)
     return manifest["proof"]
 
 
-def _proof(trained: Trained) -> dict[str, float]:
+def _proof(trained: Trained, k: int) -> dict[str, float]:
     best = trained.state.history[trained.state.best_epoch]
-    return {key: best[f"val/{key}"] for key in ("hit_rate", "auc")}
+    return {"hit_rate": best[f"val/hit_rate_at_{k}"], "auc": best["val/auc"]}
 
 
 def show(proof: dict, k: int) -> None:
