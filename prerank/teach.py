@@ -57,7 +57,7 @@ def finish(done: list[dict[str, str]], manifest: dict[str, Any], samples: Path, 
     total: dict[str, Any] = {}
     for part in done:
         merge(total, json.loads(part["counts"]))
-    facts = {key: manifest[key] for key in ("split", "strategies", "draw", "seed", "counts")}
+    facts = {key: manifest[key] for key in ("split", "strategies", "draw", "seed", "val_table", "counts")}
     facts |= {"rows": total.pop("rows"), "taught": True, "positions": True}
     if not manifest["positions"]:
         dropped = facts["counts"]["dropped"] | total.get("dropped", {})
