@@ -85,7 +85,7 @@ def _axes(figure: Figure, *args: int, title: str = "") -> Axes:
 
 def _ladder(results: Results) -> Figure | None:
     k, panels = results["logs"]["k"], []
-    for metric, title in ((f"recall_at_{k}", f"Δ recall@{k}, points"), (f"hit_rate_at_{k}", f"Δ hit-rate@{k}, points")):
+    for metric, title in ((f"recall_at_{k}", f"Δ recall@{k}"), (f"hit_rate_at_{k}", f"Δ hit-rate@{k}")):
         arms = [
             (row["name"], [100 * value for value in interval])
             for row in students(results)

@@ -54,11 +54,10 @@ def fit(
 ) -> dict[str, Trained]:
     """Trains the arms and returns them by name; `work` keeps the checkpoints, and the same call resumes from them.
 
-    `k`: the cut-off of the validation metrics; `runs`: the MLflow run of an arm, if any. Raises InputError where the
-    samples lack what an arm needs.
+    `k`: the cut-off of the validation metrics; `runs`: the MLflow run of an arm, if any. `check` says beforehand
+    whether the samples have what the arms need.
     """
     samples = samples.resolve()
-    check(arms, samples)
     # Ray Train's controller looks at its workers every 2 s by default, which each report waits for: 15 reports took
     # 28 s, and 3 s at 0.2.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
@@ -149,8 +148,10 @@ def train_models(
     configs = {out: {**plain(arm), "k": k} for out, arm in arms.items()}
     missing = {out: arm for out, arm in arms.items() if not is_done(out, kind=kind, config=configs[out], inputs=inputs)}
     if missing:
+        todo = [*missing.values(), *beside]
+        check(todo, samples)
         with ExitStack() as stack:
-            runs, todo = {}, [*missing.values(), *beside]
+            runs: dict[str, Run] = {}
             for out, arm in missing.items():
                 state = work / f"{arm.name}.run-{key_of(todo, samples, k)}.json"
                 opened = run(arm.name, out=out, state=state, params=configs[out], tags=inputs, parent=parent)
