@@ -101,7 +101,10 @@ def check(arms: list[Arm], samples: Path) -> None:
     built = manifest["strategies"]
     for arm in arms:
         arm.check()
-        schema.select(arm.features, where=arm.name)
+        if all(feature.of_request for feature in schema.select(arm.features, where=arm.name)):
+            raise InputError(
+                f"{arm.name}: no feature of an item or cross side: nothing tells one candidate from another"
+            )
         if arm.distill.active and not {"teacher_score", "fine_score"} & set(present):
             raise InputError(f"{samples}: no teacher_score and no fine_score to distil from; run workflows.teach first")
         if arm.distill.contrast and "teacher_repr" not in present:

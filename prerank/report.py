@@ -268,8 +268,8 @@ def _captions(results: Results) -> dict[str, tuple[str, str]]:
     return {
         "ladder": (
             f"Change of recall@{k} over the base, a dot and its interval for each technique: {'; '.join(changes)}.",
-            "Each arm against the base student, in points, with its 95% interval. A hollow dot is a difference that these "
-            "requests cannot tell from nothing.",
+            "Each arm against the base student, in points, with its 95% interval. A hollow dot is a difference that "
+            "these requests cannot tell from nothing.",
         ),
         "recall_at_k": (
             f"Lines of recall at k, one for each student. At the largest k: {at_end['recall']}.",

@@ -103,6 +103,8 @@ def test_what_an_arm_lacks_is_named(samples, taught):
         check([ALL], samples)
     with pytest.raises(InputError, match="unknown feature 'pricy'; did you mean 'price'"):
         check([replace(BASE, features=("pricy",))], taught)
+    with pytest.raises(InputError, match="nothing tells one candidate from another"):
+        check([replace(BASE, features=("query_city",))], taught)
     with pytest.raises(InputError, match="needs best_pairs"):
         check([replace(BASE, strategies=("best_pairs",))], taught)
 
