@@ -24,7 +24,7 @@ test: setup
 	$(VENV)/bin/python -m pytest
 
 fast: setup
-	$(VENV)/bin/python -m pytest -m "not ray and not slow"
+	$(VENV)/bin/python -m pytest -n 2 -m "not ray and not slow"
 
 lint: setup
 	$(VENV)/bin/ruff check .
