@@ -7,6 +7,7 @@ the data it stands.
 
 import json
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,12 @@ def load_model(folder: Path, *, kind: str) -> Model:
             f"{folder}/model.safetensors: does not fit schema.json and arch.json beside it: {error}"
         ) from error
     return Model(ranker.eval(), arch, schema, manifest)
+
+
+@lru_cache(maxsize=64)
+def known_model(folder: Path, fingerprint: str, kind: str) -> Model:
+    """`load_model`, once a process, as Ray keeps its workers; another model at the same place is another key."""
+    return load_model(folder, kind=kind)
 
 
 def require_same_features(model: Model, schema: Schema, *, folder: Path, where: Path) -> None:

@@ -7,7 +7,7 @@ item_id), which decides ties; the scores are as exact as a network's sums of flo
 
 import json
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,14 @@ import torch
 
 from prerank import data
 from prerank.batches import scoring_batch
-from prerank.checkpoint import Model, load_model, require_same_features
+from prerank.checkpoint import Model, known_model, load_model, require_same_features
 from prerank.counts import merge
 from prerank.data import whole_requests
 from prerank.errors import InputError
 from prerank.hashing import hash_ids
 from prerank.intervals import curve_means, paired_interval, summary
 from prerank.logs import Logs
-from prerank.metrics import Candidates, Comparison, pooled_aucs
+from prerank.metrics import LABELS, Candidates, Comparison, pooled_aucs
 from prerank.nested import flat, flat_numpy, nest, offsets_of, segment_of
 from prerank.outputs import fingerprint
 from prerank.requests import to_requests
@@ -117,10 +117,8 @@ def evaluate(plan: Plan, *, blocks: int | None = None, seed: int = 0) -> Evaluat
         )
     table = pa.concat_tables(parts)
     table = table.take(pa.array(np.argsort(hash_ids(table["request_id"]), kind="stable")))
-    candidates = Candidates(
-        offsets_of(table["exposed"]), *(flat_numpy(table[name]) for name in ("exposed", "clicked", "converted"))
-    )
-    rows, lists = {}, {"exposed", "clicked", "converted"}
+    candidates = Candidates.of(table)
+    rows, lists = {}, set(LABELS)
     for name in [*(name for name in plan.models if name != "teacher"), "teacher"]:
         prefix = f"{name}."
         lists.add(f"{prefix}score")
@@ -158,15 +156,14 @@ def score(rows: pa.Table, shown: pa.Table, plan: Plan) -> pa.Table:
         return pa.table({"counts": [said]})
     table, _ = attach_features(requests, rows, plan.logs.schema)
     offsets = offsets_of(table["item_id"])
-    labels = {name: flat_numpy(table[name]) for name in ("exposed", "clicked", "converted")}
     # The truth is known of candidates alone, and there only where the logs come from a simulator.
     truth = plan.logs.folder / "truth" if plan.table == "candidates" else None
     truth_N = truth_of(table, truth) if truth and truth.is_dir() else None
-    candidates = Candidates(offsets, **labels, click_probability=truth_N)
-    scores = {name: _scores(table, _model(name, *known)) for name, known in plan.models.items()}
+    candidates = Candidates.of(table, truth_N)
+    scores = {name: _scores(table, known_model(*known, _kind(name))) for name, known in plan.models.items()}
     if "teacher" not in scores:
         scores["teacher"] = flat_numpy(table["fine_score"])
-    out = {"request_id": table["request_id"], **{name: nest(values, offsets) for name, values in labels.items()}}
+    out = {name: table[name] for name in ("request_id", *LABELS)}
     compare = Comparison(candidates, scores["teacher"], k=plan.k, m=plan.m, curve=plan.curve)
     for name, score_N in scores.items():
         columns = compare(score_N)
@@ -197,12 +194,6 @@ def truth_of(table: pa.Table, folder: Path) -> np.ndarray:
             f"{folder}: {joined['p'].null_count} candidates of requests {low} to {high} have no click_probability"
         )
     return joined["p"].to_numpy()
-
-
-@lru_cache(maxsize=64)
-def _model(name: str, folder: Path, fingerprint: str) -> Model:
-    """Ray keeps worker processes, so a model is loaded once in each; another one at the same place is another key."""
-    return load_model(folder, kind=_kind(name))
 
 
 def _kind(name: str) -> str:

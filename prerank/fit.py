@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import ray
@@ -89,15 +90,14 @@ def key_of(arms: list[Arm], samples: Path, k: int) -> str:
 
 def teacher_column(samples: Path, split: str = "train") -> str | None:
     """The column with the teacher's score: ours, or the one that the logs brought (which candidates do not have)."""
-    files = _files(samples, split)
-    present = pq.read_schema(files[0]).names if files else []
+    present = _columns(samples, split).names
     return next((name for name in ("teacher_score", "fine_score") if name in present), None)
 
 
 def check(arms: list[Arm], samples: Path) -> None:
     """Raises InputError where an arm needs what the samples do not have."""
     manifest, schema = read_manifest(samples, kind="samples"), load_schema(samples)
-    present = pq.read_schema(_files(samples, "train")[0]).names
+    teacher_score, present = teacher_column(samples), _columns(samples, "train").names
     built = manifest["strategies"]
     for arm in arms:
         arm.check()
@@ -105,7 +105,7 @@ def check(arms: list[Arm], samples: Path) -> None:
             raise InputError(
                 f"{arm.name}: no feature of an item or cross side: nothing tells one candidate from another"
             )
-        if arm.distill.active and not {"teacher_score", "fine_score"} & set(present):
+        if arm.distill.active and teacher_score is None:
             raise InputError(f"{samples}: no teacher_score and no fine_score to distil from; run workflows.teach first")
         if arm.distill.contrast and "teacher_repr" not in present:
             raise InputError(f"{samples}: no teacher_repr for --distill.contrast; run workflows.teach first")
@@ -283,7 +283,12 @@ def _report(done: Path, rank: int, metrics: dict[str, Any]) -> None:
 
 
 def _teacher_width(samples: Path) -> int:
-    return pq.read_schema(_files(samples, "train")[0]).field("teacher_repr").type.value_type.list_size
+    return _columns(samples, "train").field("teacher_repr").type.value_type.list_size
+
+
+def _columns(samples: Path, split: str) -> pa.Schema:
+    files = _files(samples, split)
+    return pq.read_schema(files[0]) if files else pa.schema([])
 
 
 def _files(samples: Path, split: str) -> tuple[Path, ...]:

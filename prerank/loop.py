@@ -14,7 +14,7 @@ from prerank.batches import ahead, scoring_batch, training_batch
 from prerank.checkpoint import State
 from prerank.distill import Distiller
 from prerank.errors import InputError
-from prerank.nested import flat_numpy, offsets_of
+from prerank.nested import flat_numpy
 from prerank.options import Arm
 from prerank.reader import Reader
 from prerank.schema import Feature
@@ -111,10 +111,13 @@ def validator(
     """
     parts = []
     for table in tables:
-        labels = (flat_numpy(table[name]) for name in ("exposed", "clicked", "converted"))
-        candidates = metrics.Candidates(offsets_of(table["item_id"]), *labels)
         teacher_N = flat_numpy(table[teacher_score]) if teacher_score else None
-        parts.append((scoring_batch(table, features).to(device), metrics.Validation(candidates, teacher_N, k=k)))
+        parts.append(
+            (
+                scoring_batch(table, features).to(device),
+                metrics.Validation(metrics.Candidates.of(table), teacher_N, k=k),
+            )
+        )
     names = {"recall": f"recall_at_{k}", "hit_rate": f"hit_rate_at_{k}", "auc": "auc"}
 
     def validate(distiller: Distiller) -> dict[str, float]:

@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import pyarrow as pa
 
 from prerank.intervals import pooled_auc, ratio
+from prerank.nested import flat_numpy, offsets_of
 
+LABELS = ("exposed", "clicked", "converted")
 DEPTH = 10
 """How many items are exposed: the depth of NDCG, of the replay and of the true hit-rate."""
 
@@ -30,6 +33,12 @@ class Candidates:
     """bool [N]"""
     click_probability: np.ndarray | None = None
     """float [N]: the truth that only a simulator or a random exposure knows."""
+
+    @classmethod
+    def of(cls, table: pa.Table, click_probability: np.ndarray | None = None) -> "Candidates":
+        """From request rows with the lists exposed, clicked and converted."""
+        labels = (flat_numpy(table[name]) for name in LABELS)
+        return cls(offsets_of(table["exposed"]), *labels, click_probability)
 
     def __post_init__(self) -> None:
         offsets, n = self.offsets, len(self.exposed)

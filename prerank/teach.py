@@ -6,7 +6,7 @@ Lists without fine-ranking positions get them here, from the teacher's scores; t
 import json
 import shutil
 from collections.abc import Iterator
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import ray.data
 import torch
 
 from prerank.batches import scoring_batch
-from prerank.checkpoint import Model, load_model, require_same_features
+from prerank.checkpoint import Model, known_model, load_model, require_same_features
 from prerank.counts import merge
 from prerank.draw import DrawConfig, check_built, draw
 from prerank.nested import flat_numpy, nest, offsets_of, rank_within, segment_of
@@ -35,14 +35,20 @@ def teach(samples: Path, teacher: Path, out: Path, *, gpu: bool = False) -> dict
     manifest, schema = read_manifest(samples, kind="samples"), load_schema(samples)
     model = load_model(teacher, kind="teacher")
     require_same_features(model, schema, folder=teacher, where=samples)
-    inputs = {"samples": manifest["fingerprint"], "teacher": model.manifest["fingerprint"]}
+    inputs = inputs_of(samples, teacher)
     with publish(out, kind="samples", config={}, inputs=inputs) as (staging, facts):
-        job = {"teacher": (str(teacher), inputs["teacher"], gpu), "staging": str(staging), "manifest": manifest}
+        job = {"teacher": (teacher, inputs["teacher"]), "gpu": gpu, "staging": str(staging), "manifest": manifest}
         files = jobs(samples)
         tasks = ray.data.from_items(files, override_num_blocks=len(files))
         done = tasks.map(partial(teach_file, job=job), num_gpus=1 if gpu else None).take_all()
         facts |= finish(done, manifest, samples, staging)
     return read_manifest(out, kind="samples")
+
+
+def inputs_of(samples: Path, teacher: Path) -> dict[str, str]:
+    """What taught samples follow from, by fingerprint."""
+    folders = {"samples": samples, "teacher": teacher}
+    return {kind: read_manifest(folder, kind=kind)["fingerprint"] for kind, folder in folders.items()}
 
 
 def jobs(samples: Path) -> list[dict[str, str]]:
@@ -71,7 +77,8 @@ def finish(done: list[dict[str, str]], manifest: dict[str, Any], samples: Path, 
 def teach_file(row: dict[str, str], job: dict[str, Any]) -> dict[str, str]:
     """Writes one file of samples as the teacher sees it, a row group at a time; returns its counts."""
     path, split, manifest = Path(row["file"]), row["split"], job["manifest"]
-    model, device = _model(*job["teacher"])
+    model, device = known_model(*job["teacher"], "teacher"), torch.device("cuda" if job["gpu"] else "cpu")
+    model.ranker.to(device)
     schema = load_schema(path.parents[1])
     counts: dict[str, Any] = {}
 
@@ -87,14 +94,6 @@ def teach_file(row: dict[str, str], job: dict[str, Any]) -> dict[str, str]:
     name = f"{split}/{path.name}"
     rows = write_tables(taught(), Path(job["staging"]) / name)
     return {"counts": json.dumps(counts | {"rows": {name: rows}})}
-
-
-@lru_cache(maxsize=1)
-def _model(folder: str, fingerprint: str, gpu: bool) -> tuple[Model, torch.device]:
-    """Ray keeps worker processes, so a teacher is loaded once in each; another one at the same place is another key."""
-    model, device = load_model(Path(folder), kind="teacher"), torch.device("cuda" if gpu else "cpu")
-    model.ranker.to(device)
-    return model, device
 
 
 def _score(table: pa.Table, model: Model, device: torch.device, *, keep_repr: bool) -> pa.Table:

@@ -57,7 +57,7 @@ def teach_here(samples: Path, teacher: Path, out: Path) -> Path:
     """What workflows.teach writes."""
     manifest = read_manifest(samples, kind="samples")
     with publish(out, kind="samples", config={}, inputs={}) as (staging, facts):
-        job = {"teacher": (str(teacher), "", False), "staging": str(staging), "manifest": manifest}
+        job = {"teacher": (teacher, ""), "gpu": False, "staging": str(staging), "manifest": manifest}
         facts |= finish([teach_file(file, job) for file in jobs(samples)], manifest, samples, staging)
     return out
 

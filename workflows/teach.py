@@ -10,7 +10,7 @@ from pathlib import Path
 from prerank import cli
 from prerank.data import start_ray
 from prerank.outputs import is_done, read_manifest
-from prerank.teach import teach
+from prerank.teach import inputs_of, teach
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,7 @@ def main(config: Teach) -> dict:
     """Returns the manifest of the taught samples; warns loudly where the teacher has not proved itself."""
     samples, teacher, out = (path.resolve() for path in (config.samples, config.teacher, config.out))
     warn_of(teacher)
-    inputs = {
-        "samples": read_manifest(samples, kind="samples")["fingerprint"],
-        "teacher": read_manifest(teacher, kind="teacher")["fingerprint"],
-    }
-    if is_done(out, kind="samples", config={}, inputs=inputs):
+    if is_done(out, kind="samples", config={}, inputs=inputs_of(samples, teacher)):
         print(f"{out}: already done")
         return read_manifest(out, kind="samples")
     start_ray()
