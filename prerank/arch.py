@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from prerank.errors import InputError
 
@@ -13,8 +14,10 @@ class Arch:
     widths: tuple[int, ...]
     """Hidden widths from the input upwards; 0 is the identity: the layer is skipped (AutoFAS)."""
 
-    def save(self, path: Path) -> None:
-        path.write_text(json.dumps({"features": list(self.features), "widths": list(self.widths)}, indent=1) + "\n")
+    def save(self, path: Path, **facts: Any) -> None:
+        """Writes `arch.json`; `facts`, such as predicted times, stand beside and are not read back."""
+        saved = {"features": list(self.features), "widths": list(self.widths), **facts}
+        path.write_text(json.dumps(saved, indent=1) + "\n")
 
 
 def load_arch(path: Path) -> Arch:

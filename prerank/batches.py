@@ -55,7 +55,7 @@ def _move(x: Any, device: torch.device) -> Any:
 
 
 def columns(arm: Arm, teacher_score: str | None) -> tuple[str, ...]:
-    """The columns of the samples that training this arm reads."""
+    """The columns of the samples that training this arm reads; without a `teacher_score`, none of the teacher's."""
     names = [*arm.features, "clicked", "exposed"]
     if arm.hard == "listwise":
         names += ["request_id", "item_id", "drawn"]
@@ -64,14 +64,17 @@ def columns(arm: Arm, teacher_score: str | None) -> tuple[str, ...]:
     if teacher_score and (arm.distill.score or arm.distill.kl):
         names.append(teacher_score)
     if arm.distill.contrast:
-        names += ["teacher_repr", "bin"]
+        names += ["bin", *(["teacher_repr"] if teacher_score else [])]
     return tuple(names)
 
 
 def training_batch(
     table: pa.Table, arm: Arm, features: tuple[Feature, ...], epoch: int, teacher_score: str | None = None
 ) -> Batch:
-    """The batch that `arm` learns from; items that none of its losses reads are left out before any is encoded."""
+    """The batch that `arm` learns from; items that none of its losses reads are left out before any is encoded.
+
+    Without a `teacher_score` column the batch has no teacher's side: a joint search puts its own in.
+    """
     offsets = offsets_of(table["clicked"])
     requests, request_I = table.num_rows, segment_of(offsets)
     exposed_I = flat_numpy(table["exposed"])
@@ -90,13 +93,14 @@ def training_batch(
         new_I = np.cumsum(keep_I) - 1
         labels |= {"hi_P": tensor(new_I[hi_P]), "lo_P": tensor(new_I[lo_P]), "group_P": tensor(group_P)}
         labels["groups"] = requests * len(arm.strategies)
-    if distill.score or distill.kl:
+    if teacher_score and (distill.score or distill.kl):
         labels["teacher_I"] = tensor(flat_numpy(table[teacher_score])[keep_I].astype(np.float32))
     if distill.contrast:
+        labels["bin_I"] = tensor(flat_numpy(table["bin"])[keep_I].astype(np.int64))
+    if distill.contrast and teacher_score:
         width = table["teacher_repr"].type.value_type.list_size
         repr_ID = flat(table["teacher_repr"]).flatten().to_numpy(zero_copy_only=False).reshape(-1, width)
         labels["teacher_ID"] = tensor(repr_ID[keep_I].astype(np.float32))
-        labels["bin_I"] = tensor(flat_numpy(table["bin"])[keep_I].astype(np.int64))
     return Batch(
         features=encode(table, features, None if keep_I.all() else np.flatnonzero(keep_I)),
         request_I=tensor(request_I[keep_I]),

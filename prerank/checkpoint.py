@@ -117,7 +117,7 @@ def load_model(folder: Path, *, kind: str) -> Model:
     return Model(ranker.eval(), arch, schema, manifest)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=256)
 def known_model(folder: Path, fingerprint: str, kind: str) -> Model:
     """`load_model`, once a process, as Ray keeps its workers; another model at the same place is another key."""
     return load_model(folder, kind=kind)

@@ -31,10 +31,15 @@ class Distiller(nn.Module):
 
     def forward(self, batch: Batch, warmup: float = 1.0) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss and its parts; `warmup` in 0..1 scales λ."""
+        return self.loss(*self.student(batch.features, batch.request_I), batch, warmup)
+
+    def loss(
+        self, score_I: Tensor, repr_ID: Tensor, batch: Batch, warmup: float = 1.0
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The same from the student's scores and representations."""
         distill = self.arm.distill
-        score_I, repr_ID = self.student(batch.features, batch.request_I)
         score_I = score_I.float()
-        hard = self._hard(score_I, batch)
+        hard = self.hard(score_I, batch)
         parts = {"hard": hard}
         loss = hard
         if distill.score:
@@ -54,7 +59,7 @@ class Distiller(nn.Module):
             loss = loss + distill.contrast * parts["contrast"]
         return loss, {name: part.detach() for name, part in parts.items()}
 
-    def _hard(self, score_I: Tensor, batch: Batch) -> Tensor:
+    def hard(self, score_I: Tensor, batch: Batch) -> Tensor:
         if self.arm.hard == "listwise":
             return losses.listwise(score_I, batch.target_I, batch.request_I, batch.requests)
         return losses.pairwise(score_I, batch.hi_P, batch.lo_P, batch.group_P, batch.groups)

@@ -37,7 +37,7 @@ class Embed(nn.Module):
     """Normalises numbers by the training split (missing values become its mean), looks ids up, averages several ids.
 
     Ids are 0..size-1; row `size` of a table is for the unknown. `columns[name]` is the feature's slice of the D
-    inputs: requests' features first, then items'.
+    inputs: requests' features first, then items'; `feature_D` is the index of the feature that each input belongs to.
     """
 
     def __init__(self, features: tuple[Feature, ...], stats: Mapping[str, Mapping[str, list[float]]]):
@@ -59,6 +59,10 @@ class Embed(nn.Module):
                 start = sum(self.widths)
                 self.columns[feature.name] = slice(start, start + feature.width)
                 self.widths[of_item] += feature.width
+        feature_D = torch.zeros(sum(self.widths), dtype=torch.long)
+        for index, feature in enumerate(features):
+            feature_D[self.columns[feature.name]] = index
+        self.register_buffer("feature_D", feature_D, persistent=False)
         for feature in features:
             if feature.dim:
                 table = nn.Embedding(feature.size + 1, feature.dim)
@@ -73,6 +77,11 @@ class Embed(nn.Module):
                 "a ranker needs a feature of the side item or cross: nothing tells one candidate from another"
             )
         return request, item
+
+    def gated(self, x_R: Tensor | None, x_I: Tensor, gate_M: Tensor) -> tuple[Tensor | None, Tensor]:
+        """The inputs with all of a feature's multiplied by its gate; M features, in the order of the constructor."""
+        gate_D, n = gate_M[self.feature_D], self.widths[0]
+        return None if x_R is None else x_R * gate_D[:n], x_I * gate_D[n:]
 
     def _side(self, inputs: Inputs, of_item: int) -> Tensor | None:
         parts = []

@@ -9,8 +9,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,13 +59,25 @@ def fit(
     whether the samples have what the arms need.
     """
     samples = samples.resolve()
+    job = {"arms": arms, "samples": samples, "compute": compute, "k": k, "runs": runs}
+    done = launch(_train_arms, job, name=f"ray_train-{key_of(arms, samples, k)}", work=work, compute=compute)
+    with done.as_directory() as folder:
+        return {arm.name: Trained(arm, *checkpoint.load_best(Path(folder), arm.name)) for arm in arms}
+
+
+def launch(
+    worker: Callable[[dict[str, Any]], None], job: dict[str, Any], *, name: str, work: Path, compute: Compute
+) -> ray.train.Checkpoint:
+    """Runs `worker` on a worker group of Ray Train with a progress board; returns the last checkpoint it reported.
+
+    The same name and folder go on from the latest checkpoint.
+    """
     # Ray Train's controller looks at its workers every 2 s by default, which each report waits for: 15 reports took
     # 28 s, and 3 s at 0.2.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
-    job = {"arms": arms, "samples": samples, "compute": compute, "k": k, "runs": runs}
     with Bars() as board:
         result = ray.train.torch.TorchTrainer(
-            _worker,
+            worker,
             train_loop_config=job | {"board": board},
             scaling_config=ray.train.ScalingConfig(
                 num_workers=compute.workers,
@@ -73,14 +85,13 @@ def fit(
                 resources_per_worker={"CPU": compute.cpus} | ({"GPU": 1} if compute.gpu else {}),
             ),
             run_config=ray.train.RunConfig(
-                name=f"ray_train-{key_of(arms, samples, k)}",
+                name=name,
                 storage_path=str(work.resolve()),
                 failure_config=ray.train.FailureConfig(max_failures=compute.max_failures, controller_failure_limit=3),
                 checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
             ),
         ).fit()
-    with result.checkpoint.as_directory() as folder:
-        return {arm.name: Trained(arm, *checkpoint.load_best(Path(folder), arm.name)) for arm in arms}
+    return result.checkpoint
 
 
 def key_of(arms: list[Arm], samples: Path, k: int) -> str:
@@ -94,8 +105,8 @@ def teacher_column(samples: Path, split: str = "train") -> str | None:
     return next((name for name in ("teacher_score", "fine_score") if name in present), None)
 
 
-def check(arms: list[Arm], samples: Path) -> None:
-    """Raises InputError where an arm needs what the samples do not have."""
+def check(arms: list[Arm], samples: Path, *, taught: bool = True) -> None:
+    """Raises InputError where an arm needs what the samples do not have; `taught`: its teacher is in their columns."""
     manifest, schema = read_manifest(samples, kind="samples"), load_schema(samples)
     teacher_score, present = teacher_column(samples), _columns(samples, "train").names
     built = manifest["strategies"]
@@ -105,9 +116,9 @@ def check(arms: list[Arm], samples: Path) -> None:
             raise InputError(
                 f"{arm.name}: no feature of an item or cross side: nothing tells one candidate from another"
             )
-        if arm.distill.active and teacher_score is None:
+        if taught and arm.distill.active and teacher_score is None:
             raise InputError(f"{samples}: no teacher_score and no fine_score to distil from; run workflows.teach first")
-        if arm.distill.contrast and "teacher_repr" not in present:
+        if taught and arm.distill.contrast and "teacher_repr" not in present:
             raise InputError(f"{samples}: no teacher_repr for --distill.contrast; run workflows.teach first")
         missing = [name for name in arm.strategies if name not in built]
         if arm.hard == "pairwise" and missing:
@@ -120,7 +131,7 @@ def check(arms: list[Arm], samples: Path) -> None:
 
 def _check_negatives(arm: Arm, samples: Path, drawn: int) -> None:
     """Raises InputError where the samples cannot hold the unexposed items that the arm asks for."""
-    first = next(sequential(_files(samples, "train"), ("exposed",)))["exposed"]
+    first = next(sequential(files_of(samples, "train"), ("exposed",)))["exposed"]
     wanted = arm.unexposed_ratio * pc.sum(pc.list_flatten(first)).as_py() / len(first)
     if wanted > drawn:
         raise InputError(
@@ -159,7 +170,7 @@ def train_models(
                 state = work / f"{arm.name}.run-{key_of(todo, samples, k)}.json"
                 opened = run(arm.name, out=out, state=state, params=configs[out], tags=inputs, parent=parent)
                 runs[arm.name] = stack.enter_context(opened)
-            _refuse_local_store(runs)
+            refuse_local_store(runs)
             trained = fit(todo, samples, work, compute=compute, k=k, runs=runs)
             saved = extra(trained)
             for out, arm in missing.items():
@@ -172,7 +183,7 @@ def train_models(
     return {arm.name: read_manifest(out, kind=kind) for out, arm in arms.items()}
 
 
-def _refuse_local_store(runs: dict[str, Run]) -> None:
+def refuse_local_store(runs: dict[str, Run]) -> None:
     """Workers log to the runs: a SQLite file is not a place that several nodes can write to."""
     nodes = sum(node["Alive"] for node in ray.nodes())
     local = [run.uri for run in runs.values() if run.uri.startswith("sqlite:")]
@@ -201,18 +212,23 @@ def _publish(
         facts |= saved
 
 
-def _worker(job: dict[str, Any]) -> None:
+def _train_arms(job: dict[str, Any]) -> None:
+    with worker(job["compute"]) as (done, rank, world):
+        for arm in job["arms"]:
+            _train_arm(arm, job, done, rank, world)
+
+
+@contextmanager
+def worker(compute: Compute) -> Iterator[tuple[Path, int, int]]:
+    """In a worker of Ray Train: a folder with what the latest checkpoint holds, this worker's rank, their number."""
     context = ray.train.get_context()
-    rank, world = context.get_world_rank(), context.get_world_size()
-    compute: Compute = job["compute"]
     if not compute.gpu:
         torch.set_num_threads(max(1, int(compute.cpus)))
     with tempfile.TemporaryDirectory() as done:
         resumed = ray.train.get_checkpoint()
         if resumed:
             resumed.to_directory(done)
-        for arm in job["arms"]:
-            _train_arm(arm, job, Path(done), rank, world)
+        yield Path(done), context.get_world_rank(), context.get_world_size()
 
 
 def _train_arm(arm: Arm, job: dict[str, Any], done: Path, rank: int, world: int) -> None:
@@ -225,14 +241,14 @@ def _train_arm(arm: Arm, job: dict[str, Any], done: Path, rank: int, world: int)
     device = ray.train.torch.get_device()
     torch.manual_seed(arm.seed)
     student = Ranker(features, arm.widths, json.loads((samples / "stats.json").read_text()))
-    distiller = Distiller(student, arm, _teacher_width(samples) if arm.distill.contrast else None)
+    distiller = Distiller(student, arm, teacher_width(samples) if arm.distill.contrast else None)
     model = ray.train.torch.prepare_model(distiller)
     optimizer = loop.make_optimizer(model, arm)
     state, best = State(), checkpoint.weights(student)
     if (done / f"{arm.name}.latest.safetensors").exists():
         state, best = checkpoint.load_state(done, arm.name, distiller, optimizer)
     reader = Reader(
-        _files(samples, "train"),
+        files_of(samples, "train"),
         columns(arm, teacher_score),
         arm.optim.batch,
         compute.lanes,
@@ -241,7 +257,7 @@ def _train_arm(arm: Arm, job: dict[str, Any], done: Path, rank: int, world: int)
         arm.seed,
     )
     names = (*arm.features, "item_id", "exposed", "clicked", "converted", *([val_score] if val_score else []))
-    tables = sequential(_files(samples, "val"), names, rank, world)
+    tables = sequential(files_of(samples, "val"), names, rank, world)
     validate = loop.validator(tables, features, k=job["k"], teacher_score=val_score, device=device)
     tell = Teller(job["board"], arm.name) if rank == 0 else lambda *_, **__: None
 
@@ -251,7 +267,7 @@ def _train_arm(arm: Arm, job: dict[str, Any], done: Path, rank: int, world: int)
             if tracked and state.step == 0:
                 tracked.metrics(state.history[-1], step=state.history[-1]["epoch"])
             tell.note = f"best {arm.select_by} {state.best:.4f} of epoch {state.best_epoch}" if state.history else ""
-        _report(done, rank, {"arm": arm.name, "epoch": state.epoch, "step": state.step})
+        report(done, rank, {"arm": arm.name, "epoch": state.epoch, "step": state.step})
 
     def progress(state: State) -> None:
         tell(state.epoch * reader.steps + state.step, arm.optim.epochs * reader.steps)
@@ -274,22 +290,22 @@ def _train_arm(arm: Arm, job: dict[str, Any], done: Path, rank: int, world: int)
     (done / f"{arm.name}.latest.safetensors").unlink(missing_ok=True)
     if rank == 0:
         checkpoint.save_best(done, arm.name, state, best)
-    _report(done, rank, {"arm": arm.name, "epoch": state.epoch, "best": state.best})
+    report(done, rank, {"arm": arm.name, "epoch": state.epoch, "best": state.best})
 
 
-def _report(done: Path, rank: int, metrics: dict[str, Any]) -> None:
+def report(done: Path, rank: int, metrics: dict[str, Any]) -> None:
     """Every worker reports equally often; the first one's folder is the checkpoint."""
     ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(done) if rank == 0 else None)
 
 
-def _teacher_width(samples: Path) -> int:
+def teacher_width(samples: Path) -> int:
     return _columns(samples, "train").field("teacher_repr").type.value_type.list_size
 
 
 def _columns(samples: Path, split: str) -> pa.Schema:
-    files = _files(samples, split)
+    files = files_of(samples, split)
     return pq.read_schema(files[0]) if files else pa.schema([])
 
 
-def _files(samples: Path, split: str) -> tuple[Path, ...]:
+def files_of(samples: Path, split: str) -> tuple[Path, ...]:
     return tuple(path for path, _ in sample_files(samples, split))

@@ -67,12 +67,12 @@ def train(
             nn.utils.clip_grad_norm_(model.parameters(), arm.optim.clip)
             optimizer.step()
             state.step += 1
-            _add(state.sums, {"loss": loss.detach(), **parts})
+            add(state.sums, {"loss": loss.detach(), **parts})
             progress(state)
             if checkpoint_steps and state.step % checkpoint_steps == 0 and state.step < reader.steps:
-                state.sums = _over_workers(state.sums)
+                state.sums = over_workers(state.sums)
                 save(state, distiller, optimizer, best)
-        means = {f"train/{name}": total / reader.steps for name, total in _over_workers(state.sums).items()}
+        means = {f"train/{name}": total / reader.steps for name, total in over_workers(state.sums).items()}
         if not math.isfinite(means["train/loss"]):
             raise FloatingPointError(f"{arm.name}: the loss of epoch {state.epoch} is not finite; lower optim.lr")
         if means["train/hard"] == 0 and not arm.distill.active:
@@ -145,12 +145,12 @@ def all_reduced(values: dict[str, float]) -> dict[str, float]:
     return dict(zip(sorted(values), total.tolist(), strict=True))
 
 
-def _over_workers(sums: dict[str, Tensor | float]) -> dict[str, float]:
+def over_workers(sums: dict[str, Tensor | float]) -> dict[str, float]:
     """The mean over the workers: that of the whole batch, as each has an equal share of its requests."""
     world = dist.get_world_size() if dist.is_initialized() else 1
     return {name: total / world for name, total in all_reduced({k: float(v) for k, v in sums.items()}).items()}
 
 
-def _add(sums: dict, parts: dict[str, Tensor]) -> None:
+def add(sums: dict, parts: dict[str, Tensor]) -> None:
     for name, part in parts.items():
         sums[name] = sums.get(name, 0.0) + part.double()

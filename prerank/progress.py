@@ -28,8 +28,11 @@ class Teller:
     def __init__(self, board: Any, arm: str) -> None:
         self.board, self.arm, self.note, self.last = board, arm, "", 0.0
 
+    def due(self) -> bool:
+        return time.monotonic() - self.last > 0.5
+
     def __call__(self, done: int, total: int, *, now: bool = False) -> None:
-        if now or time.monotonic() - self.last > 0.5:
+        if now or self.due():
             self.last = time.monotonic()
             self.board.put.remote(self.arm, done, total, self.note)
 

@@ -32,7 +32,10 @@ class Ranker(nn.Module):
 
     def forward(self, inputs: Inputs, request_I: Tensor) -> tuple[Tensor, Tensor]:
         """`request_I` is the row of each item's request. Returns score_I and repr_ID, the last hidden layer."""
-        x_R, x_I = self.embed(inputs)
+        return self.trunk(*self.embed(inputs), request_I)
+
+    def trunk(self, x_R: Tensor | None, x_I: Tensor, request_I: Tensor) -> tuple[Tensor, Tensor]:
+        """The same from the embedded inputs of requests [R, D_request] and of items [I, D_item]."""
         first, *rest = self.layers
         if not rest:
             h = x_I if x_R is None else torch.cat([x_R[request_I], x_I], dim=1)

@@ -34,6 +34,9 @@ class Reader:
     rank: int = 0
     world: int = 1
     seed: int = 0
+    fold: int = 0
+    """Keep every `fold`-th row group out of the batches (0: none), or `held_out`: make batches of those alone."""
+    held_out: bool = False
 
     def __post_init__(self) -> None:
         if self.batch % self.lanes or self.lanes % self.world:
@@ -42,12 +45,19 @@ class Reader:
                 "lanes must divide the batch, and the number of workers must divide the lanes"
             )
         if self.steps < 1:
-            raise InputError(f"{self.rows} samples do not fill a batch of {self.batch} requests; lower optim.batch")
+            kept = f" ({'held out' if self.held_out else 'left'} by search.fold {self.fold})" if self.fold else ""
+            blocks = ", or build samples with more --blocks" if self.fold else ""
+            raise InputError(
+                f"{self.rows} samples{kept} do not fill a batch of {self.batch} requests; lower optim.batch{blocks}"
+            )
 
     @cached_property
     def groups(self) -> list[tuple[Path, int, int]]:
         """(file, row group, rows) of every row group."""
-        return [(path, index, rows) for path in self.files for index, rows in enumerate(row_counts(path))]
+        groups = [(path, index, rows) for path in self.files for index, rows in enumerate(row_counts(path))]
+        if not self.fold:
+            return groups
+        return [group for i, group in enumerate(groups) if (i % self.fold == self.fold - 1) == self.held_out]
 
     @cached_property
     def rows(self) -> int:

@@ -12,22 +12,28 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from rich.table import Table
 from rich.text import Text
 
-from prerank.figures import (
-    SERIES,
+from prerank.drawing import SERIES, inline_svg
+from prerank.figures import figures
+from prerank.rows import (
     Results,
     blind_draw,
+    change,
+    decimals,
     excludes_zero,
-    figures,
-    inline_svg,
     is_whole,
     label,
+    micros,
+    percent,
     series_of,
     students,
     vs_base,
 )
+from prerank.search_section import gain, pictures, section
 
 Cell = Callable[[dict], dict | None]
-"""Gives what a row of the results shows in one column: `text`, `interval` (two texts or None) and `sure`."""
+"""Gives what a row of the results shows in one column: `text`, `small` (what stands under it, or None) and `sure`."""
+
+TIMES = {"fetch_us": "fetch", "inference_us": "infer", "latency_us": "total"}
 
 # `logs.space`: what stands for a request in the evaluation
 SPACES = {
@@ -38,14 +44,18 @@ SPACES = {
 
 
 def terminal_table(results: Results) -> Table:
-    """One line an arm, 80 characters wide; a difference in bold is one whose interval excludes 0."""
+    """One line an arm, 80 characters wide, 100 with what it takes to serve.
+
+    A difference in bold is one whose interval excludes 0.
+    """
     k = results["logs"]["k"]
     rows = results["rows"]
     table = Table(title=finding(results), title_justify="left", title_style="", box=None, padding=(0, 1, 0, 0))
     table.add_column("", no_wrap=True, style="bold")
     has_ctr = any(row.get("ctr") is not None for row in rows)
     headings = [f"Recall@{k}", "Δ points", f"Hit@{k}", "NDCG@10", "GAUC", "AUC", *(["CTR"] if has_ctr else [])]
-    for heading in headings:
+    times = {f"{what}\nµs": key for key, what in TIMES.items() if any(row.get(key) is not None for row in rows)}
+    for heading in (*headings, *times):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         difference = vs_base(row, f"recall_at_{k}")
@@ -56,8 +66,9 @@ def terminal_table(results: Results) -> Table:
                 style="bold" if difference and excludes_zero(difference) else "dim",
             ),
             _plus_minus(row, f"hit_rate_at_{k}"),
-            *(_decimals(row.get(name)) for name in ("ndcg_at_10", "gauc", "auc")),
-            *([_percent(row.get("ctr"), 2)] if has_ctr else []),
+            *(decimals(row.get(name)) for name in ("ndcg_at_10", "gauc", "auc")),
+            *([percent(row.get("ctr"), 2)] if has_ctr else []),
+            *(micros(row.get(key)) for key in times.values()),
         ]
         # Text, because a name in brackets would be taken for markup
         table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in (label(row["name"]), *cells)))
@@ -65,26 +76,29 @@ def terminal_table(results: Results) -> Table:
 
 
 def finding(results: Results) -> str:
-    """The headline: what the techniques together, or else the strongest arm, change over the base, and how surely."""
+    """The headline: what the techniques together, or else the strongest arm, change over the base, and how surely.
+
+    Then what a searched network changes over them.
+    """
     k, name = results["logs"]["k"], f"recall_at_{results['logs']['k']}"
-    arms = {row["name"]: row for row in students(results) if vs_base(row, name)}
+    arms = {row["name"]: row for row in students(results) if row["name"] != "searched" and vs_base(row, name)}
     base = next((row for row in results["rows"] if row["name"] == "base"), None)
     if not arms or base is None or base.get(name) is None:
-        return f"Recall@{k} and hit-rate@{k} of each arm."
+        return f"Recall@{k} and hit-rate@{k} of each arm.{gain(results)}"
     best = max(arms.values(), key=lambda row: row["vs_base"][name][0])
     arm = arms.get("all", best)
     who = "All techniques together" if arm["name"] == "all" else f"The strongest arm, {label(arm['name'])},"
     keeps = "keep" if arm["name"] == "all" else "keeps"
     sentence = (
-        f"{who} {keeps} {_percent(arm[name])}% of the teacher's top {k}, the base student {_percent(base[name])}%: "
-        f"{_change(arm['vs_base'][name])}"
+        f"{who} {keeps} {percent(arm[name])}% of the teacher's top {k}, the base student {percent(base[name])}%: "
+        f"{change(arm['vs_base'][name])}"
     )
     hits = vs_base(arm, f"hit_rate_at_{k}")
     if hits:
-        sentence += f"; and {_percent(arm.get(f'hit_rate_at_{k}'))}% of the clicked items: {_change(hits)}"
+        sentence += f"; and {percent(arm.get(f'hit_rate_at_{k}'))}% of the clicked items: {change(hits)}"
     if best is not arm:
-        sentence += f". The strongest arm is {label(best['name'])}: {_change(best['vs_base'][name])}"
-    return sentence + "."
+        sentence += f". The strongest arm is {label(best['name'])}: {change(best['vs_base'][name])}"
+    return f"{sentence}.{gain(results)}"
 
 
 def write_report(results: Results, path: Path) -> Path:
@@ -98,6 +112,10 @@ def write_report(results: Results, path: Path) -> Path:
         name: {"svg": inline_svg(figure, name, words[name][0]), "caption": words[name][1]}
         for name, figure in figures(results).items()
     }
+    drawn |= {
+        name: {"svg": inline_svg(figure, name, alt), "caption": caption}
+        for name, (figure, alt, caption) in pictures(results).items()
+    }
     colours = {f"--{name.replace('_', '-')}": pair[:2] for name, pair in SERIES.items()}
     logs, uri = results["logs"], results.get("mlflow")
     page = environment.get_template("report.html.jinja").render(
@@ -109,6 +127,8 @@ def write_report(results: Results, path: Path) -> Path:
         space=SPACES.get(logs.get("space")),
         has_truth=bool(logs.get("has_truth")),
         tables={"results": _results_table(results), "slices": _slices_table(results)},
+        timed=any(row.get("inference_p99_us") is not None for row in results["rows"]),
+        searched=section(results),
         random=blind_draw(results),
         figures=drawn,
         curves=[
@@ -134,23 +154,10 @@ def write_report(results: Results, path: Path) -> Path:
 # --- what the rows say, in words and cells
 
 
-def _percent(value: float | None, digits: int = 1) -> str:
-    return "-" if value is None else f"{100 * value:.{digits}f}"
-
-
-def _decimals(value: float | None, digits: int = 3) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
-
-
 def _plus_minus(row: dict, name: str) -> str:
     interval = row.get(f"{name}_ci")
     half = 50 * (interval[1] - interval[0]) if is_whole(interval) else 0
-    return _percent(row.get(name)) + (f" ±{half:.1f}" if half else "")
-
-
-def _change(interval: list) -> str:
-    points = f"{100 * interval[0]:+.1f} points (95% interval {100 * interval[1]:+.1f} to {100 * interval[2]:+.1f})"
-    return points if excludes_zero(interval) else f"{points}, which these requests cannot tell from nothing"
+    return percent(row.get(name)) + (f" ±{half:.1f}" if half else "")
 
 
 def _fact(value: Any) -> str | None:
@@ -179,6 +186,9 @@ def _results_table(results: Results) -> dict:
             ("NDCG@10", _value("ndcg_at_10")),
             ("GAUC", _value("gauc")),
             ("AUC", _value("auc")),
+            ("Fetch, µs", _time("fetch_us")),
+            ("Inference, µs", _time("inference_us", tail="inference_p99_us")),
+            ("Total, µs", _time("latency_us")),
         ],
     )
 
@@ -229,7 +239,7 @@ def _value(key: str, digits: int | None = None, *, where: str = "") -> Cell:
         interval = row.get(f"{key}_ci")
         return {
             "text": show(scale * row[key]),
-            "interval": [show(scale * edge) for edge in interval] if is_whole(interval) else None,
+            "small": _to(*(show(scale * edge) for edge in interval)) if is_whole(interval) else None,
             "sure": False,
         }
 
@@ -242,34 +252,61 @@ def _difference(key: str) -> Cell:
         if interval is None:
             return None
         text, *edges = (f"{100 * value:+.1f}" for value in interval)
-        return {"text": text, "interval": edges, "sure": excludes_zero(interval)}
+        return {"text": text, "small": _to(*edges), "sure": excludes_zero(interval)}
 
     return cell
+
+
+def _time(key: str, tail: str = "") -> Cell:
+    """Microseconds, and under them the 99th percentile."""
+
+    def cell(row: dict) -> dict | None:
+        if row.get(key) is None:
+            return None
+        small = f"p99 {micros(row[tail])}" if row.get(tail) is not None else None
+        return {"text": micros(row[key]), "small": small, "sure": False}
+
+    return cell
+
+
+def _to(low: str, high: str) -> str:
+    return f"{low} to {high}"
 
 
 def _captions(results: Results) -> dict[str, tuple[str, str]]:
     """`{figure: (what it shows, for who does not see it; how to read it)}`."""
     k = results["logs"]["k"]
     changes = [
-        f"{label(row['name'])} {_change(interval)}"
+        f"{label(row['name'])} {change(interval)}"
         for row in students(results)
         if (interval := vs_base(row, f"recall_at_{k}"))
     ]
     at_end = {
         metric: ", ".join(
-            f"{label(row['name'])} {_percent(row['curve'][metric][-1])}%"
+            f"{label(row['name'])} {percent(row['curve'][metric][-1])}%"
             for row in results["rows"]
             if (row.get("curve") or {}).get(metric)
         )
         for metric in ("recall", "hit_rate")
     }
+    timed = ", ".join(
+        f"{label(row['name'])} {percent(row.get(f'recall_at_{k}'))}% in {micros(row['latency_us'])} µs"
+        for row in students(results, base=True)
+        if row.get("latency_us") is not None
+    )
     groups = results.get("teacher_groups") or {}
-    bars = ", ".join(f"{label(name)} {_percent(value)}%" for name, value in groups.items())
+    bars = ", ".join(f"{label(name)} {percent(value)}%" for name, value in groups.items())
     return {
         "ladder": (
             f"Change of recall@{k} over the base, a dot and its interval for each technique: {'; '.join(changes)}.",
             "Each arm against the base student, in points, with its 95% interval. A hollow dot is a difference that "
             "these requests cannot tell from nothing.",
+        ),
+        "latency_recall": (
+            f"Points of recall@{k} against the time of a request: {timed}.",
+            "What a student keeps of the teacher's first k, with its 95% interval, against what a request takes: fetch "
+            "by the formula, inference as measured, the median. Dots at nearly one time are pushed apart to stand side "
+            "by side. A dotted line is the budget of the search. The teacher, 100% by definition, is left out.",
         ),
         "recall_at_k": (
             f"Lines of recall at k, one for each student. At the largest k: {at_end['recall']}.",

@@ -222,3 +222,16 @@ def sample_files(folder: Path, split: str) -> list[tuple[Path, int]]:
     return [
         (Path(folder) / name, rows) for name, rows in sorted(manifest["rows"].items()) if name.startswith(f"{split}/")
     ]
+
+
+def candidates_of(samples: Path) -> int:
+    """The median number of candidates of the validation requests, which are whole; raises InputError without any."""
+    counts = [
+        pc.list_value_length(pq.read_table(path, columns=["item_id"])["item_id"])
+        for path, _ in sample_files(samples, "val")
+    ]
+    if not counts:
+        raise InputError(
+            f"{samples}: no validation requests to count the candidates of; build samples with val_requests"
+        )
+    return int(np.median(np.concatenate([count.to_numpy() for count in counts])))

@@ -6,9 +6,10 @@ import matplotlib
 import pytest
 from matplotlib._pylab_helpers import Gcf
 from matplotlib.figure import Figure
-from test_report import made_up
+from test_report import made_up, with_search
 
-from prerank.figures import figures, inline_svg
+from prerank.drawing import inline_svg
+from prerank.figures import figures
 
 
 @pytest.fixture
@@ -40,6 +41,25 @@ def test_names_at_the_ends_of_lines_do_not_overlap(results):
     assert len(heights) == 4
     assert min(b - a for a, b in itertools.pairwise(heights)) > 0.06
     assert heights[0] > -0.2 and heights[-1] <= 1  # the title stands above
+
+
+def test_recall_against_time_has_a_point_and_an_interval_a_student_that_was_timed():
+    axes = figures(with_search([0.05, 0.03, 0.07]))["latency_recall"].axes[0]
+    dots = {line.get_xdata()[0]: line.get_ydata()[0] for line in axes.lines if line.get_marker() == "o"}
+    assert dots == pytest.approx({291.0: 56.2, 520.4: 51.2})  # neither the teacher nor the untimed
+    bars = [line for line in axes.lines if list(line.get_xdata()) == [291.0, 291.0]]
+    assert [list(bar.get_ydata()) for bar in bars] == [pytest.approx([55.2, 57.4])]
+    low, high = axes.get_ylim()
+    assert low < 50.2 and high > 57.4  # no whisker is cut off
+
+
+def test_points_of_one_time_stand_side_by_side(results):
+    for entry in results["rows"]:
+        entry["latency_us"] = 500.0
+    axes = figures(results)["latency_recall"].axes[0]
+    xs = sorted(line.get_xdata()[0] for line in axes.lines if line.get_marker() == "o")
+    assert len(xs) == 3 and sum(xs) == pytest.approx(1500)
+    assert min(b - a for a, b in itertools.pairwise(xs)) == pytest.approx(0.016 * 550, rel=1e-3)
 
 
 def test_figures_are_plain_and_leave_no_global_state(results):

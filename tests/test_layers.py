@@ -5,8 +5,24 @@ from pathlib import Path
 
 import prerank
 
-EDGE = {"data", "evaluate", "figures", "fit", "progress", "report", "teach", "tracking"}
-TORCH = {"batches", "checkpoint", "distill", "embed", "loop", "losses", "ranker"}
+EDGE = {"data", "evaluate", "export", "figures", "fit", "onnx_graph", "pieces", "profiler", "progress", "report"}
+EDGE |= {"rival_figures", "search", "search_figures", "search_section", "serving", "teach", "tracking"}
+TORCH = {
+    "autofas",
+    "batches",
+    "checkpoint",
+    "derive",
+    "distill",
+    "embed",
+    "latency",
+    "loop",
+    "losses",
+    "parity",
+    "ranker",
+    "rivals",
+    "search_loop",
+    "supernet",
+}
 
 
 def imports(path):

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from prerank.figures import figures
 from prerank.report import finding, terminal_table, write_report
+from prerank.search_section import pictures, section
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 
@@ -65,6 +66,42 @@ def made_up() -> dict:
         "commands": ["python -m workflows.make_logs --out a", "python -m workflows.pipeline --logs a"],
         "mlflow": "sqlite:////tmp/mlflow.db",
     }
+
+
+def with_search(vs_all: list[float]) -> dict:
+    """A row `searched` beside `all`, the times of both, and the history of the search."""
+    results = made_up()
+    times = {"fetch_us": 300.0, "inference_us": 220.4, "inference_p99_us": 310.0, "latency_us": 520.4}
+    quick = {"fetch_us": 181.0, "inference_us": 110.0, "inference_p99_us": 140.0, "latency_us": 291.0}
+    change = {"recall_at_150": [0.1, 0.09, 0.11]}
+    all_ = row("all", 0.512, 0.35, vs_base=change, features=["price", "rating"], widths=[64, 32], **times)
+    found = row(
+        "searched", 0.562, 0.36, vs_base=change, vs_all={"recall_at_150": vs_all},
+        features=["price", "affinity"], widths=[16, 0], **quick,
+    )  # fmt: skip
+    results["rows"][-1:] = [all_, found, row("teacher", 1.0, 0.43, **{**times, "latency_us": 12_345.0})]
+    gates = [{"price": 0.8, "rating": 0.8 - 0.3 * epoch, "affinity": 0.9} for epoch in range(3)]
+    results["search"] = {
+        "history": [
+            {
+                "epoch": epoch, "gates": gates[epoch], "widths": [[0.2 + 0.1 * epoch, 0.8 - 0.1 * epoch]] * 2,
+                "fetch_us": 200.0, "inference_us": 150.0 - epoch, "latency_us": 350.0 - epoch,
+                "gate_entropy": 0.6, "width_entropy": 0.5,
+            }
+            for epoch in range(3)
+        ],
+        "arch": {
+            "features": ["price", "affinity"], "widths": [16, 0],
+            "fetch_us": 181.0, "inference_us": 100.0, "latency_us": 281.0, "budget_us": 525.0,
+        },
+        "widths": [16, 0],
+        "features": [
+            {"name": "price", "source": "F1", "fetch_us": 3.0},
+            {"name": "rating", "source": "F1", "fetch_us": 2.0},
+            {"name": "affinity", "source": "F2", "fetch_us": 151.0},
+        ],
+    }  # fmt: skip
+    return results
 
 
 @pytest.fixture
@@ -211,3 +248,56 @@ def test_the_table_fits_a_terminal_of_80_characters(results):
     assert "…" not in "".join(lines)
     teacher = next(line for line in lines if line.startswith("teacher"))
     assert "+58.8" not in teacher  # its recall of itself is 1 whatever the base does
+
+
+def test_the_finding_says_what_the_search_gains_in_what_time_and_its_doubt():
+    said = finding(with_search([0.05, 0.03, 0.07]))
+    assert said.startswith("All techniques together keep 51.2%") and "strongest arm is contrast" in said
+    assert said.endswith(
+        " Searched under a budget of 525 µs a request, features and widths keep 56.2% of the teacher's top 150 in "
+        "291 µs, those of all techniques together 51.2% in 520 µs: +5.0 points (95% interval +3.0 to +7.0)."
+    )
+    assert finding(with_search([0.001, -0.01, 0.012])).endswith(
+        "+0.1 points (95% interval -1.0 to +1.2), which these requests cannot tell from nothing."
+    )
+
+
+def test_the_table_gains_the_times_in_100_characters():
+    printed_ = printed(with_search([0.05, 0.03, 0.07]), width=100)
+    assert max(len(line.rstrip()) for line in printed_.splitlines()) <= 100 and "…" not in printed_
+    rows = {line.split()[0]: line.split() for line in printed_.splitlines() if line}
+    assert rows["searched"][-3:] == ["181", "110", "291"] and rows["teacher"][-3:] == ["300", "220", "12,345"]
+    assert rows["base"][-3:] == ["-", "-", "-"]
+
+
+def test_the_page_shows_the_searched_network(tmp_path):
+    results = with_search([0.05, 0.03, 0.07])
+    html, page = render(results, tmp_path)
+    for text in (
+        "The searched network Features 2 of 3 Hidden widths 16 (1 of 2 layers skipped)",
+        "Inference, measured against predicted +10%",
+        "F1 1 3 price 3 F2 1 151 affinity 151",
+        "the search adds affinity and leaves out rating",
+        "predicted 181 100 281 measured 181 110 291 all, measured 300 220 520 budget – – 525",
+        "0.671 0.660 to 0.680 181 110 p99 140 291",
+    ):
+        assert text in page.words, text
+    assert {f"figure-{name}" for name in ("gates", "latency", "widths", "latency_recall")} <= set(page.ids)
+    assert len(set(page.ids)) == len(page.ids)
+    drawings = "".join(re.findall(r"<svg.*?</svg>", html, flags=re.DOTALL))
+    assert not re.findall(r"#[0-9a-f]{6}\b", drawings)
+
+
+def test_a_search_may_tell_less(tmp_path):
+    """Another method has no history, or gates alone; a row may be searched without what the search was."""
+    results = with_search([0.05, 0.03, 0.07])
+    results["search"]["history"] = [{"epoch": 0, "train/loss": 1.0}]
+    assert pictures(results) == {}
+    del results["search"]
+    page = render(results, tmp_path)[1]
+    assert "Features 2 Hidden widths 16" in page.words and "price, affinity" in page.words
+    for row in results["rows"]:
+        for key in ("features", "widths", "vs_all", "fetch_us", "inference_us", "inference_p99_us", "latency_us"):
+            row.pop(key, None)
+    assert section(results)["sources"] == [] and "latency_recall" not in figures(results)
+    assert "Searched" not in finding(results)

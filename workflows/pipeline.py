@@ -1,4 +1,4 @@
-"""The whole line on one folder of logs: samples, teacher, students of every technique, their evaluation, the report.
+"""The whole line on one folder of logs: samples, teacher, students of every technique, a search, evaluation, report.
 
     python -m workflows.pipeline --logs runs/logs --out runs/demo
 
@@ -6,9 +6,10 @@ Each step writes a folder of its own under `--out`; the same command goes on whe
 `results.json`, `report.html` and a table, and everything is in MLflow.
 """
 
+import json
 import time
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,15 @@ from prerank.figures import figures
 from prerank.fit import train_models
 from prerank.ladder import ladder
 from prerank.logs import open_logs
-from prerank.options import Arm, Compute, Distill, Optim
+from prerank.options import Arm, Compute, Distill, Latency, Optim, Search
 from prerank.outputs import write_json
 from prerank.report import terminal_table, write_report
-from prerank.samples import Split
+from prerank.samples import Split, candidates_of
 from prerank.schema import load_schema
+from prerank.search_section import pictures
+from prerank.serving import serving_costs
 from prerank.tracking import Run, run
-from workflows import build_samples, teach, train_teacher
+from workflows import build_samples, profile_latency, search_arch, teach, train_teacher
 from workflows.evaluate import finished, warn_of
 
 CURVE = (10, 25, 50, 75, 100, 150, 200, 300, 400)
@@ -63,7 +66,12 @@ class Pipeline:
     draw: DrawConfig = DrawConfig()
     split: Split = Split()
     distill: Distill = Distill(score=1.0, contrast=0.5)
-    """What the arms score, contrast and all distil."""
+    """What the arms score, contrast and all distil, and the search."""
+    budget_us: float | None = None
+    """Hard limit of fetch and inference of the searched student; by default what the students' features cost."""
+    search: Search = Search()
+    latency: Latency = Latency(candidates=0)
+    """Of the search; 0 candidates: as many as the requests of the validation day have (their median)."""
     optim: Optim = Optim()
     compute: Compute = Compute()
 
@@ -93,6 +101,11 @@ def main(config: Pipeline) -> dict[str, Any]:
             "base", features, widths(config.widths), distill=config.distill, optim=config.optim, seed=config.seed
         )
         rungs = ladder(base)
+        arch, search = searched(config, taught, out, parent)
+        rungs["searched"] = (
+            "all, with the features and widths that a search found within the latency of the others",
+            replace(rungs["all"][1], name="searched", features=tuple(arch["features"]), widths=tuple(arch["widths"])),
+        )
         students = {out / "students" / name: arm for name, (_, arm) in rungs.items()}
         trained = train_models(
             students,
@@ -109,12 +122,15 @@ def main(config: Pipeline) -> dict[str, Any]:
             with child("evaluate", out, parent) as tracked:
                 found = evaluate(planned, seed=config.seed)
                 tracked.metrics({name: float(found.facts[name]) for name in ("requests", "candidates")})
-            results = summed_up(config, found, rungs, trained, proof, parent.uri) | {"key": planned.key}
+            models = {path.name: (path, "student") for path in students} | {"teacher": (teacher, "teacher")}
+            costs = serving_costs(models, candidates=arch["candidates"], threads=arch["threads"])
+            results = summed_up(config, found, rungs, trained, proof, costs, parent.uri)
+            results |= {"key": planned.key, "search": search}
             pq.write_table(found.per_request, out / "requests.parquet")
             write_report(results, out / "report.html")
             log(results, out, parent)
             write_json(out / "results.json", results)
-    Console().print(terminal_table(results))
+    Console(width=max(100, Console().width)).print(terminal_table(results))
     warn_of(results["logs"])
     print(f"{out}/report.html\nmlflow ui --backend-store-uri {parent.uri}   (run {parent.run_id})")
     print(f"{len(students)} students in {time.monotonic() - begun:.0f} s")
@@ -126,22 +142,54 @@ def child(name: str, out: Path, parent: Run) -> AbstractContextManager[Run]:
     return run(name, out=out, state=out / f".{name}.run.json", params={}, parent=parent)
 
 
+def searched(config: Pipeline, taught: Path, out: Path, parent: Run) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the search found, arch.json, and what the report shows of it."""
+    candidates = config.latency.candidates or candidates_of(taught)
+    latency = replace(config.latency, candidates=candidates)
+    table = out / "latency.json"
+    profile = profile_latency.ProfileLatency(
+        taught,
+        table,
+        widths=",".join(name for name in names(f"{config.search.widths},{config.widths}") if name != "0"),
+        candidates=str(candidates),
+        threads=str(latency.threads),
+        runtimes="onnxruntime",
+        repeats=50,
+        networks=10,
+    )
+    profile_latency.main(profile, parent)
+    shared = {name: getattr(config, name) for name in ("widths", "k", "seed", "search", "distill", "optim", "compute")}
+    limits = {"budget_us": config.budget_us, "latency": latency}
+    folder = out / "search"
+    arch = search_arch.main(search_arch.SearchArch(taught, table, folder, **limits, **shared), parent)
+    return arch, {
+        "arch": arch,
+        "history": json.loads((folder / "history.json").read_text()),
+        "widths": list(widths(config.search.widths)),
+        "features": [asdict(feature) for feature in load_schema(taught).features if not feature.teacher_only],
+    }
+
+
 def summed_up(
     config: Pipeline,
     found: Evaluation,
     rungs: dict[str, tuple[str, Arm]],
     trained: dict[str, dict[str, Any]],
     proof: dict[str, dict[str, float]],
+    costs: dict[str, dict[str, Any]],
     uri: str,
 ) -> dict[str, Any]:
     """What results.json says: a row an arm, with what it is, how it trained and how it differs from `base`."""
     metrics = {f"recall_at_{config.k}": "recall", f"hit_rate_at_{config.k}": "hit_rate"}
     rows = []
     for name, (sentence, _) in rungs.items():
-        versus = {key: found.against(name, "base", column) for key, column in metrics.items()} if name != "base" else {}
-        history = trained[name]["history"]
-        rows.append({"name": name, "describes": sentence, **found.rows[name], "vs_base": versus, "history": history})
-    rows.append({"name": "teacher", "describes": "the fine-ranking model, on all features", **found.rows["teacher"]})
+        row = {"name": name, "describes": sentence, **found.rows[name], **costs[name]}
+        for other, applies in (("base", name != "base"), ("all", name == "searched")):
+            against = {key: found.against(name, other, column) for key, column in metrics.items()} if applies else {}
+            row |= {f"vs_{other}": against} if applies or other == "base" else {}
+        rows.append({**row, "history": trained[name]["history"]})
+    described = "the fine-ranking model, on all features"
+    rows.append({"name": "teacher", "describes": described, **found.rows["teacher"], **costs["teacher"]})
     defaults = plain(Pipeline(config.logs, config.out))
     changed = [f"--{key} {value}" for key, value in plain(config).items() if value != defaults[key]]
     command = " ".join([f"python -m workflows.pipeline --logs {config.logs} --out {config.out}", *changed])
@@ -160,7 +208,7 @@ def log(results: dict[str, Any], out: Path, parent: Run) -> None:
         parent.metrics({f"test/{row['name']}/{key}": value for key, value in row.items() if isinstance(value, float)})
     parent.artifact(out / "report.html")
     parent.artifact(out / "requests.parquet")
-    parent.figures(figures(results))
+    parent.figures(figures(results) | {name: figure for name, (figure, *_) in pictures(results).items()})
 
 
 if __name__ == "__main__":

@@ -1,0 +1,224 @@
+"""Searches on Ray Train: one worker group runs any number of them over the same samples, one after the other.
+
+As `prerank.fit` does for arms: a checkpoint holds the finished searches and the state of the one under way, and the
+same call goes on from it.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray.train
+import ray.train.torch
+import torch
+from torch import nn
+
+from prerank import checkpoint, loop
+from prerank.arch import Arch
+from prerank.autofas import AutoFAS
+from prerank.batches import Batch, columns, training_batch
+from prerank.checkpoint import State
+from prerank.config import plain, widths
+from prerank.derive import derive
+from prerank.errors import InputError
+from prerank.fit import check, files_of, launch, report, teacher_column, teacher_width, worker
+from prerank.latency import Table, item_width
+from prerank.options import Arm, Compute, Latency, Search
+from prerank.outputs import fingerprint, read_manifest
+from prerank.progress import Teller
+from prerank.reader import Reader, sequential
+from prerank.rivals import RIVALS, untrained_values
+from prerank.schema import Schema, load_schema
+from prerank.search_loop import make_optimizer, search_steps
+from prerank.tracking import Run
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One search: `arm` has the features to choose from, the widths to fall back on, the losses and the seed."""
+
+    arm: Arm
+    search: Search
+    latency: Latency
+    table: Table
+    budget_us: float
+
+
+@dataclass(frozen=True)
+class Found:
+    spec: Spec
+    history: list[dict[str, Any]]
+    values: tuple[float, ...]
+    """What each of the arm's features is worth to `derive`."""
+    log_p: tuple[tuple[float, ...], ...]
+    """Of the candidate widths, by layer."""
+
+    def derive(self, schema: Schema, budget_us: float | None = None) -> Arch:
+        """The best architecture that fits the budget, by default that of the search."""
+        spec = self.spec
+        searched = spec.search.method == "autofas"
+        return derive(
+            features=schema.select(spec.arm.features, where=spec.arm.name),
+            fetch=schema.fetch,
+            table=spec.table,
+            widths=widths(spec.search.widths) if searched else tuple(sorted(set(spec.arm.widths))),
+            budget_us=spec.budget_us if budget_us is None else budget_us,
+            value_M=self.values,
+            log_p_SC=self.log_p,
+        )
+
+
+def search_all(
+    specs: list[Spec], samples: Path, work: Path, *, compute: Compute, k: int, runs: dict[str, Run]
+) -> dict[str, Found]:
+    """Runs the searches and returns them by the names of their arms; `work` keeps the checkpoints.
+
+    Raises InputError where the samples, the latency table or the options do not fit each other.
+    """
+    samples, schema = samples.resolve(), load_schema(samples)
+    for spec in specs:
+        check_spec(spec, samples, schema)
+    untrained = {s.arm.name: s for s in specs if s.search.method in ("random", "hand_picked")}
+    trained = [spec for spec in specs if spec.arm.name not in untrained]
+    found = {name: _untrained(spec, schema) for name, spec in untrained.items()}
+    if trained:
+        job = {"specs": trained, "samples": samples, "compute": compute, "k": k, "runs": runs}
+        done = launch(_search_all, job, name=f"ray_train-{key_of(trained, samples, k)}", work=work, compute=compute)
+        with done.as_directory() as folder:
+            for spec in trained:
+                state, _ = checkpoint.load_best(Path(folder), spec.arm.name)
+                *history, last = state.history
+                found[spec.arm.name] = Found(spec, history, last["values"], last["log_p"])
+    return {spec.arm.name: found[spec.arm.name] for spec in specs}
+
+
+def key_of(specs: list[Spec], samples: Path, k: int) -> str:
+    """What checkpoints are kept under."""
+    said = [
+        [plain(s.arm), plain(s.search), plain(s.latency), s.table.fingerprint, s.table.candidates, s.budget_us]
+        for s in specs
+    ]
+    return fingerprint([said, k, read_manifest(samples, kind="samples")["fingerprint"]])
+
+
+def check_spec(spec: Spec, samples: Path, schema: Schema) -> None:
+    """Raises InputError where a search cannot be run on these samples with this table."""
+    arm, search = spec.arm, spec.search
+    search.check(arm.name)
+    spec.latency.check(arm.name)
+    if search.joint and not (arm.distill.score or arm.distill.kl or arm.distill.contrast):
+        raise InputError(f"{arm.name}: search.joint distils the ranking network: give distill.score a weight")
+    check([arm], samples, taught=not search.joint)
+    features = schema.select(arm.features, where=arm.name)
+    hidden = widths(search.widths) if search.method == "autofas" else arm.widths
+    spec.table.check(item_width(features), tuple(width for width in hidden if width), features)
+    if spec.budget_us <= 0:
+        raise InputError(f"{arm.name}: budget_us must be above 0, got {spec.budget_us}")
+
+
+def _untrained(spec: Spec, schema: Schema) -> Found:
+    features = schema.select(spec.arm.features, where=spec.arm.name)
+    values = untrained_values(spec.search.method, features, schema.hand_picked, spec.arm.seed)
+    return Found(spec, [], tuple(values.tolist()), _fixed(spec.arm.widths))
+
+
+def _fixed(chosen: tuple[int, ...]) -> tuple[tuple[float, ...], ...]:
+    """log p that allows the arm's own widths alone."""
+    candidates = sorted(set(chosen))
+    return tuple(tuple(0.0 if width == c else float("-inf") for c in candidates) for width in chosen)
+
+
+def _search_all(job: dict[str, Any]) -> None:
+    with worker(job["compute"]) as (done, rank, world):
+        for spec in job["specs"]:
+            _search(spec, job, done, rank, world)
+
+
+def _search(spec: Spec, job: dict[str, Any], done: Path, rank: int, world: int) -> None:
+    arm, search, samples, compute = spec.arm, spec.search, job["samples"], job["compute"]
+    if (done / f"{arm.name}.best.safetensors").exists() and not (done / f"{arm.name}.latest.safetensors").exists():
+        return
+    schema, stats = load_schema(samples), json.loads((samples / "stats.json").read_text())
+    features = schema.select(arm.features, where=arm.name)
+    teacher_score, val_score = teacher_column(samples), teacher_column(samples, "val")
+    device = ray.train.torch.get_device()
+    torch.manual_seed(arm.seed)
+    method: nn.Module = {"autofas": AutoFAS, **RIVALS}[search.method](
+        features,
+        schema.fetch,
+        stats,
+        arm=arm,
+        search=search,
+        latency=spec.latency,
+        table=spec.table,
+        budget_us=spec.budget_us,
+        teacher_width=teacher_width(samples) if arm.distill.contrast and not search.joint else None,
+    )
+    model = ray.train.torch.prepare_model(method)
+    optimizer, state = make_optimizer(method, arm, search), State()
+    if (done / f"{arm.name}.latest.safetensors").exists():
+        state, _ = checkpoint.load_state(done, arm.name, method, optimizer)
+    read = {"files": files_of(samples, "train"), "batch": arm.optim.batch, "lanes": compute.lanes, "seed": arm.seed}
+    learned = None if search.joint else teacher_score
+    read["columns"] = columns(arm, learned)
+    reader = Reader(**read, fold=search.fold, rank=rank, world=world)
+    held_out = Reader(**read, fold=search.fold, held_out=True, rank=rank, world=world)
+    names = (*arm.features, "item_id", "exposed", "clicked", "converted", *([val_score] if val_score else []))
+    tables = sequential(files_of(samples, "val"), names, rank, world)
+    validate = loop.validator(tables, features, k=job["k"], teacher_score=val_score, device=device)
+    tracked: Run | None = job["runs"].get(arm.name) if rank == 0 else None
+    tell = Teller(job["board"], arm.name) if rank == 0 else lambda *_, **__: None
+
+    def save(state: State, method: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        if rank == 0:
+            checkpoint.save_state(done, arm.name, state, method, optimizer, {})
+            if tracked and state.step == 0:
+                last = state.history[-1]
+                tracked.metrics({k: v for k, v in last.items() if isinstance(v, float)}, step=last["epoch"])
+        report(done, rank, {"search": arm.name, "epoch": state.epoch, "step": state.step})
+
+    def progress(state: State, method: nn.Module) -> None:
+        if rank == 0 and tell.due():
+            tell.note = note(method.facts())
+        tell(state.epoch * reader.steps + state.step, search.epochs * reader.steps)
+
+    search_steps(
+        arm,
+        search,
+        features,
+        model,
+        optimizer,
+        reader,
+        held_out,
+        validate,
+        teacher_score=learned,
+        state=state,
+        save=save,
+        checkpoint_steps=compute.checkpoint_steps,
+        progress=progress,
+    )
+    tell(search.epochs * reader.steps, search.epochs * reader.steps, now=True)
+    (done / f"{arm.name}.latest.safetensors").unlink(missing_ok=True)
+    if rank == 0:
+        every = Reader(**read, fold=search.fold, held_out=True)
+
+        def batches() -> Iterator[Batch]:
+            for table in every.epoch(0):
+                yield training_batch(table, arm, features, 0, learned).to(device)
+
+        log_p = method.width_logits.log_softmax(1).tolist() if search.method == "autofas" else _fixed(arm.widths)
+        state.history.append({"values": method.values(batches()).tolist(), "log_p": log_p})
+        checkpoint.save_best(done, arm.name, state, {})
+    report(done, rank, {"search": arm.name, "epoch": state.epoch, "best": 0.0})
+
+
+def note(facts: dict[str, Any]) -> str:
+    """Where a search stands, in a few words beside its progress bar."""
+    said = {
+        "latency_us": "{:.0f} µs expected",
+        "gate_entropy": "gates {:.2f} nats",
+        "width_entropy": "widths {:.2f} nats",
+    }
+    return ", ".join(text.format(facts[key]) for key, text in said.items() if key in facts)

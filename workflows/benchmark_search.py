@@ -1,0 +1,122 @@
+"""Measures what a step of the search costs beside a training step of the widest plain network of the same depth.
+
+    python -m workflows.benchmark_search --samples runs/demo/taught
+
+Both learn from the same batches, in turns, in one process; times are medians.
+"""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from prerank import cli, loop
+from prerank.autofas import AutoFAS
+from prerank.batches import columns, training_batch
+from prerank.config import widths
+from prerank.distill import Distiller
+from prerank.latency import HEAD, Table
+from prerank.options import Arm, Distill, Latency, Optim, Search
+from prerank.outputs import read_manifest
+from prerank.ranker import Ranker
+from prerank.reader import Reader
+from prerank.samples import sample_files
+from prerank.schema import load_schema
+from prerank.search_loop import make_optimizer
+
+
+@dataclass(frozen=True)
+class BenchmarkSearch:
+    """Measure the cost of a search step."""
+
+    samples: Path
+    """A folder made by workflows.teach."""
+    widths: str = "1024,512,256,128,64,0"
+    """Candidate widths, with commas: by default the paper's."""
+    layers: int = 3
+    batch: int = 64
+    """Requests in a batch."""
+    steps: int = 8
+    """Batches that are timed, after one that is not."""
+    threads: int = 1
+
+
+def main(config: BenchmarkSearch) -> dict[str, float]:
+    """Returns the ratios: of a single step, and with the architecture's share of steps, by form."""
+    torch.set_num_threads(config.threads)
+    schema, stats = load_schema(config.samples), json.loads((config.samples / "stats.json").read_text())
+    features = tuple(feature for feature in schema.features if not feature.teacher_only)
+    arm = Arm(
+        "benchmark",
+        tuple(feature.name for feature in features),
+        (max(widths(config.widths)),) * config.layers,
+        strategies=tuple(read_manifest(config.samples, kind="samples")["strategies"]),
+        distill=Distill(score=1.0),
+        optim=Optim(batch=config.batch),
+    )
+    files = tuple(path for path, _ in sample_files(config.samples, "train"))
+    tables = islice(Reader(files, columns(arm, "teacher_score"), config.batch).epoch(0), config.steps + 1)
+    batches = [training_batch(table, arm, features, 0, "teacher_score") for table in tables]
+
+    plain = Distiller(Ranker(features, arm.widths, stats), arm)
+    turns = {"plain": _turn(plain, loop.make_optimizer(plain, arm), lambda batch, step: plain(batch))}
+    for form in ("shared", "independent"):
+        search = replace(Search(), form=form, widths=config.widths, layers=config.layers)
+        method = AutoFAS(
+            features,
+            schema.fetch,
+            stats,
+            arm=arm,
+            search=search,
+            latency=Latency(),
+            table=_made_up(features, widths(config.widths)),
+            budget_us=1000.0,
+        )
+        optimizer = make_optimizer(method, arm, search)
+        for learns in ("weights", "architecture"):
+            loss = lambda batch, step, method=method, learns=learns: method(batch, step, 1.0, learns)  # noqa: E731
+            turns[f"{form} {learns}"] = _turn(method, optimizer, loss)
+    seconds: dict[str, list[float]] = {name: [] for name in turns}
+    for step, batch in enumerate(batches):
+        for name, turn in turns.items():
+            start = time.perf_counter()
+            turn(batch, step)
+            seconds[name].append(time.perf_counter() - start)
+    median = {name: float(np.median(taken[1:])) for name, taken in seconds.items()}
+    out = {}
+    for name, taken in median.items():
+        out[name] = taken / median["plain"]
+        print(f"{name:26} {1000 * taken:8.1f} ms, {out[name]:.2f} times a training step of {arm.widths}")
+    for form in ("shared", "independent"):
+        out[form] = out[f"{form} weights"] + out[f"{form} architecture"] / Search().every
+        print(f"{form}: {out[form]:.2f} times with an architecture step after every {Search().every} of the weights")
+    return out
+
+
+def _turn(module: nn.Module, optimizer: torch.optim.Optimizer, loss: Callable) -> Callable[[object, int], None]:
+    def turn(batch: object, step: int) -> None:
+        value: Tensor = loss(batch, step)[0]
+        optimizer.zero_grad(set_to_none=True)
+        value.backward()
+        nn.utils.clip_grad_norm_(module.parameters(), 5.0)
+        optimizer.step()
+
+    return turn
+
+
+def _made_up(features: tuple, hidden: tuple[int, ...]) -> Table:
+    """A table to reckon with: what it says does not change how long a step takes."""
+    ins = (1, sum(feature.width for feature in features) + max(hidden))
+    outs = tuple(sorted({HEAD, *(width for width in hidden if width)}))
+    inputs = dict.fromkeys((feature.name for feature in features), 1.0)
+    return Table("onnxruntime", 1000, 1, 10.0, inputs, ins, outs, ((1.0,) * len(outs), (9.0,) * len(outs)), "made up")
+
+
+if __name__ == "__main__":
+    cli.run(main, BenchmarkSearch)

@@ -1,0 +1,81 @@
+"""Exports a student: ONNX, what it takes, how fast it is, and a version in the MLflow model registry.
+
+    python -m workflows.export --student runs/student --out runs/export --samples runs/taught
+
+`runs/export` is an MLflow model in itself: `mlflow models serve -m runs/export --env-manager local` serves it, as it
+does `models:/prerank-student@candidate`.
+"""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prerank import cli, export
+from prerank.checkpoint import load_model, require_same_features
+from prerank.outputs import fingerprint, is_done, publish, read_manifest
+from prerank.schema import load_schema
+from prerank.tracking import Run, run
+
+
+@dataclass(frozen=True)
+class Export:
+    """Export a student to ONNX, hold it against torch, measure it and register it in MLflow."""
+
+    student: Path
+    """A folder made by workflows.train_student or workflows.pipeline."""
+    out: Path
+    samples: Path | None = None
+    """Samples whose validation day is scored as well when ONNX is held against torch."""
+    results: Path | None = None
+    """A results.json, whose recall on the test days then stands beside the times."""
+    row: str = ""
+    """The student's row in it; empty: the name that it was trained under."""
+    name: str = "prerank-student"
+    """The registered model that gets a new version."""
+    alias: str = "candidate"
+    """The alias that is moved to this version."""
+    threads: int = 1
+    """Threads of ONNX Runtime, when measured and when served."""
+
+
+def main(config: Export, parent: Run | None = None) -> dict[str, Any]:
+    """Returns the manifest of the export."""
+    student, out = config.student.resolve(), config.out.resolve()
+    settings = {"name": config.name, "alias": config.alias, "threads": config.threads}
+    export.check(**settings)
+    model = load_model(student, kind="student")
+    inputs, recall = {"student": model.manifest["fingerprint"]}, export.kept(model.manifest["best"], "val/")
+    if config.samples:
+        inputs["samples"] = read_manifest(config.samples, kind="samples")["fingerprint"]
+        require_same_features(model, load_schema(config.samples), folder=student, where=config.samples)
+    if config.results:
+        row = export.results_row(config.results, config.row or model.manifest["config"]["name"])
+        inputs["results"] = fingerprint(row)
+        recall |= export.kept({f"test/{key}": value for key, value in row.items()}, "test/recall", "test/hit_rate")
+    if is_done(out, kind="export", config=settings, inputs=inputs):
+        print(f"{out}: already done")
+        return read_manifest(out, kind="export")
+    stats = json.loads((student / "stats.json").read_text())
+    work = out.parent / f".{out.name}.work"
+    with publish(out, kind="export", config=settings, inputs=inputs) as (staging, facts):
+        facts |= export.write_export(staging, model, stats, threads=config.threads, samples=config.samples)
+        facts["recall"] = recall
+        times = {f"{key}_us_at_{n}": stat[key] for n, stat in facts["inference_us"].items() for key in ("p50", "p99")}
+        worst = max(each["worst"] for each in facts["parity"].values())
+        state = work / f"run-{fingerprint([settings, inputs])}.json"
+        with run("export", out=out, state=state, params=settings, tags=inputs, parent=parent) as tracked:
+            tracked.metrics(times | recall | {"parity": worst})
+            tags = inputs | {key: f"{value:.6g}" for key, value in (times | recall).items()}
+            uri = export.register(tracked, staging, name=config.name, alias=config.alias, tags=tags)
+        facts["mlflow"] = {"uri": tracked.uri, "run_id": tracked.run_id, "model": uri}
+    shutil.rmtree(work)
+    shown = {n: f"{stat['p50']:.0f} us (p99 {stat['p99']:.0f})" for n, stat in facts["inference_us"].items()}
+    print(f"{out}: within {worst:.1e} of torch; {', '.join(f'{n} candidates {time}' for n, time in shown.items())}")
+    print(f"{uri} is {config.name}@{config.alias} at {tracked.uri}")
+    return read_manifest(out, kind="export")
+
+
+if __name__ == "__main__":
+    cli.run(main, Export)

@@ -1,0 +1,140 @@
+"""Searches the features and widths of a student under a latency budget (AutoFAS), and writes arch.json.
+
+    python -m workflows.search_arch --samples runs/taught --latency-table runs/latency.json --out runs/search
+    python -m workflows.train_student --samples runs/taught --arch runs/search/arch.json --out runs/searched
+
+Beside it stand the history of gates and widths and its pictures. The second command trains what was found from scratch.
+"""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prerank import cli
+from prerank.arch import Arch
+from prerank.config import names, plain, widths
+from prerank.data import start_ray
+from prerank.errors import InputError
+from prerank.fit import refuse_local_store, teacher_column
+from prerank.latency import fetch_us, inference_us, latency_us, load_table
+from prerank.options import Arm, Compute, Distill, Latency, Optim, Search
+from prerank.outputs import is_done, publish, read_manifest, write_json
+from prerank.schema import Schema, load_schema
+from prerank.search import Spec, search_all
+from prerank.search_figures import search_figures
+from prerank.tracking import Run, run
+
+
+@dataclass(frozen=True)
+class SearchArch:
+    """Search which features a student reads and how wide its layers are, within a latency budget."""
+
+    samples: Path
+    """A folder made by workflows.teach; with --search.joint, workflows.build_samples is enough."""
+    latency_table: Path
+    """The latency.json of workflows.profile_latency."""
+    out: Path
+    budget_us: float | None = None
+    """Hard limit of fetch and inference together, microseconds a request; by default what the schema's hand_picked
+    features cost with `widths`."""
+    features: str = ""
+    """To choose from, with commas; empty: all that are not teacher_only."""
+    widths: str = "64,32"
+    """Hidden widths that the default budget is reckoned with, and that rivals keep, with commas."""
+    strategy: str = ""
+    """Whose pairs to learn from, with commas; empty: every strategy in the samples."""
+    k: int = 150
+    """Cut-off of the validation metrics."""
+    seed: int = 0
+    search: Search = Search()
+    latency: Latency = Latency()
+    distill: Distill = Distill(score=1.0, contrast=0.5)
+    optim: Optim = Optim()
+    compute: Compute = Compute()
+
+
+def main(config: SearchArch, parent: Run | None = None) -> dict[str, Any]:
+    """Returns what stands in arch.json."""
+    spec, out = spec_of(config), config.out.resolve()
+    samples, schema = config.samples.resolve(), load_schema(config.samples)
+    inputs = {"samples": read_manifest(samples, kind="samples")["fingerprint"], "latency": spec.table.fingerprint}
+    settings = {key: value for key, value in plain(config).items() if key not in ("samples", "latency_table", "out")}
+    if not is_done(out, kind="search", config=settings, inputs=inputs):
+        start_ray()
+        work = out.parent / f".{out.name}.work"
+        with run("search", out=out, state=work / "run.json", params=settings, tags=inputs, parent=parent) as tracked:
+            refuse_local_store({"search": tracked})
+            found = search_all(
+                [spec], samples, work, compute=config.compute, k=config.k, runs={spec.arm.name: tracked}
+            )[spec.arm.name]
+            arch = found.derive(schema)
+            with publish(out, kind="search", config=settings, inputs=inputs) as (staging, _):
+                arch.save(staging / "arch.json", **predicted(spec, arch, schema))
+                write_json(staging / "history.json", found.history)
+                features = schema.select(spec.arm.features, where="--features")
+                pictures = search_figures(
+                    found.history,
+                    arch=arch,
+                    features=features,
+                    widths=widths(config.search.widths),
+                    budget_us=spec.budget_us,
+                )
+                for name, figure in pictures.items():
+                    figure.savefig(staging / f"{name}.png", dpi=110)
+            tracked.metrics({k: v for k, v in predicted(spec, arch, schema).items() if isinstance(v, float)})
+            for path in sorted(out.glob("*.*")):
+                tracked.artifact(path)
+        shutil.rmtree(work)
+    said = json.loads((out / "arch.json").read_text())
+    times = f"{said['fetch_us']:.0f} µs to fetch + {said['inference_us']:.0f} µs of inference"
+    print(
+        f"{out}/arch.json: {len(said['features'])} features, widths {said['widths']}: {times} = "
+        f"{said['latency_us']:.0f} of {said['budget_us']:.0f} µs"
+    )
+    return said
+
+
+def spec_of(config: SearchArch, name: str = "search") -> Spec:
+    """The search that the configuration describes; raises InputError where it needs a budget or a teacher."""
+    samples = config.samples.resolve()
+    manifest, schema = read_manifest(samples, kind="samples"), load_schema(samples)
+    table = load_table(config.latency_table, candidates=config.latency.candidates, threads=config.latency.threads)
+    chosen = names(config.features) or tuple(f.name for f in schema.features if not f.teacher_only)
+    budget_us = config.budget_us
+    if budget_us is None:
+        if not schema.hand_picked:
+            raise InputError(f"{samples}/schema.json: no hand_picked to take the budget from; give --budget-us")
+        hand_picked = schema.select(schema.hand_picked, where="hand_picked")
+        budget_us = latency_us(table, hand_picked, schema.fetch, widths(config.widths))
+    arm = Arm(
+        name=name,
+        features=tuple(feature.name for feature in schema.select(chosen, where="--features")),
+        widths=widths(config.widths),
+        strategies=names(config.strategy) or tuple(manifest["strategies"]),
+        select_by="recall" if teacher_column(samples, "val") else "auc",
+        distill=config.distill,
+        optim=config.optim,
+        seed=config.seed,
+    )
+    return Spec(arm, config.search, config.latency, table, budget_us)
+
+
+def predicted(spec: Spec, arch: Arch, schema: Schema) -> dict[str, Any]:
+    """What arch.json says beside features and widths."""
+    features = schema.select(arch.features, where="arch.json")
+    fetch, inference = fetch_us(features, schema.fetch), inference_us(spec.table, features, arch.widths)
+    return {
+        "fetch_us": fetch,
+        "inference_us": inference,
+        "latency_us": fetch + inference,
+        "budget_us": spec.budget_us,
+        "candidates": spec.table.candidates,
+        "threads": spec.table.threads,
+        "latency_table": spec.table.fingerprint,
+    }
+
+
+if __name__ == "__main__":
+    cli.run(main, SearchArch)
