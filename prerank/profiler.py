@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from prerank.figures import MUTED
 from prerank.outputs import fingerprint
 from prerank.pieces import FRESH as FRESH
-from prerank.pieces import PIECES, OnnxPieces, Run, Setting, Stats, TorchPieces
+from prerank.pieces import PIECES, Run, Setting, Stats
 from prerank.schema import Feature
 
 Network = tuple[tuple[str, ...], tuple[int, ...]]
@@ -94,26 +94,30 @@ def _us(value: float) -> float:
     return round(float(value), 3)
 
 
-def measure_inputs(
-    pieces: OnnxPieces | TorchPieces, *, orders: int, repeats: int, seed: int, tick: Callable[[], None] = lambda: None
+def input_orders(names: Iterable[str], *, orders: int, seed: int) -> list[list[str]]:
+    """Random orders of the features, each followed by its reverse."""
+    rng, out = np.random.default_rng(seed), []
+    for number in range(orders):
+        out.append(out[-1][::-1] if number % 2 else list(rng.permutation(list(names))))
+    return out
+
+
+def inputs_of(
+    by_name: dict[str, Feature], orders: list[list[str]], times: list[list[list[np.ndarray]]]
 ) -> dict[str, dict[str, float]]:
     """By feature what its input path adds to a network, on average over the features that are there already.
 
     Features share work (the numbers are normalised together, all are joined), so what one adds depends on the others:
-    they are put in one by one in random orders, each order also reversed, and differences between neighbours are
-    averaged over the orders (the Shapley value; the sum over an order is the whole). Features of items of the same
-    kind and size take the same path and share one value, and so do features of a request of the same kind. p50 is
-    the average difference of medians, and so on.
+    they are put in one by one in `orders`, `times` has the runs with none, the first, the first two, ..., and
+    differences between neighbours are averaged over the orders (the Shapley value; the sum over an order is the whole).
+    Features of items of the same kind and size take the same path and share one value, and so do features of a request
+    of the same kind. p50 is the average difference of medians, and so on.
     """
-    rng = np.random.default_rng(seed)
     added: dict[tuple, list[dict[str, float]]] = {}
-    order: list[str] = []
-    for number in range(orders):
-        order = order[::-1] if number % 2 else list(rng.permutation(list(pieces.by_name)))
-        runs = [pieces.overhead(), *(pieces.paths(order[: end + 1]) for end in range(len(order)))]
-        for name, (without, with_it) in zip(order, itertools.pairwise(timed(runs, repeats, tick)), strict=True):
-            added.setdefault(_path(pieces.by_name[name]), []).append(_difference(with_it, without))
-    return {name: _pooled(added[_path(feature)]) for name, feature in pieces.by_name.items()}
+    for order, runs in zip(orders, times, strict=True):
+        for name, (without, with_it) in zip(order, itertools.pairwise(runs), strict=True):
+            added.setdefault(_path(by_name[name]), []).append(_difference(with_it, without))
+    return {name: _pooled(added[_path(feature)]) for name, feature in by_name.items()}
 
 
 def _difference(with_it: list[np.ndarray], without: list[np.ndarray]) -> dict[str, float]:
@@ -162,15 +166,20 @@ def profile(
     torch_threads = torch.get_num_threads()
     try:
         pieces = PIECES[setting.runtime](setting, features, plain | stats, list_length)
-        inputs = measure_inputs(pieces, orders=orders, repeats=repeats, seed=seed, tick=tick)
+        put_in = input_orders(pieces.by_name, orders=orders, seed=seed)
         runs = [
             pieces.overhead(),
             *itertools.starmap(pieces.layer, layers),
             *itertools.starmap(pieces.network, networks),
         ]
-        overhead, *rest = (stat(times) for times in timed(runs, repeats, tick))
+        for order in put_in:
+            runs += [pieces.overhead(), *(pieces.paths(order[: end + 1]) for end in range(len(order)))]
+        times = timed(runs, repeats, tick)  # all in turns: a host that changes its pace changes that of every piece
     finally:
         torch.set_num_threads(torch_threads)
+    of_inputs = [times[len(times) - (k + 1) * (len(features) + 1) :][: len(features) + 1] for k in range(orders)][::-1]
+    inputs = inputs_of(pieces.by_name, put_in, of_inputs)
+    overhead, *rest = (stat(one) for one in times[: 1 + len(layers) + len(networks)])
     entry = asdict(setting) | {"overhead_us": overhead, "inputs_us": inputs, "layers_us": []}
     for (width_in, width_out), times in zip(layers, rest[: len(layers)], strict=True):
         entry["layers_us"].append({"in": width_in, "out": width_out} | _without_overhead(times, overhead))

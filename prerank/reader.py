@@ -35,7 +35,8 @@ class Reader:
     world: int = 1
     seed: int = 0
     fold: int = 0
-    """Keep every `fold`-th row group out of the batches (0: none), or `held_out`: make batches of those alone."""
+    """Keep every `fold`-th row group out of the batches (0: none), or `held_out`: make batches of those alone. Of fewer
+    than `fold` row groups it is every `fold`-th row."""
     held_out: bool = False
 
     def __post_init__(self) -> None:
@@ -46,9 +47,8 @@ class Reader:
             )
         if self.steps < 1:
             kept = f" ({'held out' if self.held_out else 'left'} by search.fold {self.fold})" if self.fold else ""
-            blocks = ", or build samples with more --blocks" if self.fold else ""
             raise InputError(
-                f"{self.rows} samples{kept} do not fill a batch of {self.batch} requests; lower optim.batch{blocks}"
+                f"{self.rows} samples{kept} do not fill a batch of {self.batch} requests; lower optim.batch"
             )
 
     @cached_property
@@ -57,7 +57,17 @@ class Reader:
         groups = [(path, index, rows) for path in self.files for index, rows in enumerate(row_counts(path))]
         if not self.fold:
             return groups
-        return [group for i, group in enumerate(groups) if (i % self.fold == self.fold - 1) == self.held_out]
+        if self._by_row:
+            return [(path, index, len(self._mine(rows))) for path, index, rows in groups]
+        return [groups[i] for i in self._mine(len(groups))]
+
+    @property
+    def _by_row(self) -> bool:
+        return sum(len(row_counts(path)) for path in self.files) < self.fold
+
+    def _mine(self, n: int) -> np.ndarray:
+        """Which of n row groups, or of a group's n rows, this reader's side of the fold has."""
+        return np.flatnonzero((np.arange(n) % self.fold == self.fold - 1) == self.held_out)
 
     @cached_property
     def rows(self) -> int:
@@ -98,6 +108,8 @@ class Reader:
             offset = ends[position] - count
             low, high = max(start - offset, 0), min(start + rows - offset, count)
             table = open_file(path).read_row_group(index, columns=list(self.columns))
+            if self.fold and self._by_row:
+                table = table.take(self._mine(len(table)))
             parts.append(table.slice(low, high - low))
         return pa.concat_tables(parts)
 

@@ -47,9 +47,10 @@ def test_what_a_feature_adds_is_shared_out_and_sums_to_the_whole():
     def cost(names):
         return sum(own[name] for name in names) + shared * any(not f.of_request for f in FEATURES if f.name in names)
 
-    pieces = SimpleNamespace(by_name={f.name: f for f in FEATURES}, overhead=lambda: 5.0, paths=lambda n: 5.0 + cost(n))
-    with mock.patch.object(profiler, "timed", lambda runs, repeats, tick: [[np.full(3, us)] * 2 for us in runs]):
-        got = profiler.measure_inputs(pieces, orders=6, repeats=6, seed=0)
+    orders = profiler.input_orders(own, orders=6, seed=0)
+    assert orders[1] == orders[0][::-1] and sorted(orders[2]) == sorted(own)
+    times = [[[np.full(3, 5.0 + cost(order[:n]))] * 2 for n in range(len(order) + 1)] for order in orders]
+    got = profiler.inputs_of({f.name: f for f in FEATURES}, orders, times)
     assert sum(stat["p50"] for stat in got.values()) == pytest.approx(cost(own), abs=0.1)
     dense = [f.name for f in FEATURES if f.of_request and not f.dim]
     assert {got[name]["p50"] for name in dense} == {round(float(np.mean([own[name] for name in dense])), 3)}

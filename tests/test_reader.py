@@ -75,3 +75,12 @@ def test_sequential_loses_nothing(files):
     parts = [sequential(files, ("id",), rank, 3) for rank in range(3)]
     ids = [i for part in parts for table in part for i in table["id"].to_pylist()]
     assert sorted(ids) == list(range(ROWS))
+
+
+@pytest.mark.parametrize("fold", [2, 5, 31])
+def test_a_fold_parts_the_rows(files, fold):
+    """Every row is either held out or learned from, whether the row groups are many or few."""
+    sides = [Reader(files, ("id",), 1, lanes=1, fold=fold, held_out=held_out) for held_out in (False, True)]
+    learned, held_out = ([row for table in side.epoch(0) for row in table["id"].to_pylist()] for side in sides)
+    assert sorted(learned + held_out) == list(range(ROWS))
+    assert 0 < len(held_out) < 1.3 * ROWS / fold

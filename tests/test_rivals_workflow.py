@@ -50,7 +50,7 @@ def config(logs, taught, tmp_path_factory):
 @pytest.mark.ray
 @pytest.mark.slow
 def test_rows_within_budget_and_more_methods_add_to_what_is_there(config, logs, ray_cluster, tmp_path):
-    samples = build(logs, tmp_path / "samples", blocks=4)  # a search holds whole row groups out
+    samples = build(logs, tmp_path / "samples")
     taught = teach_here(samples, random_teacher(samples, config.teacher), tmp_path / "taught")
     config = replace(config, samples=taught)
     results = rivals.main(config)

@@ -23,9 +23,9 @@ ONE = Compute(cpus=0.5)
 
 @pytest.fixture(scope="module")
 def config(logs, tmp_path_factory):
-    """A short search over samples of several row groups, with a made-up latency table."""
+    """A short search, with a made-up latency table."""
     folder = tmp_path_factory.mktemp("search")
-    samples = build(logs, folder / "samples", blocks=4)
+    samples = build(logs, folder / "samples")
     taught = teach_here(samples, random_teacher(samples, folder / "teacher"), folder / "taught")
     stat = {"count": 1, "mean": 2.0, "p50": 2.0, "p99": 2.0}
     setting = {
