@@ -37,7 +37,7 @@ from prerank.progress import Bars, Teller
 from prerank.ranker import Ranker
 from prerank.reader import Reader, sequential
 from prerank.samples import sample_files
-from prerank.schema import load_schema
+from prerank.schema import Feature, load_schema
 from prerank.tracking import Run, run
 
 
@@ -235,10 +235,9 @@ def _train_arm(arm: Arm, job: dict[str, Any], done: Path, rank: int, world: int)
     if (done / f"{arm.name}.best.safetensors").exists() and not (done / f"{arm.name}.latest.safetensors").exists():
         return
     samples, compute = job["samples"], job["compute"]
-    teacher_score, val_score = teacher_column(samples), teacher_column(samples, "val")
+    teacher_score = teacher_column(samples)
     tracked: Run | None = job["runs"].get(arm.name) if rank == 0 else None
     features = load_schema(samples).select(arm.features, where=arm.name)
-    device = ray.train.torch.get_device()
     torch.manual_seed(arm.seed)
     student = Ranker(features, arm.widths, json.loads((samples / "stats.json").read_text()))
     distiller = Distiller(student, arm, teacher_width(samples) if arm.distill.contrast else None)
@@ -256,9 +255,7 @@ def _train_arm(arm: Arm, job: dict[str, Any], done: Path, rank: int, world: int)
         world,
         arm.seed,
     )
-    names = (*arm.features, "item_id", "exposed", "clicked", "converted", *([val_score] if val_score else []))
-    tables = sequential(files_of(samples, "val"), names, rank, world)
-    validate = loop.validator(tables, features, k=job["k"], teacher_score=val_score, device=device)
+    validate = validation(samples, features, job["k"], rank, world)
     tell = Teller(job["board"], arm.name) if rank == 0 else lambda *_, **__: None
 
     def save(state: State, distiller: Distiller, optimizer: torch.optim.Optimizer, best: dict[str, Tensor]) -> None:
@@ -291,6 +288,16 @@ def _train_arm(arm: Arm, job: dict[str, Any], done: Path, rank: int, world: int)
     if rank == 0:
         checkpoint.save_best(done, arm.name, state, best)
     report(done, rank, {"arm": arm.name, "epoch": state.epoch, "best": state.best})
+
+
+def validation(
+    samples: Path, features: tuple[Feature, ...], k: int, rank: int, world: int
+) -> Callable[[Any], dict[str, float]]:
+    """The metrics of a model on this worker's share of the validation day, averaged over all workers'."""
+    score = teacher_column(samples, "val")
+    names = [feature.name for feature in features] + ["item_id", "exposed", "clicked", "converted"]
+    tables = sequential(files_of(samples, "val"), (*names, *([score] if score else [])), rank, world)
+    return loop.validator(tables, features, k=k, teacher_score=score, device=ray.train.torch.get_device())
 
 
 def report(done: Path, rank: int, metrics: dict[str, Any]) -> None:

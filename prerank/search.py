@@ -15,7 +15,7 @@ import ray.train.torch
 import torch
 from torch import nn
 
-from prerank import checkpoint, loop
+from prerank import checkpoint
 from prerank.arch import Arch
 from prerank.autofas import AutoFAS
 from prerank.batches import Batch, columns, training_batch
@@ -23,12 +23,12 @@ from prerank.checkpoint import State
 from prerank.config import plain, widths
 from prerank.derive import derive
 from prerank.errors import InputError
-from prerank.fit import check, files_of, launch, report, teacher_column, teacher_width, worker
+from prerank.fit import check, files_of, launch, report, teacher_column, teacher_width, validation, worker
 from prerank.latency import Table, item_width
 from prerank.options import Arm, Compute, Latency, Search
 from prerank.outputs import fingerprint, read_manifest
 from prerank.progress import Teller
-from prerank.reader import Reader, sequential
+from prerank.reader import Reader
 from prerank.rivals import RIVALS, untrained_values
 from prerank.schema import Schema, load_schema
 from prerank.search_loop import make_optimizer, search_steps
@@ -142,7 +142,7 @@ def _search(spec: Spec, job: dict[str, Any], done: Path, rank: int, world: int) 
         return
     schema, stats = load_schema(samples), json.loads((samples / "stats.json").read_text())
     features = schema.select(arm.features, where=arm.name)
-    teacher_score, val_score = teacher_column(samples), teacher_column(samples, "val")
+    teacher_score = teacher_column(samples)
     device = ray.train.torch.get_device()
     torch.manual_seed(arm.seed)
     method: nn.Module = {"autofas": AutoFAS, **RIVALS}[search.method](
@@ -165,9 +165,7 @@ def _search(spec: Spec, job: dict[str, Any], done: Path, rank: int, world: int) 
     read["columns"] = columns(arm, learned)
     reader = Reader(**read, fold=search.fold, rank=rank, world=world)
     held_out = Reader(**read, fold=search.fold, held_out=True, rank=rank, world=world)
-    names = (*arm.features, "item_id", "exposed", "clicked", "converted", *([val_score] if val_score else []))
-    tables = sequential(files_of(samples, "val"), names, rank, world)
-    validate = loop.validator(tables, features, k=job["k"], teacher_score=val_score, device=device)
+    validate = validation(samples, features, job["k"], rank, world)
     tracked: Run | None = job["runs"].get(arm.name) if rank == 0 else None
     tell = Teller(job["board"], arm.name) if rank == 0 else lambda *_, **__: None
 

@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Any
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -58,7 +59,7 @@ def search_steps(
     autocast = torch.autocast(
         device.type, torch.bfloat16, enabled=device.type == "cuda" and torch.cuda.is_bf16_supported()
     )
-    weights, architecture = optimizer.param_groups[0]["params"], method.architecture()
+    architecture = method.architecture()
     warm, ramp = search.warmup_epochs * reader.steps, arm.distill.warmup_epochs * reader.steps
 
     def batches(tables: Iterator, epoch: int) -> Iterator[Batch]:
@@ -70,22 +71,8 @@ def search_steps(
             start += held_out.steps - start % held_out.steps
 
     def turn(batch: Batch, step: int, learns: str) -> dict[str, Tensor]:
-        with autocast:
-            loss, parts = model(batch.to(device), step, min(1.0, (step + 1) / ramp) if ramp else 1.0, learns)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        if learns == "weights":
-            for parameter in architecture:
-                parameter.grad = None
-            nn.utils.clip_grad_norm_(weights, arm.optim.clip)
-            optimizer.step()
-        else:
-            for parameter in weights:
-                parameter.grad = None
-            before = [parameter.detach().clone() for parameter in architecture]
-            optimizer.step()
-            method.moved(before)
-        return {"loss": loss.detach(), **parts}
+        ready, options = min(1.0, (step + 1) / ramp) if ramp else 1.0, {"clip": arm.optim.clip, "autocast": autocast}
+        return take_turn(model, optimizer, batch.to(device), step, ready, learns, **options)
 
     begun = state.epoch * reader.steps + state.step
     validation = held(max(0, begun - warm) // search.every) if architecture else iter(())
@@ -110,3 +97,36 @@ def search_steps(
         state.history.append({"epoch": state.epoch, **means, **values, **method.facts()})
         state.epoch, state.step, state.sums = state.epoch + 1, 0, {}
         save(state, method, optimizer)
+
+
+def take_turn(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    step: int,
+    warmup: float,
+    learns: Literal["weights", "architecture"],
+    *,
+    clip: float,
+    autocast: AbstractContextManager = nullcontext(),  # noqa: B008
+) -> dict[str, Tensor]:
+    """One step of the weights or of the architecture, which moves nothing else; returns the loss and its parts."""
+    method = model.module if hasattr(model, "module") else model
+    weights, architecture = optimizer.param_groups[0]["params"], method.architecture()
+    if model is method:  # DDP waits for every gradient
+        for parameter in weights:
+            parameter.requires_grad_(learns == "weights")
+    with autocast:
+        loss, parts = model(batch, step, warmup, learns)
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    for parameter in architecture if learns == "weights" else weights:
+        parameter.grad = None
+    if learns == "weights":
+        nn.utils.clip_grad_norm_(weights, clip)
+        optimizer.step()
+    else:
+        before = [parameter.detach().clone() for parameter in architecture]
+        optimizer.step()
+        method.moved(before)
+    return {"loss": loss.detach(), **parts}

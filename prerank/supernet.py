@@ -86,8 +86,7 @@ class Supernet(nn.Module):
     def forward(self, inputs: Inputs, request_I: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
         """Returns score_I and the columns of the last slot, repr_IH."""
         x_R, x_I = self.embed.gated(*self.embed(inputs), draw.gate_M)
-        carried = torch.ones((), device=x_I.device)
-        h_IH, alive = None, None
+        carried, h_IH, alive = None, None, None
         for slot in range(self.slots):
             mix_C = draw.mix_SC[slot]
             live = None
@@ -103,10 +102,10 @@ class Supernet(nn.Module):
                 out = out * column_H
             else:
                 out = x_I.new_zeros(len(x_I), len(column_H), dtype=out.dtype).index_copy(1, live, out * column_H[live])
-            h_IH = out if h_IH is None else out + skipped * h_IH
+            h_IH = out if h_IH is None else torch.addcmul(out, skipped, h_IH)
             if live is not None:
                 alive = live if alive is None else torch.cat([alive, live]).unique()
-            carried = carried * skipped
+            carried = skipped if carried is None else carried * skipped
         score_I1 = self._linear(self.head.weight, self.head.bias, x_R, x_I, request_I, carried, h_IH, alive)
         return score_I1.squeeze(1), h_IH
 
@@ -117,19 +116,24 @@ class Supernet(nn.Module):
         x_R: Tensor | None,
         x_I: Tensor,
         request_I: Tensor,
-        carried: Tensor,
+        carried: Tensor | None,
         h_IH: Tensor | None,
         alive: Tensor | None,
     ) -> Tensor:
-        """weight · (carried · x, h) + bias; requests' inputs are multiplied once for all of their items."""
+        """weight · (carried · x, h) + bias; requests' inputs are multiplied once for all of their items.
+
+        As few passes over [I, H] as can be: they cost as much as the products of a narrow network.
+        """
         n, inputs = self.embed.widths[0], sum(self.embed.widths)
-        out = F.linear(x_I, carried * weight[:, n:inputs], bias)
-        if x_R is not None:
-            out = out + F.linear(x_R, carried * weight[:, :n])[request_I]
+        x, of_item = x_I if carried is None else carried * x_I, weight[:, n:]
         if h_IH is not None:
-            w = weight[:, inputs:]
-            out = out + (F.linear(h_IH, w) if alive is None else F.linear(h_IH[:, alive], w[:, alive]))
-        return out
+            if alive is not None:
+                h_IH, of_item = h_IH[:, alive], torch.cat([weight[:, n:inputs], weight[:, inputs:][:, alive]], dim=1)
+            x = torch.cat([x, h_IH], dim=1)
+        if x_R is None:
+            return F.linear(x, of_item, bias)
+        of_request_RH = F.linear(x_R if carried is None else carried * x_R, weight[:, :n], bias)
+        return torch.addmm(of_request_RH[request_I], x, of_item.t())
 
 
 def bernoulli(theta_M: Tensor, p_M: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:

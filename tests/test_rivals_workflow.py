@@ -6,12 +6,11 @@ from dataclasses import replace
 
 import pytest
 from mlflow.tracking import MlflowClient
-from samples_fixture import build, random_teacher, teach_here
+from samples_fixture import build, made_up_latency, random_teacher, teach_here
 
 from prerank.errors import InputError
 from prerank.options import Compute, Distill, Optim, Search
 from prerank.outputs import read_manifest
-from prerank.schema import load_schema
 from workflows import rivals
 from workflows.rivals import METHODS, Rivals
 
@@ -19,21 +18,12 @@ from workflows.rivals import METHODS, Rivals
 @pytest.fixture(scope="module")
 def config(logs, taught, tmp_path_factory):
     folder = tmp_path_factory.mktemp("rivals")
-    stat = {"count": 1, "mean": 2.0, "p50": 2.0, "p99": 2.0}
-    setting = {
-        "runtime": "onnxruntime",
-        "candidates": 1000,
-        "threads": 1,
-        "overhead_us": stat,
-        "inputs_us": {f.name: stat for f in load_schema(taught).features},
-        "layers_us": [{"in": i, "out": o, **stat, "p50": i * o / 10} for i in (1, 32) for o in (1, 4, 8)],
-    }
-    (folder / "latency.json").write_text(json.dumps({"settings": [setting]}))
+    table = made_up_latency(folder / "latency.json", taught, candidates=1000)
     return Rivals(
         logs,
         taught,
         folder / "teacher",
-        folder / "latency.json",
+        table,
         folder / "run",
         budgets="2,1",
         seeds=2,

@@ -6,7 +6,7 @@ import signal
 from dataclasses import replace
 
 import pytest
-from samples_fixture import build, random_teacher, teach_here
+from samples_fixture import build, made_up_latency, random_teacher, teach_here
 
 from prerank.arch import load_arch
 from prerank.checkpoint import load_model
@@ -27,19 +27,10 @@ def config(logs, tmp_path_factory):
     folder = tmp_path_factory.mktemp("search")
     samples = build(logs, folder / "samples")
     taught = teach_here(samples, random_teacher(samples, folder / "teacher"), folder / "taught")
-    stat = {"count": 1, "mean": 2.0, "p50": 2.0, "p99": 2.0}
-    setting = {
-        "runtime": "onnxruntime",
-        "candidates": 48,
-        "threads": 1,
-        "overhead_us": stat,
-        "inputs_us": {f.name: stat for f in load_schema(taught).features},
-        "layers_us": [{"in": i, "out": o, **stat, "p50": i * o / 10} for i in (1, 64) for o in (1, 4, 8)],
-    }
-    (folder / "latency.json").write_text(json.dumps({"settings": [setting]}))
+    table = made_up_latency(folder / "latency.json", taught, candidates=48)
     return SearchArch(
         taught,
-        folder / "latency.json",
+        table,
         folder / "out",
         widths="8",
         k=12,

@@ -9,8 +9,10 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -18,7 +20,7 @@ from torch import Tensor, nn
 
 from prerank import cli, loop
 from prerank.autofas import AutoFAS
-from prerank.batches import columns, training_batch
+from prerank.batches import Batch, columns, training_batch
 from prerank.config import widths
 from prerank.distill import Distiller
 from prerank.latency import HEAD, Table
@@ -28,7 +30,7 @@ from prerank.ranker import Ranker
 from prerank.reader import Reader
 from prerank.samples import sample_files
 from prerank.schema import load_schema
-from prerank.search_loop import make_optimizer
+from prerank.search_loop import make_optimizer, take_turn
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class BenchmarkSearch:
 
 
 def main(config: BenchmarkSearch) -> dict[str, float]:
-    """Returns the ratios: of a single step, and with the architecture's share of steps, by form."""
+    """Returns the ratios: of a step of the weights, of the architecture, and their mean, as they alternate."""
     torch.set_num_threads(config.threads)
     schema, stats = load_schema(config.samples), json.loads((config.samples / "stats.json").read_text())
     features = tuple(feature for feature in schema.features if not feature.teacher_only)
@@ -66,8 +68,9 @@ def main(config: BenchmarkSearch) -> dict[str, float]:
 
     plain = Distiller(Ranker(features, arm.widths, stats), arm)
     turns = {"plain": _turn(plain, loop.make_optimizer(plain, arm), lambda batch, step: plain(batch))}
-    for form in ("shared", "independent"):
-        search = replace(Search(), form=form, widths=config.widths, layers=config.layers)
+    forms = [("shared", "softmax"), ("independent", "softmax"), ("independent", "two_path")]
+    for form, estimator in forms:
+        search = replace(Search(), form=form, estimator=estimator, widths=config.widths, layers=config.layers)
         method = AutoFAS(
             features,
             schema.fetch,
@@ -80,8 +83,7 @@ def main(config: BenchmarkSearch) -> dict[str, float]:
         )
         optimizer = make_optimizer(method, arm, search)
         for learns in ("weights", "architecture"):
-            loss = lambda batch, step, method=method, learns=learns: method(batch, step, 1.0, learns)  # noqa: E731
-            turns[f"{form} {learns}"] = _turn(method, optimizer, loss)
+            turns[f"{form} {estimator}, {learns}"] = partial(_search_turn, method, optimizer, learns)
     seconds: dict[str, list[float]] = {name: [] for name in turns}
     for step, batch in enumerate(batches):
         for name, turn in turns.items():
@@ -89,14 +91,23 @@ def main(config: BenchmarkSearch) -> dict[str, float]:
             turn(batch, step)
             seconds[name].append(time.perf_counter() - start)
     median = {name: float(np.median(taken[1:])) for name, taken in seconds.items()}
-    out = {}
-    for name, taken in median.items():
-        out[name] = taken / median["plain"]
-        print(f"{name:26} {1000 * taken:8.1f} ms, {out[name]:.2f} times a training step of {arm.widths}")
-    for form in ("shared", "independent"):
-        out[form] = out[f"{form} weights"] + out[f"{form} architecture"] / Search().every
-        print(f"{form}: {out[form]:.2f} times with an architecture step after every {Search().every} of the weights")
+    out = {name: taken / median["plain"] for name, taken in median.items()}
+    for form, estimator in forms:
+        both = [out[f"{form} {estimator}, {learns}"] for learns in ("weights", "architecture")]
+        out[f"{form} {estimator}"] = float(np.mean(both))
+    for name, ratio in out.items():
+        print(f"{name:36} {1000 * ratio * median['plain']:8.1f} ms, {ratio:.2f} times a training step of {arm.widths}")
     return out
+
+
+def _search_turn(
+    method: AutoFAS,
+    optimizer: torch.optim.Optimizer,
+    learns: Literal["weights", "architecture"],
+    batch: Batch,
+    step: int,
+) -> None:
+    take_turn(method, optimizer, batch, step, 1.0, learns, clip=5.0)
 
 
 def _turn(module: nn.Module, optimizer: torch.optim.Optimizer, loss: Callable) -> Callable[[object, int], None]:
