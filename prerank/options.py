@@ -126,8 +126,10 @@ class Search:
         for key, least in (("layers", 1), ("epochs", 1), ("warmup_epochs", 0), ("every", 1), ("fold", 2)):
             if getattr(self, key) < least:
                 raise InputError(f"{name}: search.{key} must be {least} or more, got {getattr(self, key)}")
-        for key in ("gate_lr", "width_lr", "gate_start", "tight"):
-            if not 0 < getattr(self, key) <= (math.inf if key.endswith("_lr") else 1):
+        if self.warmup_epochs >= self.epochs:
+            raise InputError(f"{name}: search.warmup_epochs must be below search.epochs, got {self.warmup_epochs}")
+        for key, most in (("gate_lr", math.inf), ("width_lr", math.inf), ("gate_start", 1), ("tight", 1.0 + 1e-9)):
+            if not 0 < getattr(self, key) < most:
                 raise InputError(f"{name}: search.{key} is out of range: {getattr(self, key)}")
 
 
