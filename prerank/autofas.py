@@ -26,7 +26,7 @@ CLOSED = 0.05
 REACH = 3.0
 """Farthest logit of a gate, so that none is out of sight."""
 EXPLORE = 0.2
-"""The same in the steps of the architecture, which must see each feature both on and off."""
+"""Least distance of an open gate's probability from 0 and 1 in the architecture's steps, which must see both sides."""
 MEMORY = 0.9
 """Of the running means of the slopes, by observation."""
 
@@ -107,7 +107,9 @@ class AutoFAS(nn.Module):
         student, student_parts = self.distiller.loss(score_I, repr_IH, batch, warmup)
         loss, parts = loss + student, parts | student_parts
         if not of_weights:
-            loss = loss + self.latency.penalty * self._cost()
+            cost = self.latency.penalty * self._cost()
+            self.price_M = torch.autograd.grad(cost, self.gate_logits, retain_graph=True)[0]
+            loss = loss + cost
         return loss, {name: part.detach() for name, part in parts.items()}
 
     def _fits(self, feature: Feature) -> bool:
@@ -130,21 +132,20 @@ class AutoFAS(nn.Module):
         """(E[fetch] + E[inference]) / budget."""
         return sum(self._expected(torch.sigmoid(self.gate_logits) * self.fits_M)) / self.budget_us
 
+    @torch.no_grad()
     def moved(self, before: list[Tensor]) -> None:
         """After the optimizer has moved the architecture away from `before`.
 
         Two-path's shift; and from the gradient, less the penalty's, the slope ∂L/∂g of each feature at the drawn g.
         """
-        price_M = torch.autograd.grad(self.latency.penalty * self._cost(), self.gate_logits)[0]
-        with torch.no_grad():
-            theta_M = torch.sigmoid(before[0])
-            slope_M = (self.gate_logits.grad - price_M) / (self.share_M * theta_M * (1 - theta_M))
-            here_2M = torch.stack([~self.on_M, self.on_M])
-            self.slope_2M.copy_(torch.where(here_2M, MEMORY * self.slope_2M + slope_M, self.slope_2M))
-            self.seen_2M.copy_(torch.where(here_2M, MEMORY * self.seen_2M + 1, self.seen_2M))
-            self.gate_logits.clamp_(-REACH, REACH)
-            if self.search.estimator == "two_path":
-                rescale(self.width_logits, before[1], self.live_SC)
+        theta_M = torch.sigmoid(before[0])
+        slope_M = (self.gate_logits.grad - self.price_M) / (self.share_M * theta_M * (1 - theta_M))
+        here_2M = torch.stack([~self.on_M, self.on_M])
+        self.slope_2M.copy_(torch.where(here_2M, MEMORY * self.slope_2M + slope_M, self.slope_2M))
+        self.seen_2M.copy_(torch.where(here_2M, MEMORY * self.seen_2M + 1, self.seen_2M))
+        self.gate_logits.clamp_(-REACH, REACH)
+        if self.search.estimator == "two_path":
+            rescale(self.width_logits, before[1], self.live_SC)
 
     @torch.no_grad()
     def close(self, done: float) -> None:

@@ -25,6 +25,7 @@ from prerank.evaluate import Evaluation, evaluate, plan
 from prerank.figures import figures
 from prerank.fit import train_models
 from prerank.ladder import ladder
+from prerank.latency import latency_us, load_table
 from prerank.logs import open_logs
 from prerank.options import Arm, Compute, Distill, Latency, Optim, Search
 from prerank.outputs import write_json
@@ -101,7 +102,7 @@ def main(config: Pipeline) -> dict[str, Any]:
             "base", features, widths(config.widths), distill=config.distill, optim=config.optim, seed=config.seed
         )
         rungs = ladder(base)
-        arch, search = searched(config, taught, out, parent)
+        arch, search = searched(config, base, taught, out, parent)
         rungs["searched"] = (
             "all, with the features and widths that a search found within the latency of the others",
             replace(rungs["all"][1], name="searched", features=tuple(arch["features"]), widths=tuple(arch["widths"])),
@@ -142,7 +143,9 @@ def child(name: str, out: Path, parent: Run) -> AbstractContextManager[Run]:
     return run(name, out=out, state=out / f".{name}.run.json", params={}, parent=parent)
 
 
-def searched(config: Pipeline, taught: Path, out: Path, parent: Run) -> tuple[dict[str, Any], dict[str, Any]]:
+def searched(
+    config: Pipeline, base: Arm, taught: Path, out: Path, parent: Run
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """What the search found, arch.json, and what the report shows of it."""
     candidates = config.latency.candidates or candidates_of(taught)
     latency = replace(config.latency, candidates=candidates)
@@ -159,14 +162,16 @@ def searched(config: Pipeline, taught: Path, out: Path, parent: Run) -> tuple[di
     )
     profile_latency.main(profile, parent)
     shared = {name: getattr(config, name) for name in ("widths", "k", "seed", "search", "distill", "optim", "compute")}
-    limits = {"budget_us": config.budget_us, "latency": latency}
-    folder = out / "search"
+    schema, folder = load_schema(taught), out / "search"
+    measured = load_table(table, candidates=candidates, threads=latency.threads)
+    of_base_us = latency_us(measured, schema.select(base.features, where="--features"), schema.fetch, base.widths)
+    limits = {"budget_us": config.budget_us or of_base_us, "latency": latency}
     arch = search_arch.main(search_arch.SearchArch(taught, table, folder, **limits, **shared), parent)
     return arch, {
         "arch": arch,
         "history": json.loads((folder / "history.json").read_text()),
         "widths": list(widths(config.search.widths)),
-        "features": [asdict(feature) for feature in load_schema(taught).features if not feature.teacher_only],
+        "features": [asdict(feature) for feature in schema.features if not feature.teacher_only],
     }
 
 
