@@ -4,7 +4,10 @@ Shapes: M features, S slots of hidden layers, C candidate widths of a slot, V un
 """
 
 import itertools
-from collections.abc import Mapping, Sequence
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -209,14 +212,15 @@ class _Program:
 
     def _milp(self, goal_V: Array, rows: list[Row], bounds: Bounds) -> Array | None:
         matrix, low, high = zip(*rows, strict=True)
-        result = milp(
-            goal_V,
-            integrality=self._whole_V,
-            bounds=bounds,
-            constraints=LinearConstraint(np.stack(matrix), low, high),
-            # With presolve, HiGHS 1.12 calls some programs infeasible that are not; without, it is as fast here.
-            options={"mip_rel_gap": 0.0, "presolve": False},
-        )
+        with _silent():
+            result = milp(
+                goal_V,
+                integrality=self._whole_V,
+                bounds=bounds,
+                constraints=LinearConstraint(np.stack(matrix), low, high),
+                # With presolve, HiGHS 1.12 calls some programs infeasible that are not; without, it is as fast here.
+                options={"mip_rel_gap": 0.0, "presolve": False},
+            )
         if result.status not in (0, 2):  # found; infeasible
             raise RuntimeError(f"milp: {result.message}")
         return result.x
@@ -226,3 +230,17 @@ class _Program:
         chosen = dict(zip(self._sizes, np.split(found_V > 0.5, ends), strict=True))
         kept = tuple(f.name for f, keep in zip(self._features, chosen["keep"], strict=True) if keep)
         return Arch(kept, self._networks[int(chosen["network"].argmax())].widths)
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """HiGHS 1.12 prints a line of its own debugging, whatever it is told, to the process's standard output."""
+    sys.stdout.flush()
+    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 1)
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nowhere)
