@@ -84,7 +84,7 @@ def test_positives_by_item_are_the_diagonal(taught):
 
 def test_the_contrast_moves_the_students_trunk(taught):
     distiller, batch = setting(taught, contrast=1.0)
-    loss = distiller(batch)[0] - distiller._hard(distiller.student(batch.features, batch.request_I)[0], batch)
+    loss = distiller(batch)[0] - distiller.hard(distiller.student(batch.features, batch.request_I)[0], batch)
     loss.backward()
     assert distiller.student.layers[0].weight.grad.abs().sum() > 0
     assert distiller.project_teacher.weight.grad.abs().sum() > 0

@@ -105,12 +105,12 @@ def test_gates_are_drawn_by_their_probability():
 def test_the_gates_gradient_is_what_the_loss_would_change_by(p):
     """For a quadratic loss of one gate the expected gradient by θ is L(1) - L(0) exactly, whatever it is drawn by."""
     generator, gradients = torch.Generator().manual_seed(0), []
-    for _ in range(6000):
+    for _ in range(1500):
         theta = torch.tensor([0.7], requires_grad=True)
         gate, _ = bernoulli(theta, torch.tensor([p]), generator)
         (3 * gate**2 - 8 * gate).sum().backward()
         gradients.append(theta.grad.item())
-    assert sum(gradients) / len(gradients) == pytest.approx(3 - 8, abs=0.2)
+    assert sum(gradients) / len(gradients) == pytest.approx(3 - 8, abs=0.5)
 
 
 def test_draws_depend_on_the_seed_alone():
