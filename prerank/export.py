@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,8 @@ from prerank.errors import InputError
 from prerank.onnx_graph import ranker_graph
 from prerank.outputs import write_json
 from prerank.parity import Feed, Stats, compare, draw_feed, hard_cases, real_cases
-from prerank.pieces import FRESH
+from prerank.pieces import FRESH, open_session
+from prerank.pieces import Run as Timed
 from prerank.profiler import machine, stat, timed
 from prerank.schema import Feature
 from prerank.tracking import Run
@@ -75,12 +76,6 @@ def write_export(
     return {"parity": equal, "inference_us": times, "machine": machine()}
 
 
-def open_session(graph: onnx.ModelProto, threads: int) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    return onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
-
-
 def describe(graph: onnx.ModelProto, features: tuple[Feature, ...]) -> dict[str, Any]:
     """What `signature.json` says: how to make each input, and how to ask a server for scores."""
     by_name = {feature.name: feature for feature in features}
@@ -131,13 +126,20 @@ def measure(
 ) -> dict[str, dict[str, float]]:
     """Microseconds of a run by the number of candidates: `{"200": {"count", "mean", "p50", "p99"}, ...}`."""
     rng = np.random.default_rng(0)
-
-    def run_on(candidates: int) -> Callable[[int], Any]:
-        feeds = [draw_feed(features, stats, candidates, rng) for _ in range(FRESH)]
-        return lambda k: session.run(None, feeds[k % FRESH])
-
-    times = timed([run_on(candidates) for candidates in CANDIDATES], repeats)
+    times = timed([runs_of(session, features, stats, candidates, rng) for candidates in CANDIDATES], repeats)
     return {str(candidates): stat(one) for candidates, one in zip(CANDIDATES, times, strict=True)}
+
+
+def runs_of(
+    session: onnxruntime.InferenceSession,
+    features: tuple[Feature, ...],
+    stats: Stats,
+    candidates: int,
+    rng: np.random.Generator,
+) -> Timed:
+    """Runs of a whole network on made-up requests, as `timed` takes them."""
+    feeds = [draw_feed(features, stats, candidates, rng) for _ in range(FRESH)]
+    return lambda k: session.run(None, feeds[k % FRESH])
 
 
 def write_mlflow_model(folder: Path, graph: onnx.ModelProto, example: Feed, *, threads: int) -> None:

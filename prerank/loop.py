@@ -50,9 +50,7 @@ def train(
     """
     distiller: Distiller = model.module if hasattr(model, "module") else model
     device = next(distiller.parameters()).device
-    autocast = torch.autocast(
-        device.type, torch.bfloat16, enabled=device.type == "cuda" and torch.cuda.is_bf16_supported()
-    )
+    autocast = autocast_on(device)
     warmup_steps = arm.distill.warmup_epochs * reader.steps
     while state.epoch < arm.optim.epochs and state.epoch - state.best_epoch <= arm.optim.patience:
         model.train()
@@ -133,6 +131,12 @@ def validator(
         return {name: sums[name] / counts[name] for name in sums if counts[name]}
 
     return validate
+
+
+def autocast_on(device: torch.device) -> torch.autocast:
+    """bfloat16 where the device has it; nothing on a CPU."""
+    enabled = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
 
 
 def all_reduced(values: dict[str, float]) -> dict[str, float]:

@@ -53,6 +53,13 @@ def random_inputs(
     return out
 
 
+def open_session(graph: onnx.ModelProto, threads: int) -> onnxruntime.InferenceSession:
+    """A session on so many threads, as a server opens it."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    return onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
 class Pieces:
     """What both runtimes are told: the features, their statistics, and FRESH sets of inputs of one request."""
 
@@ -78,8 +85,6 @@ class OnnxPieces(Pieces):
 
     def __init__(self, setting: Setting, features: Sequence[Feature], stats: Stats, list_length: int) -> None:
         super().__init__(setting, features, stats, list_length)
-        self.options = onnxruntime.SessionOptions()
-        self.options.intra_op_num_threads, self.options.inter_op_num_threads = setting.threads, 1
         self.all = self.ranker(self.by_name, (FIRST_WIDTH,))
 
     def overhead(self) -> Run:
@@ -95,8 +100,7 @@ class OnnxPieces(Pieces):
         return self._run(ranker_graph(self.ranker(names, widths), self.features), names)
 
     def _run(self, model: onnx.ModelProto, names: Sequence[str], blank: int = 0) -> Run:
-        content, providers = model.SerializeToString(), ["CPUExecutionProvider"]
-        session = onnxruntime.InferenceSession(content, self.options, providers=providers)
+        session = open_session(model, self.setting.threads)
         feeds = [{name: inputs[name] for name in names} for inputs in self.inputs]
         if blank:
             feeds = [feed | {BLANK: x} for feed, x in zip(feeds, self.blank(blank), strict=True)]

@@ -17,9 +17,8 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from prerank.figures import MUTED
+from prerank.drawing import MUTED
 from prerank.outputs import fingerprint
-from prerank.pieces import FRESH as FRESH
 from prerank.pieces import PIECES, Run, Setting, Stats
 from prerank.schema import Feature
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from prerank.batches import Batch, ahead, training_batch
 from prerank.checkpoint import State
-from prerank.loop import add, over_workers
+from prerank.loop import add, autocast_on, over_workers
 from prerank.options import Arm, Search
 from prerank.reader import Reader
 from prerank.schema import Feature
@@ -56,9 +56,7 @@ def search_steps(
     """
     method = model.module if hasattr(model, "module") else model
     device = next(method.parameters()).device
-    autocast = torch.autocast(
-        device.type, torch.bfloat16, enabled=device.type == "cuda" and torch.cuda.is_bf16_supported()
-    )
+    autocast = autocast_on(device)
     architecture = method.architecture()
     warm, ramp = search.warmup_epochs * reader.steps, arm.distill.warmup_epochs * reader.steps
 

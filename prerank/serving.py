@@ -1,18 +1,16 @@
 """What finished models cost to serve: the fetch of their features by the formula, their inference as measured here."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from prerank.checkpoint import load_model
-from prerank.export import open_session
+from prerank.export import runs_of
 from prerank.latency import fetch_us
 from prerank.onnx_graph import ranker_graph
-from prerank.parity import draw_feed
-from prerank.pieces import FRESH
+from prerank.pieces import open_session
 from prerank.profiler import stat, timed
 
 
@@ -30,8 +28,7 @@ def serving_costs(
         features = model.schema.select(model.arch.features, where=str(folder))
         stats = json.loads((folder / "stats.json").read_text())
         session, rng = open_session(ranker_graph(model.ranker, features), threads), np.random.default_rng(0)
-        feeds = [draw_feed(features, stats, candidates, rng) for _ in range(FRESH)]
-        runs.append(_run(session, feeds))
+        runs.append(runs_of(session, features, stats, candidates, rng))
         out[name] = {"features": list(model.arch.features), "widths": list(model.arch.widths)}
         out[name]["fetch_us"] = fetch_us(features, model.schema.fetch)
     for row, times in zip(out.values(), timed(runs, repeats), strict=True):
@@ -39,7 +36,3 @@ def serving_costs(
         row |= {"inference_us": measured["p50"], "inference_p99_us": measured["p99"]}
         row["latency_us"] = row["fetch_us"] + row["inference_us"]
     return out
-
-
-def _run(session: Any, feeds: list[dict[str, np.ndarray]]) -> Callable[[int], Any]:
-    return lambda k: session.run(None, feeds[k % len(feeds)])

@@ -176,8 +176,3 @@ def rescale(after_SC: Tensor, before_SC: Tensor, live_SC: Tensor) -> None:
     out = torch.full_like(after_SC, -torch.inf)
     old, new = (torch.where(live_SC, logit, out).logsumexp(1, keepdim=True) for logit in (before_SC, after_SC))
     after_SC += torch.where(live_SC, old - new, torch.zeros_like(after_SC))
-
-
-def one_hot(arch_widths: tuple[int, ...], widths: tuple[int, ...]) -> Tensor:
-    """The mix_SC of a single network."""
-    return torch.eye(len(widths))[[widths.index(width) for width in arch_widths]]

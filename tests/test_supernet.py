@@ -7,9 +7,14 @@ import torch
 from test_ranker import FEATURES, REQUEST_I, STATS, inputs  # noqa: F401
 
 from prerank.ranker import Ranker
-from prerank.supernet import Draw, Supernet, bernoulli, one_hot, one_path, rescale, two_path
+from prerank.supernet import Draw, Supernet, bernoulli, one_path, rescale, two_path
 
 WIDTHS, SLOTS = (8, 4, 2, 0), 3
+
+
+def one_hot(arch_widths, widths):
+    """The mix_SC of a single network."""
+    return torch.eye(len(widths))[[widths.index(width) for width in arch_widths]]
 
 
 def network(form, seed=0):
