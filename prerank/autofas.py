@@ -107,7 +107,7 @@ class AutoFAS(nn.Module):
         student, student_parts = self.distiller.loss(score_I, repr_IH, batch, warmup)
         loss, parts = loss + student, parts | student_parts
         if not of_weights:
-            cost = self.latency.penalty * self._cost()
+            cost = self.latency.penalty * self._cost() + self.search.entropy * sum(self._entropies(theta_M))
             self.price_M = torch.autograd.grad(cost, self.gate_logits, retain_graph=True)[0]
             loss = loss + cost
         return loss, {name: part.detach() for name, part in parts.items()}
@@ -131,6 +131,11 @@ class AutoFAS(nn.Module):
     def _cost(self) -> Tensor:
         """(E[fetch] + E[inference]) / budget."""
         return sum(self._expected(torch.sigmoid(self.gate_logits) * self.fits_M)) / self.budget_us
+
+    def _entropies(self, theta_M: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean entropy, in nats, of a gate and of a layer's widths."""
+        p_SC, off_M = self.width_logits.softmax(1), 1 - theta_M
+        return -(theta_M.xlogy(theta_M) + off_M.xlogy(off_M)).mean(), -p_SC.xlogy(p_SC).sum(1).mean()
 
     @torch.no_grad()
     def moved(self, before: list[Tensor]) -> None:
@@ -184,16 +189,16 @@ class AutoFAS(nn.Module):
     def facts(self) -> dict[str, Any]:
         """Where the architecture stands, as JSON holds it: expected times, entropies in nats, probabilities."""
         theta_M = torch.where(self.closed_M, CLOSED, torch.sigmoid(self.gate_logits)) * self.fits_M
-        p_SC, off_M = self.width_logits.softmax(1), 1 - theta_M
         fetch, inference = self._expected(theta_M)
+        of_gates, of_widths = self._entropies(theta_M)
         return {
             "fetch_us": float(fetch),
             "inference_us": float(inference),
             "latency_us": float(fetch + inference),
-            "gate_entropy": float(-(theta_M.xlogy(theta_M) + off_M.xlogy(off_M)).mean()),
-            "width_entropy": float(-p_SC.xlogy(p_SC).sum(1).mean()),
+            "gate_entropy": float(of_gates),
+            "width_entropy": float(of_widths),
             "gates": dict(zip((f.name for f in self.features), theta_M.tolist(), strict=True)),
-            "widths": p_SC.tolist(),
+            "widths": self.width_logits.softmax(1).tolist(),
         }
 
     def student(self, features: Mapping[str, Any], request_I: Tensor) -> tuple[Tensor, Tensor]:

@@ -96,7 +96,7 @@ def training_batch(
     if teacher_score and (distill.score or distill.kl):
         labels["teacher_I"] = tensor(flat_numpy(table[teacher_score])[keep_I].astype(np.float32))
     if distill.contrast:
-        labels["bin_I"] = tensor(flat_numpy(table["bin"])[keep_I].astype(np.int64))
+        labels["bin_I"] = tensor(flat_numpy(table["bin"])[keep_I].astype(np.int64) // distill.merge_bins)
     if distill.contrast and teacher_score:
         width = table["teacher_repr"].type.value_type.list_size
         repr_ID = flat(table["teacher_repr"]).flatten().to_numpy(zero_copy_only=False).reshape(-1, width)

@@ -1,10 +1,13 @@
 """The look of every figure: colours for a light and a dark page, text that a phone shows, names at lines' ends."""
 
 import io
+import math
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib
+import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -22,6 +25,13 @@ SERIES = {
     "searched": ("#a3001e", "#ff5a6e", (0, (10, 1.5))),
     "teacher": (INK, "#e8eaee", (0, (1, 2))),
 }
+# Of what is compared in groups: a group keeps its colour and its mark in every figure.
+GROUPS = [
+    (SERIES[name][0], mark)
+    for name, mark in zip(("contrast", "all", "rank_pairs", "score", "bin_pairs"), "osD^v", strict=True)
+]
+MANY = 60
+"""Points from which on each is drawn paler."""
 
 
 def escape(text: str) -> str:
@@ -49,6 +59,21 @@ def new_axes(figure: Figure, *args: Any, title: str = "") -> Axes:
     axes.grid(color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     return axes
+
+
+def paler(points: int) -> float:
+    """The opacity of one of so many points."""
+    return 0.75 if points <= MANY else max(0.15, 0.75 * math.sqrt(MANY / points))
+
+
+def whiskers(axes: Axes, x: Sequence[float], intervals: Sequence[Sequence[float]], colour: str, alpha: float) -> None:
+    """Intervals of shares, in percent, as upright lines."""
+    edges_N2 = 100 * np.array(intervals, float).reshape(-1, 2)
+    axes.vlines(x, edges_N2[:, 0], edges_N2[:, 1], color=colour, linewidth=1, alpha=alpha)
+
+
+def legend_below(figure: Figure, columns: int = 2) -> None:
+    figure.legend(loc="outside lower center", ncols=columns, frameon=False, fontsize=8, labelcolor=INK)
 
 
 def name_ends(axes: Axes, ends: list[tuple[str, float, str]], gap: float = 0.062) -> None:

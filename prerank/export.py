@@ -159,8 +159,10 @@ def write_mlflow_model(folder: Path, graph: onnx.ModelProto, example: Feed, *, t
 def register(run: Run, folder: Path, *, name: str, alias: str, tags: dict[str, str]) -> str:
     """Logs an MLflow model to the run, as the next version of `name` that `alias` then stands for; its URI.
 
-    Where the run has a version of that name already, that one is taken: a restart adds none.
+    Where the run has a version of that name already, that one is taken: a restart adds none. Raises InputError where
+    the server is down.
     """
+    run = run.online()
     client = run.client
     client.log_artifacts(run.run_id, str(folder), "model")
     try:

@@ -54,34 +54,13 @@ def paired_interval(
     return mean(difference_R, weights_R), *interval
 
 
-def _defined(values_R: np.ndarray, weights_R: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Values and weights [R, 1], both 0 where the value is NaN."""
-    values_R = np.asarray(values_R, float)
-    weights_R = np.ones_like(values_R) if weights_R is None else np.asarray(weights_R, float)
-    if weights_R.shape != values_R.shape:
-        raise ValueError(f"{weights_R.shape} weights for {values_R.shape} values")
-    defined = ~np.isnan(values_R)
-    return np.where(defined, values_R, 0.0)[:, None], np.where(defined, weights_R, 0.0)[:, None]
+def bootstrap_means(values_RK: np.ndarray, *, seed: int = 0, replicates: int = 1000) -> np.ndarray:
+    """The means [B, K] of K columns in B bootstraps over whole requests; in one bootstrap all see the same requests."""
+    return _means(*_defined(values_RK, None), seed=seed, replicates=replicates)
 
 
-def _intervals(
-    values_RK: np.ndarray, weights_RK: np.ndarray, *, seed: int, replicates: int, level: float
-) -> list[tuple[float, float]]:
-    """Intervals of K weighted means at once: a replicate is a row of counts, so that all are two matrix products."""
-    n_requests, width = values_RK.shape
-    if n_requests == 0:
-        return [(float("nan"), float("nan"))] * width
-    sums = np.concatenate([weights_RK * values_RK, weights_RK], axis=1)
-    rng = np.random.default_rng(seed)
-    chunk = max(1, DRAWS_AT_ONCE // n_requests)
-    means_BK = np.empty((replicates, width))
-    for begin in range(0, replicates, chunk):
-        rows = min(chunk, replicates - begin)
-        draws = rng.integers(0, n_requests, size=(rows, n_requests))
-        draws += np.arange(rows)[:, None] * n_requests
-        counts = np.bincount(draws.ravel(), minlength=rows * n_requests).reshape(rows, n_requests).astype(float)
-        drawn = counts @ sums
-        means_BK[begin : begin + rows] = ratio(drawn[:, :width], drawn[:, width:])
+def percentiles(means_BK: np.ndarray, level: float = 0.95) -> list[tuple[float, float]]:
+    """The interval of each column of `bootstrap_means`."""
     edges = 100 * np.array([(1 - level) / 2, (1 + level) / 2])
     out = []
     for column in means_BK.T:
@@ -89,6 +68,43 @@ def _intervals(
         lo, hi = np.percentile(column, edges) if len(column) else (np.nan, np.nan)
         out.append((float(lo), float(hi)))
     return out
+
+
+def _defined(values_R: np.ndarray, weights_R: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Values and weights [R, 1] ([R, K] of [R, K]), both 0 where the value is NaN."""
+    values_R = np.asarray(values_R, float)
+    weights_R = np.ones_like(values_R) if weights_R is None else np.asarray(weights_R, float)
+    if weights_R.shape != values_R.shape:
+        raise ValueError(f"{weights_R.shape} weights for {values_R.shape} values")
+    defined = ~np.isnan(values_R)
+    both = np.where(defined, values_R, 0.0), np.where(defined, weights_R, 0.0)
+    return both if values_R.ndim == 2 else (both[0][:, None], both[1][:, None])
+
+
+def _intervals(
+    values_RK: np.ndarray, weights_RK: np.ndarray, *, seed: int, replicates: int, level: float
+) -> list[tuple[float, float]]:
+    """Intervals of K weighted means at once."""
+    return percentiles(_means(values_RK, weights_RK, seed=seed, replicates=replicates), level)
+
+
+def _means(values_RK: np.ndarray, weights_RK: np.ndarray, *, seed: int, replicates: int) -> np.ndarray:
+    """K weighted means in B replicates, [B, K]: a replicate is a row of counts, so that all are two matrix products."""
+    n_requests, width = values_RK.shape
+    means_BK = np.full((replicates, width), np.nan)
+    if n_requests == 0:
+        return means_BK
+    sums = np.concatenate([weights_RK * values_RK, weights_RK], axis=1)
+    rng = np.random.default_rng(seed)
+    chunk = max(1, DRAWS_AT_ONCE // n_requests)
+    for begin in range(0, replicates, chunk):
+        rows = min(chunk, replicates - begin)
+        draws = rng.integers(0, n_requests, size=(rows, n_requests))
+        draws += np.arange(rows)[:, None] * n_requests
+        counts = np.bincount(draws.ravel(), minlength=rows * n_requests).reshape(rows, n_requests).astype(float)
+        drawn = counts @ sums
+        means_BK[begin : begin + rows] = ratio(drawn[:, :width], drawn[:, width:])
+    return means_BK
 
 
 def pooled_auc(

@@ -32,6 +32,8 @@ class Distill:
     """τ of the InfoNCE loss."""
     positives: Literal["bin", "item"] = "bin"
     """Positives of an item: the items of its rank bin (the article), or itself alone (CIT)."""
+    merge_bins: int = 1
+    """So many neighbouring rank bins of the samples count as one."""
     projection: int = 128
     """Width of the two projections; 128 in CRD."""
 
@@ -109,6 +111,8 @@ class Search:
     """Every so-manieth row group of the training samples is held out for the architecture."""
     gate_lr: float = 0.05
     width_lr: float = 0.01
+    entropy: float = 0.0
+    """Price of indecision in the architecture's loss: of the mean entropy of a gate and that of a layer's widths."""
     gate_start: float = 0.8
     """Probability of every gate at the start."""
     tight: float = 0.7
@@ -131,6 +135,8 @@ class Search:
         for key, most in (("gate_lr", math.inf), ("width_lr", math.inf), ("gate_start", 1), ("tight", 1.0 + 1e-9)):
             if not 0 < getattr(self, key) < most:
                 raise InputError(f"{name}: search.{key} is out of range: {getattr(self, key)}")
+        if not 0 <= self.entropy < math.inf:
+            raise InputError(f"{name}: search.entropy must be 0 or more, got {self.entropy}")
 
 
 @dataclass(frozen=True)
@@ -176,7 +182,7 @@ class Arm:
     def check(self) -> None:
         """Raises InputError naming the key whose value makes no sense."""
         above_0 = ("optim.lr", "optim.batch", "optim.epochs", "optim.patience", "optim.clip")
-        above_0 += ("distill.temperature", "distill.kl_temperature", "distill.projection")
+        above_0 += ("distill.temperature", "distill.kl_temperature", "distill.merge_bins", "distill.projection")
         from_0 = ("optim.weight_decay", "distill.score", "distill.kl", "distill.contrast", "distill.warmup_epochs")
         values = flatten(self)
         for key in (*above_0, *from_0, "unexposed_ratio"):

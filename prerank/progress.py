@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import ray
@@ -25,16 +26,13 @@ class Board:
 class Teller:
     """The worker's end: sends at most twice a second and never waits."""
 
-    def __init__(self, board: Any, arm: str) -> None:
-        self.board, self.arm, self.note, self.last = board, arm, "", 0.0
+    def __init__(self, board: Any) -> None:
+        self.board, self.last = board, 0.0
 
-    def due(self) -> bool:
-        return time.monotonic() - self.last > 0.5
-
-    def __call__(self, done: int, total: int, *, now: bool = False) -> None:
-        if now or self.due():
+    def __call__(self, name: str, done: int, total: int, note: Callable[[], str], *, now: bool = False) -> None:
+        if now or time.monotonic() - self.last > 0.5:
             self.last = time.monotonic()
-            self.board.put.remote(self.arm, done, total, self.note)
+            self.board.put.remote(name, done, total, note())
 
 
 class Bars:

@@ -7,8 +7,8 @@ files, and a restart goes straight to step t. (Ray Data's `streaming_split` prom
 everything but the training loop. The lanes are those of MosaicML Streaming's elastic determinism.)
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
 
@@ -38,6 +38,8 @@ class Reader:
     """Keep every `fold`-th row group out of the batches (0: none), or `held_out`: make batches of those alone. Of fewer
     than `fold` row groups it is every `fold`-th row."""
     held_out: bool = False
+    tables: Mapping[tuple[Path, int], pa.Table] = field(default_factory=dict)
+    """Row groups by file and number that are in memory already; the others are read from the files."""
 
     def __post_init__(self) -> None:
         if self.batch % self.lanes or self.lanes % self.world:
@@ -107,7 +109,9 @@ class Reader:
             path, index, count = self.groups[order[position]]
             offset = ends[position] - count
             low, high = max(start - offset, 0), min(start + rows - offset, count)
-            table = open_file(path).read_row_group(index, columns=list(self.columns))
+            held = self.tables.get((path, index))
+            names = list(self.columns)
+            table = open_file(path).read_row_group(index, columns=names) if held is None else held.select(names)
             if self.fold and self._by_row:
                 table = table.take(self._mine(len(table)))
             parts.append(table.slice(low, high - low))

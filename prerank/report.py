@@ -4,23 +4,20 @@ All three read `results.json` alone. Shares (recall, hit-rate, click-through) ar
 in percentage points; a bracket or a whisker is the 95% bootstrap interval over requests.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from rich.table import Table
 from rich.text import Text
 
-from prerank.drawing import SERIES, inline_svg
 from prerank.figures import figures
+from prerank.page import Cell, difference_cell, plus_minus, table_of, time_cell, value_cell, write_page
 from prerank.rows import (
     Results,
     blind_draw,
     change,
     decimals,
     excludes_zero,
-    is_whole,
     label,
     micros,
     percent,
@@ -29,9 +26,6 @@ from prerank.rows import (
     vs_base,
 )
 from prerank.search_section import gain, pictures, section
-
-Cell = Callable[[dict], dict | None]
-"""Gives what a row of the results shows in one column: `text`, `small` (what stands under it, or None) and `sure`."""
 
 TIMES = {"fetch_us": "fetch", "inference_us": "infer", "latency_us": "total"}
 
@@ -60,12 +54,12 @@ def terminal_table(results: Results) -> Table:
     for row in rows:
         difference = vs_base(row, f"recall_at_{k}")
         cells = [
-            _plus_minus(row, f"recall_at_{k}"),
+            plus_minus(row, f"recall_at_{k}"),
             Text(
                 f"{100 * difference[0]:+.1f} ±{50 * (difference[2] - difference[1]):.1f}" if difference else "",
                 style="bold" if difference and excludes_zero(difference) else "dim",
             ),
-            _plus_minus(row, f"hit_rate_at_{k}"),
+            plus_minus(row, f"hit_rate_at_{k}"),
             *(decimals(row.get(name)) for name in ("ndcg_at_10", "gauc", "auc")),
             *([percent(row.get("ctr"), 2)] if has_ctr else []),
             *(micros(row.get(key)) for key in times.values()),
@@ -104,21 +98,13 @@ def finding(results: Results) -> str:
 def write_report(results: Results, path: Path) -> Path:
     """Writes the page: styles and figures are in it, light and dark, and it asks for nothing from anywhere."""
     k = results["logs"]["k"]
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
     words = _captions(results)
-    drawn = {
-        name: {"svg": inline_svg(figure, name, words[name][0]), "caption": words[name][1]}
-        for name, figure in figures(results).items()
-    }
-    drawn |= {
-        name: {"svg": inline_svg(figure, name, alt), "caption": caption}
-        for name, (figure, alt, caption) in pictures(results).items()
-    }
-    colours = {f"--{name.replace('_', '-')}": pair[:2] for name, pair in SERIES.items()}
+    drawn = {name: (figure, *words[name]) for name, figure in figures(results).items()} | pictures(results)
     logs, uri = results["logs"], results.get("mlflow")
-    page = environment.get_template("report.html.jinja").render(
+    return write_page(
+        "report.html.jinja",
+        path,
+        figures=drawn,
         title=f"Pre-ranking: {Path(logs['path']).name or logs['path']}",
         finding=finding(results),
         facts=[(label(key), _fact(value)) for key, value in logs.items() if _fact(value) is not None],
@@ -130,7 +116,6 @@ def write_report(results: Results, path: Path) -> Path:
         timed=any(row.get("inference_p99_us") is not None for row in results["rows"]),
         searched=section(results),
         random=blind_draw(results),
-        figures=drawn,
         curves=[
             {
                 "heading": f"{heading}, %",
@@ -143,21 +128,10 @@ def write_report(results: Results, path: Path) -> Path:
         commands=results.get("commands") or [],
         mlflow=uri,
         mlflow_link=str(uri).startswith(("http://", "https://")),
-        colours=colours,
     )
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page, encoding="utf-8")
-    return path
 
 
 # --- what the rows say, in words and cells
-
-
-def _plus_minus(row: dict, name: str) -> str:
-    interval = row.get(f"{name}_ci")
-    half = 50 * (interval[1] - interval[0]) if is_whole(interval) else 0
-    return percent(row.get(name)) + (f" ±{half:.1f}" if half else "")
 
 
 def _fact(value: Any) -> str | None:
@@ -173,32 +147,32 @@ def _fact(value: Any) -> str | None:
 
 def _results_table(results: Results) -> dict:
     k = results["logs"]["k"]
-    return _table(
+    return table_of(
         results["rows"],
         [
-            (f"Recall@{k}, %", _value(f"recall_at_{k}", 1)),
-            ("Δ recall, points", _difference(f"recall_at_{k}")),
-            (f"Hit@{k}, %", _value(f"hit_rate_at_{k}", 1)),
-            ("Δ hit, points", _difference(f"hit_rate_at_{k}")),
-            ("Converted kept, %", _value(f"hit_rate_converted_at_{k}", 1)),
-            ("True best 10 kept, %", _value(f"true_hit_rate_at_{k}", 1)),
-            ("CTR in replay, %", _value("ctr", 2)),
-            ("NDCG@10", _value("ndcg_at_10")),
-            ("GAUC", _value("gauc")),
-            ("AUC", _value("auc")),
-            ("Fetch, µs", _time("fetch_us")),
-            ("Inference, µs", _time("inference_us", tail="inference_p99_us")),
-            ("Total, µs", _time("latency_us")),
+            (f"Recall@{k}, %", value_cell(f"recall_at_{k}", 1)),
+            ("Δ recall, points", _against_base(f"recall_at_{k}")),
+            (f"Hit@{k}, %", value_cell(f"hit_rate_at_{k}", 1)),
+            ("Δ hit, points", _against_base(f"hit_rate_at_{k}")),
+            ("Converted kept, %", value_cell(f"hit_rate_converted_at_{k}", 1)),
+            ("True best 10 kept, %", value_cell(f"true_hit_rate_at_{k}", 1)),
+            ("CTR in replay, %", value_cell("ctr", 2)),
+            ("NDCG@10", value_cell("ndcg_at_10")),
+            ("GAUC", value_cell("gauc")),
+            ("AUC", value_cell("auc")),
+            ("Fetch, µs", time_cell("fetch_us")),
+            ("Inference, µs", time_cell("inference_us", tail="inference_p99_us")),
+            ("Total, µs", time_cell("latency_us")),
         ],
     )
 
 
 def _slices_table(results: Results) -> dict:
     k = results["logs"]["k"]
-    return _table(
+    return table_of(
         results["rows"],
         [
-            (f"{heading}, {where}", _value(key, digits, where=where))
+            (f"{heading}, {where}", value_cell(key, digits, where=where))
             for heading, key, digits in (
                 (f"Recall@{k}, %", f"recall_at_{k}", 1),
                 ("GAUC", "gauc", None),
@@ -210,67 +184,8 @@ def _slices_table(results: Results) -> dict:
     )
 
 
-def _table(rows: list[dict], columns: list[tuple[str, Cell]]) -> dict:
-    """`{"headings", "rows": [{"name", "describes", "cells"}]}`, without the columns that no row fills."""
-    cells = [(heading, [cell(row) for row in rows]) for heading, cell in columns]
-    cells = [(heading, column) for heading, column in cells if any(column)]
-    return {
-        "headings": [heading for heading, _ in cells],
-        "rows": [
-            {
-                "name": label(row["name"]),
-                "describes": row.get("describes"),
-                "cells": [column[i] for _, column in cells],
-            }
-            for i, row in enumerate(rows)
-        ],
-    }
-
-
-def _value(key: str, digits: int | None = None, *, where: str = "") -> Cell:
-    """A cell with its interval: in percent where `digits` is given, as it is with three decimals else."""
-    show = f"{{:.{3 if digits is None else digits}f}}".format
-    scale = 1 if digits is None else 100
-
-    def cell(row: dict) -> dict | None:
-        row = (row.get("slices") or {}).get(where) or {} if where else row
-        if row.get(key) is None:
-            return None
-        interval = row.get(f"{key}_ci")
-        return {
-            "text": show(scale * row[key]),
-            "small": _to(*(show(scale * edge) for edge in interval)) if is_whole(interval) else None,
-            "sure": False,
-        }
-
-    return cell
-
-
-def _difference(key: str) -> Cell:
-    def cell(row: dict) -> dict | None:
-        interval = vs_base(row, key)
-        if interval is None:
-            return None
-        text, *edges = (f"{100 * value:+.1f}" for value in interval)
-        return {"text": text, "small": _to(*edges), "sure": excludes_zero(interval)}
-
-    return cell
-
-
-def _time(key: str, tail: str = "") -> Cell:
-    """Microseconds, and under them the 99th percentile."""
-
-    def cell(row: dict) -> dict | None:
-        if row.get(key) is None:
-            return None
-        small = f"p99 {micros(row[tail])}" if row.get(tail) is not None else None
-        return {"text": micros(row[key]), "small": small, "sure": False}
-
-    return cell
-
-
-def _to(low: str, high: str) -> str:
-    return f"{low} to {high}"
+def _against_base(key: str) -> Cell:
+    return difference_cell(lambda row: vs_base(row, key))
 
 
 def _captions(results: Results) -> dict[str, tuple[str, str]]:

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ray.train
-import ray.train.torch
 import torch
 from torch import nn
 
@@ -23,16 +21,16 @@ from prerank.checkpoint import State
 from prerank.config import plain, widths
 from prerank.derive import derive
 from prerank.errors import InputError
-from prerank.fit import check, files_of, launch, report, teacher_column, teacher_width, validation, worker
+from prerank.fit import launch, train_worker
 from prerank.latency import Table, item_width
 from prerank.options import Arm, Compute, Latency, Search
 from prerank.outputs import fingerprint, read_manifest
-from prerank.progress import Teller
 from prerank.reader import Reader
 from prerank.rivals import RIVALS, untrained_values
 from prerank.schema import Schema, load_schema
 from prerank.search_loop import make_optimizer, search_steps
 from prerank.tracking import Run
+from prerank.training import Job, Worker, check, files_of, teacher_column, teacher_width, validation
 
 
 @dataclass(frozen=True)
@@ -84,13 +82,10 @@ def search_all(
     trained = [spec for spec in specs if spec.arm.name not in untrained]
     found = {name: _untrained(spec, schema) for name, spec in untrained.items()}
     if trained:
-        job = {"specs": trained, "samples": samples, "compute": compute, "k": k, "runs": runs}
+        job = {"specs": trained, "job": Job(samples, compute, k), "runs": runs}
         done = launch(_search_all, job, name=f"ray_train-{key_of(trained, samples, k)}", work=work, compute=compute)
         with done.as_directory() as folder:
-            for spec in trained:
-                state, _ = checkpoint.load_best(Path(folder), spec.arm.name)
-                *history, last = state.history
-                found[spec.arm.name] = Found(spec, history, last["values"], last["log_p"])
+            found |= {spec.arm.name: found_in(Path(folder), spec) for spec in trained}
     return {spec.arm.name: found[spec.arm.name] for spec in specs}
 
 
@@ -131,19 +126,18 @@ def _fixed(chosen: tuple[int, ...]) -> tuple[tuple[float, ...], ...]:
 
 
 def _search_all(job: dict[str, Any]) -> None:
-    with worker(job["compute"]) as (done, rank, world):
+    with train_worker(job) as worker:
         for spec in job["specs"]:
-            _search(spec, job, done, rank, world)
+            run_search(spec, job["job"], worker)
 
 
-def _search(spec: Spec, job: dict[str, Any], done: Path, rank: int, world: int) -> None:
-    arm, search, samples, compute = spec.arm, spec.search, job["samples"], job["compute"]
-    if (done / f"{arm.name}.best.safetensors").exists() and not (done / f"{arm.name}.latest.safetensors").exists():
+def run_search(spec: Spec, job: Job, worker: Worker) -> None:
+    """Runs the search, or goes on with it; at the end the worker's folder holds what `found_in` reads."""
+    arm, search, samples, compute, done = spec.arm, spec.search, job.samples, job.compute, worker.done
+    if worker.finished(arm.name):
         return
     schema, stats = load_schema(samples), json.loads((samples / "stats.json").read_text())
     features = schema.select(arm.features, where=arm.name)
-    teacher_score = teacher_column(samples)
-    device = ray.train.torch.get_device()
     torch.manual_seed(arm.seed)
     method: nn.Module = {"autofas": AutoFAS, **RIVALS}[search.method](
         features,
@@ -156,31 +150,24 @@ def _search(spec: Spec, job: dict[str, Any], done: Path, rank: int, world: int) 
         budget_us=spec.budget_us,
         teacher_width=teacher_width(samples) if arm.distill.contrast and not search.joint else None,
     )
-    model = ray.train.torch.prepare_model(method)
+    model = worker.prepare(method)
     optimizer, state = make_optimizer(method, arm, search), State()
-    if (done / f"{arm.name}.latest.safetensors").exists():
+    if worker.under_way(arm.name):
         state, _ = checkpoint.load_state(done, arm.name, method, optimizer)
+    learned = None if search.joint else teacher_column(samples)
     read = {"files": files_of(samples, "train"), "batch": arm.optim.batch, "lanes": compute.lanes, "seed": arm.seed}
-    learned = None if search.joint else teacher_score
-    read["columns"] = columns(arm, learned)
-    reader = Reader(**read, fold=search.fold, rank=rank, world=world)
-    held_out = Reader(**read, fold=search.fold, held_out=True, rank=rank, world=world)
-    validate = validation(samples, features, job["k"], rank, world)
-    tracked: Run | None = job["runs"].get(arm.name) if rank == 0 else None
-    tell = Teller(job["board"], arm.name) if rank == 0 else lambda *_, **__: None
+    read |= {"columns": columns(arm, learned), "fold": search.fold, "tables": job.tables}
+    reader = Reader(**read, rank=worker.rank, world=worker.world)
+    held_out = Reader(**read, held_out=True, rank=worker.rank, world=worker.world)
 
     def save(state: State, method: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        if rank == 0:
+        if worker.rank == 0:
             checkpoint.save_state(done, arm.name, state, method, optimizer, {})
-            if tracked and state.step == 0:
-                last = state.history[-1]
-                tracked.metrics({k: v for k, v in last.items() if isinstance(v, float)}, step=last["epoch"])
-        report(done, rank, {"search": arm.name, "epoch": state.epoch, "step": state.step})
+        worker.keep(arm.name, state, False)
 
     def progress(state: State, method: nn.Module) -> None:
-        if rank == 0 and tell.due():
-            tell.note = note(method.facts())
-        tell(state.epoch * reader.steps + state.step, search.epochs * reader.steps)
+        at, total = state.epoch * reader.steps + state.step, search.epochs * reader.steps
+        worker.tell(arm.name, at, total, lambda: note(method.facts()))
 
     search_steps(
         arm,
@@ -190,26 +177,34 @@ def _search(spec: Spec, job: dict[str, Any], done: Path, rank: int, world: int) 
         optimizer,
         reader,
         held_out,
-        validate,
+        validation(job, features, worker),
         teacher_score=learned,
         state=state,
         save=save,
         checkpoint_steps=compute.checkpoint_steps,
         progress=progress,
     )
-    tell(search.epochs * reader.steps, search.epochs * reader.steps, now=True)
+    total = search.epochs * reader.steps
+    worker.tell(arm.name, total, total, lambda: note(method.facts()), now=True)
     (done / f"{arm.name}.latest.safetensors").unlink(missing_ok=True)
-    if rank == 0:
-        every = Reader(**read, fold=search.fold, held_out=True)
+    if worker.rank == 0:
+        every = Reader(**read, held_out=True)
 
         def batches() -> Iterator[Batch]:
             for table in every.epoch(0):
-                yield training_batch(table, arm, features, 0, learned).to(device)
+                yield training_batch(table, arm, features, 0, learned).to(worker.device)
 
         log_p = method.width_logits.log_softmax(1).tolist() if search.method == "autofas" else _fixed(arm.widths)
         state.history.append({"values": method.values(batches()).tolist(), "log_p": log_p})
         checkpoint.save_best(done, arm.name, state, {})
-    report(done, rank, {"search": arm.name, "epoch": state.epoch, "best": 0.0})
+    worker.keep(arm.name, state, True)
+
+
+def found_in(folder: Path, spec: Spec) -> Found:
+    """What a finished search left in a worker's folder or in its last checkpoint."""
+    state, _ = checkpoint.load_best(folder, spec.arm.name)
+    *history, last = state.history
+    return Found(spec, history, last["values"], last["log_p"])
 
 
 def note(facts: dict[str, Any]) -> str:

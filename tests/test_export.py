@@ -3,13 +3,7 @@
 import copy
 import json
 import os
-import signal
-import socket
-import subprocess
-import sys
-import time
 import urllib.request
-from pathlib import Path
 
 import mlflow
 import numpy as np
@@ -18,6 +12,7 @@ import pytest
 import torch
 from mlflow.tracking import MlflowClient
 from samples_fixture import random_teacher
+from server_fixture import answering, free_port
 
 from prerank import export, parity
 from prerank.checkpoint import load_model
@@ -242,24 +237,10 @@ def test_registered_once_with_its_recall_and_its_times(student, samples, hard, t
 @pytest.mark.slow  # a server starts
 def test_mlflow_models_serve(written, hard, tmp_path):
     folder, _ = written
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
     command = ["mlflow", "models", "serve", "-m", folder, "--env-manager", "local", "-h", "127.0.0.1", "-p", str(port)]
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # mlflow calls uvicorn by its name
-    with open(tmp_path / "server.log", "w") as log:
-        server = subprocess.Popen(
-            command, env=os.environ | {"PATH": path}, start_new_session=True, stdout=log, stderr=log
-        )
-    try:
-        url = f"http://127.0.0.1:{port}"
-        for _ in range(120):
-            try:
-                urllib.request.urlopen(f"{url}/ping")
-                break
-            except OSError:
-                assert server.poll() is None, (tmp_path / "server.log").read_text()
-                time.sleep(0.5)
+    with answering(command, f"{url}/ping", tmp_path / "server.log"):
 
         def served(body: bytes) -> np.ndarray:
             request = urllib.request.Request(f"{url}/invocations", body, {"Content-Type": "application/json"})
@@ -269,9 +250,6 @@ def test_mlflow_models_serve(written, hard, tmp_path):
         assert b"null" in body and b"NaN" not in body  # as JSON allows: a missing value is null
         assert served(body).shape == (3,)
         assert parity.compare(lambda feed: served(as_json(feed)), hard[::4])["worst"] < 1e-5
-    finally:
-        os.killpg(server.pid, signal.SIGTERM)
-        server.wait(30)
 
 
 def as_json(feed: parity.Feed) -> bytes:

@@ -11,9 +11,10 @@ from mlflow.tracking import MlflowClient
 
 from prerank.checkpoint import load_model
 from prerank.errors import InputError
-from prerank.fit import check, fit, key_of, train_models
+from prerank.fit import fit, key_of, train_models
 from prerank.options import Arm, Compute, Distill, Optim
 from prerank.tracking import run
+from prerank.training import check
 
 BASE = Arm(
     "base",

@@ -5,8 +5,35 @@ from pathlib import Path
 
 import prerank
 
-EDGE = {"data", "evaluate", "export", "figures", "fit", "onnx_graph", "pieces", "profiler", "progress", "report"}
-EDGE |= {"rival_figures", "search", "search_figures", "search_section", "serving", "teach", "tracking"}
+EDGE = {
+    "compare",
+    "compare_figures",
+    "compare_page",
+    "data",
+    "evaluate",
+    "export",
+    "figures",
+    "fit",
+    "grid",
+    "live",
+    "onnx_graph",
+    "pieces",
+    "profiler",
+    "progress",
+    "report",
+    "rival_figures",
+    "runs",
+    "search",
+    "search_figures",
+    "search_section",
+    "serving",
+    "store",
+    "sweep",
+    "swept_figures",
+    "teach",
+    "tracking",
+    "trial",
+}
 TORCH = {
     "autofas",
     "batches",
@@ -22,6 +49,7 @@ TORCH = {
     "rivals",
     "search_loop",
     "supernet",
+    "training",
 }
 
 

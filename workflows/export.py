@@ -16,7 +16,7 @@ from prerank import cli, export
 from prerank.checkpoint import load_model, require_same_features
 from prerank.outputs import fingerprint, is_done, publish, read_manifest
 from prerank.schema import load_schema
-from prerank.tracking import Run, run
+from prerank.tracking import Run, run, send_unsent
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,7 @@ def main(config: Export, parent: Run | None = None) -> dict[str, Any]:
         inputs["results"] = fingerprint(row)
         recall |= export.kept({f"test/{key}": value for key, value in row.items()}, "test/recall", "test/hit_rate")
     if is_done(out, kind="export", config=settings, inputs=inputs):
+        send_unsent(out)
         print(f"{out}: already done")
         return read_manifest(out, kind="export")
     stats = json.loads((student / "stats.json").read_text())
@@ -67,13 +68,14 @@ def main(config: Export, parent: Run | None = None) -> dict[str, Any]:
         state = work / f"run-{fingerprint([settings, inputs])}.json"
         with run("export", out=out, state=state, params=settings, tags=inputs, parent=parent) as tracked:
             tracked.metrics(times | recall | {"parity": worst})
+            tracked = tracked.online()
             tags = inputs | {key: f"{value:.6g}" for key, value in (times | recall).items()}
             uri = export.register(tracked, staging, name=config.name, alias=config.alias, tags=tags)
-        facts["mlflow"] = {"uri": tracked.uri, "run_id": tracked.run_id, "model": uri}
+        facts["mlflow"] = {"uri": tracked.where, "run_id": tracked.run_id, "model": uri}
     shutil.rmtree(work)
     shown = {n: f"{stat['p50']:.0f} us (p99 {stat['p99']:.0f})" for n, stat in facts["inference_us"].items()}
     print(f"{out}: within {worst:.1e} of torch; {', '.join(f'{n} candidates {time}' for n, time in shown.items())}")
-    print(f"{uri} is {config.name}@{config.alias} at {tracked.uri}")
+    print(f"{uri} is {config.name}@{config.alias} at {tracked.where}")
     return read_manifest(out, kind="export")
 
 

@@ -60,6 +60,7 @@ def main(settings: ProfileLatency, parent: tracking.Run | None = None) -> dict[s
     key = {name: value for name, value in config.plain(settings).items() if name not in ("schema", "out")}
     done = _done(out, {"config": key, "schema": fingerprint(schema.to_json()), "machine": machine})
     if done:
+        tracking.send_unsent(out)
         print(f"{out}: already done")
         return done
     widths = tuple(sorted({width for width in config.widths(settings.widths) if width}))

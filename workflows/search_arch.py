@@ -17,14 +17,15 @@ from prerank.arch import Arch
 from prerank.config import names, plain, widths
 from prerank.data import start_ray
 from prerank.errors import InputError
-from prerank.fit import refuse_local_store, teacher_column
+from prerank.fit import refuse_local_store
 from prerank.latency import fetch_us, inference_us, latency_us, load_table
 from prerank.options import Arm, Compute, Distill, Latency, Optim, Search
 from prerank.outputs import is_done, publish, read_manifest, write_json
 from prerank.schema import Schema, load_schema
 from prerank.search import Spec, search_all
 from prerank.search_figures import search_figures
-from prerank.tracking import Run, run
+from prerank.tracking import Run, run, send_unsent
+from prerank.training import teacher_column
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,8 @@ def main(config: SearchArch, parent: Run | None = None) -> dict[str, Any]:
             for path in sorted(out.glob("*.*")):
                 tracked.artifact(path)
         shutil.rmtree(work)
+    else:
+        send_unsent(out)
     said = json.loads((out / "arch.json").read_text())
     times = f"{said['fetch_us']:.0f} µs to fetch + {said['inference_us']:.0f} µs of inference"
     print(

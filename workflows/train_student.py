@@ -10,11 +10,12 @@ from prerank import cli
 from prerank.arch import Arch, load_arch
 from prerank.config import names, widths
 from prerank.data import start_ray
-from prerank.fit import teacher_column, train_models
+from prerank.fit import train_models
 from prerank.options import Arm, Compute, Distill, Optim
 from prerank.outputs import read_manifest
 from prerank.schema import load_schema
 from prerank.tracking import Run
+from prerank.training import teacher_column
 
 
 @dataclass(frozen=True)
@@ -42,14 +43,26 @@ class TrainStudent:
 
 def main(config: TrainStudent, parent: Run | None = None) -> dict:
     """Returns the metrics of the best epoch on the validation day."""
-    samples, out = config.samples.resolve(), config.out.resolve()
+    samples, out, student = config.samples.resolve(), config.out.resolve(), arm_of(config)
+    start_ray()
+    work = out.parent / f".{out.name}.work"
+    best = train_models(
+        {out: student}, samples, kind="student", work=work, compute=config.compute, k=config.k, parent=parent
+    )["student"]["best"]
+    print(f"{out}: {', '.join(f'{name} {value:.4f}' for name, value in best.items() if name.startswith('val/'))}")
+    return best
+
+
+def arm_of(config: TrainStudent) -> Arm:
+    """The student that the configuration describes."""
+    samples = config.samples.resolve()
     manifest, schema = read_manifest(samples, kind="samples"), load_schema(samples)
     if config.arch:
         arch = load_arch(config.arch)
     else:
         arch = Arch(names(config.features) or schema.student_features, widths(config.widths))
     features = schema.select(arch.features, where=str(config.arch or "--features"))
-    student = Arm(
+    return Arm(
         name="student",
         features=tuple(feature.name for feature in features),
         widths=arch.widths,
@@ -59,13 +72,6 @@ def main(config: TrainStudent, parent: Run | None = None) -> dict:
         optim=config.optim,
         seed=config.seed,
     )
-    start_ray()
-    work = out.parent / f".{out.name}.work"
-    best = train_models(
-        {out: student}, samples, kind="student", work=work, compute=config.compute, k=config.k, parent=parent
-    )["student"]["best"]
-    print(f"{out}: {', '.join(f'{name} {value:.4f}' for name, value in best.items() if name.startswith('val/'))}")
-    return best
 
 
 if __name__ == "__main__":

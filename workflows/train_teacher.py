@@ -15,10 +15,11 @@ from rich.table import Table
 from prerank import cli
 from prerank.config import names, widths
 from prerank.data import start_ray
-from prerank.fit import Trained, train_models
+from prerank.fit import train_models
 from prerank.options import Arm, Compute, Optim
 from prerank.schema import load_schema
 from prerank.tracking import Run
+from prerank.training import Trained
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,106 @@
+"""Servers for tests, on loopback or a private socket: `mlflow server`, a PostgreSQL cluster, any that answers HTTP."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+PATIENCE_S = 180  # a first start sets up the store: 20 s, on a busy machine a minute
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+@contextmanager
+def answering(command: list[str], url: str, log: Path) -> Iterator[None]:
+    """A server in the background, from when `url` answers until the block is left; fails with its log."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # mlflow calls uvicorn by its name
+    env = os.environ | {"PATH": path, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    with open(log, "a") as file:
+        server = subprocess.Popen(command, env=env, start_new_session=True, stdout=file, stderr=file)
+    try:
+        deadline = time.monotonic() + PATIENCE_S
+        while not _answers(url):
+            if server.poll() is not None or time.monotonic() > deadline:
+                pytest.fail(f"{url} does not answer:\n{log.read_text()}")
+            time.sleep(0.2)
+        yield
+    finally:
+        stop(server)
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5):
+            return True
+    except OSError:
+        return False
+
+
+def stop(server: subprocess.Popen, with_signal: signal.Signals = signal.SIGTERM) -> None:
+    """Ends a server and the group of processes that it leads."""
+    try:
+        os.killpg(server.pid, with_signal)
+        server.wait(20)
+    except ProcessLookupError:
+        pass
+    except subprocess.TimeoutExpired:
+        os.killpg(server.pid, signal.SIGKILL)
+    server.wait()
+
+
+@contextmanager
+def started(store_uri: str, artifacts: Path, port: int | None = None) -> Iterator[str]:
+    """`mlflow server` on `store_uri`; its URL. Give `port` to start it again where it was."""
+    port = port or free_port()
+    url = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", store_uri, "--artifacts-destination", str(artifacts)]
+    artifacts.mkdir(parents=True, exist_ok=True)
+    with answering(command, f"{url}/health", artifacts.parent / f"{artifacts.name}.server.log"):
+        yield url
+
+
+@contextmanager
+def postgres(folder: Path) -> Iterator[str]:
+    """A new PostgreSQL cluster that only a private socket reaches, its log in `folder`; its URI for SQLAlchemy.
+
+    Skips the test where the machine has no PostgreSQL. As root, which PostgreSQL refuses, it runs as user `postgres`.
+    """
+    places = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda place: int(place.parent.name))
+    found = {name: shutil.which(name, path=str(places[-1]) if places else None) for name in ("initdb", "postgres")}
+    if None in found.values():
+        pytest.skip("no PostgreSQL on this machine (Debian: apt-get install postgresql)")
+    as_user = []
+    if os.getuid() == 0:
+        as_user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
+    log = folder / "postgres.log"
+    # A folder of its own: the user postgres cannot enter pytest's, and a socket's path is short.
+    with tempfile.TemporaryDirectory(prefix="prerank-pg-") as place, open(log, "w") as file:
+        if as_user:
+            shutil.chown(place, "postgres", "postgres")
+        output = {"cwd": place, "stdout": file, "stderr": file, "start_new_session": True}
+        options = ["-D", f"{place}/data", "-U", "prerank", "--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=C"]
+        subprocess.run([*as_user, found["initdb"], *options], check=True, **output)
+        options = ["-D", f"{place}/data", "-k", place, "-c", "listen_addresses=", "-c", "fsync=off"]
+        server = subprocess.Popen([*as_user, found["postgres"], *options], **output)
+        try:
+            while "ready to accept connections" not in log.read_text():
+                assert server.poll() is None, log.read_text()
+                time.sleep(0.1)
+            yield f"postgresql+psycopg2://prerank@/postgres?host={place}"
+        finally:
+            stop(server, signal.SIGINT)  # PostgreSQL's fast shutdown: it ends its connections

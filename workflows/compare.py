@@ -1,0 +1,112 @@
+"""Compares runs of MLflow over the same requests: one table with paired intervals, Pareto fronts, a page.
+
+    python -m workflows.compare --parents ID --out runs/compare
+    python -m workflows.compare --runs ID,ID --out runs/compare
+    python -m workflows.compare --query "tags.space = 'joint'" --experiment tune --out runs/compare
+
+OUT then holds compare.html, compare.json and compare.parquet, every run's recall and hit-rate request by request. Of
+exactly one parent they are its artifacts as well.
+"""
+
+import os
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+from mlflow.tracking import MlflowClient
+from rich.console import Console
+
+from prerank import cli
+from prerank.compare import compare
+from prerank.compare_figures import compare_figures
+from prerank.compare_page import terminal_table, write_page_of
+from prerank.compare_words import front_sentences
+from prerank.config import names, plain
+from prerank.errors import InputError
+from prerank.outputs import write_json
+from prerank.runs import children, connect, listed, queried
+from prerank.store import masked
+from prerank.tracking import Run, tracking_uri
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Compare runs of MLflow over the same requests."""
+
+    out: Path
+    parents: str = ""
+    """Run ids of sweeps or pipelines, with commas: every comparable child of theirs."""
+    runs: str = ""
+    """Run ids, with commas."""
+    query: str = ""
+    """In MLflow's search syntax, such as "tags.space = 'joint'"."""
+    experiment: str = ""
+    """The experiment of the query; empty: all."""
+    tracking_uri: str = ""
+    """Default MLFLOW_TRACKING_URI, else the SQLite file mlflow.db beside OUT."""
+    base: str = ""
+    """Name or run id of what the others are compared with; empty: the best mean recall."""
+    top: int = 20
+    """Rows that the terminal and the page show at once."""
+    seed: int = 0
+    """Of the bootstrap."""
+
+
+def main(config: Compare) -> dict[str, Any]:
+    """Returns what stands in compare.json."""
+    if sum(map(bool, (config.parents, config.runs, config.query))) != 1:
+        raise InputError("expected one of --parents, --runs and --query")
+    if config.experiment and not config.query:
+        raise InputError("--experiment is where --query looks; --parents and --runs find their own")
+    if config.top < 1:
+        raise InputError(f"--top {config.top}: expected 1 or more")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # else a bar for each small file
+    out = config.out.resolve()
+    client = connect(config.tracking_uri or tracking_uri(out))
+    found = _found(client, config)
+    results, requests = compare(client, found, whole=bool(config.parents), base=config.base, seed=config.seed)
+    results |= {"command": _command(config)}
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / "compare.json", results)
+    pq.write_table(requests, out / "compare.parquet")
+    page = write_page_of(results, out / "compare.html", top=config.top)
+    parents = names(config.parents)
+    if len(parents) == 1:
+        _log(client, parents[0], out, results)
+    Console(width=max(130, Console().width)).print(terminal_table(results, config.top))
+    if len(results["rows"]) > config.top:
+        print(f"... and {len(results['rows']) - config.top:,} more: --top N, or the page")
+    if results["left_out"]:
+        print(f"{len(results['left_out']):,} runs left out, with reasons on the page")
+    for sentence in front_sentences(results):
+        print(sentence)
+    print(page)
+    return results
+
+
+def _found(client: MlflowClient, config: Compare) -> list:
+    if config.parents:
+        return children(client, names(config.parents))
+    return listed(client, names(config.runs)) if config.runs else queried(client, config.query, config.experiment)
+
+
+def _log(client: MlflowClient, parent: str, out: Path, results: dict[str, Any]) -> None:
+    """The page, the tables and the figures where people look."""
+    run = Run(client.tracking_uri, parent, client.get_run(parent).info.experiment_id)
+    for name in ("compare.html", "compare.json", "compare.parquet"):
+        run.artifact(out / name)
+    run.figures(compare_figures(results))
+
+
+def _command(config: Compare) -> str:
+    defaults = plain(Compare(config.out))
+    given = {key: value for key, value in plain(config).items() if key == "out" or value != defaults[key]}
+    given |= {"tracking_uri": masked(config.tracking_uri)} if config.tracking_uri else {}
+    flags = [f"--{key.replace('_', '-')} {shlex.quote(str(value))}" for key, value in given.items()]
+    return " ".join(["python -m workflows.compare", *flags])
+
+
+if __name__ == "__main__":
+    cli.run(main, Compare)
