@@ -75,9 +75,7 @@ def aligned(rows: list[Row], requests: dict[str, pa.Table]) -> tuple[pa.Array, d
         if not mine.equals(ids):
             raise InputError(_differ(rows[0], row, ids, mine))
     if len(ids.unique()) < len(ids):
-        raise InputError(
-            f"{_said(rows[0])}: a request stands in its table twice; write the table again, a row a request"
-        )
+        raise InputError(f"{_said(rows[0])}: {TWICE}")
     values = {m: np.stack([table[m].to_numpy().astype(float) for table in sorted_], axis=1) for m in METRICS}
     for row, recall_R in zip(rows, values["recall"].T, strict=True):
         if np.isnan(recall_R).all():
@@ -166,9 +164,7 @@ def _find(rows: list[Row], base: str) -> int:
 def _differ(a: Row, b: Row, ids_a: pa.Array, ids_b: pa.Array) -> str:
     in_a, in_b = set(ids_a.to_pylist()), set(ids_b.to_pylist())
     if in_a == in_b:
-        return (
-            f"{_said(b if len(ids_b) > len(in_b) else a)}: a request stands in its table twice; write the table again"
-        )
+        return f"{_said(b if len(ids_b) > len(in_b) else a)}: {TWICE}"
     return (
         f"{_said(a)} and {_said(b)} were measured on different requests: {len(in_a - in_b):,} of {len(in_a):,} are the "
         f"first's alone, {len(in_b - in_a):,} of {len(in_b):,} the second's; compare runs of the same samples"
