@@ -151,7 +151,8 @@ def forget(folder: Path, parent: Run) -> None:
     """Deletes a trial and its run."""
     state = folder / "run.json"
     if state.is_file():
-        parent.client.delete_run(json.loads(state.read_text())["run_id"])
+        run = replace(parent, run_id=json.loads(state.read_text())["run_id"]).online()
+        run.client.delete_run(run.run_id)
     shutil.rmtree(folder)
 
 

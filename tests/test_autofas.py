@@ -126,6 +126,24 @@ def searched(search=SEARCH, latency=Latency(), budget_us=500.0, seed=0):  # noqa
     return arch, method
 
 
+def test_indecision_has_its_price():
+    """dH/dlogit is -logit·θ(1-θ) of a gate, and -p(log p + H) of a width."""
+    gradients = []
+    for weight in (0.0, 0.5):
+        method = network(replace(SEARCH, entropy=weight))
+        with torch.no_grad():
+            method.width_logits += torch.randn(method.width_logits.shape, generator=torch.Generator().manual_seed(0))
+        batch = training_batch(table_of(0), ARM, FEATURES, 0, "teacher_score")
+        loss, _ = method(batch, 0, 1.0, "architecture")
+        gradients.append(torch.autograd.grad(loss, method.architecture()))
+    theta_M, p_SC = torch.sigmoid(method.gate_logits), method.width_logits.softmax(1)
+    of_gates = -method.gate_logits * theta_M * (1 - theta_M) / len(FEATURES)
+    entropy_S1 = -(p_SC * p_SC.log()).sum(1, keepdim=True)
+    of_widths = -p_SC * (p_SC.log() + entropy_S1) / len(p_SC)
+    for without, priced, expected in zip(*gradients, (of_gates, of_widths), strict=True):
+        assert torch.allclose(priced - without, 0.5 * expected, atol=1e-6)
+
+
 def chosen(arch):
     return tuple(f for f in FEATURES if f.name in arch.features)
 

@@ -50,6 +50,13 @@ def test_pairs_stay_within_their_request(taught):
     assert torch.equal(batch.request_I[batch.hi_P], request) and torch.equal(batch.request_I[batch.lo_P], request)
 
 
+def test_neighbouring_bins_can_count_as_one(taught):
+    arms = [Arm("a", FEATURES, (4,), distill=Distill(contrast=1.0, merge_bins=n)) for n in (1, 2, 5)]
+    ones, twos, fives = (load(taught, arm)[0].bin_I.tolist() for arm in arms)
+    assert len(set(ones)) == 10 and len(set(twos)) == 5 and len(set(fives)) == 2
+    assert twos == [b // 2 for b in ones] and fives == [b // 5 for b in ones]
+
+
 def test_distillation_keeps_every_item_with_its_labels_and_features(taught):
     arm = Arm("a", FEATURES, (4,), distill=Distill(score=1.0, contrast=1.0))
     batch, rows = load(taught, arm)

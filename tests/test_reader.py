@@ -51,6 +51,16 @@ def test_epochs_and_seeds_differ_and_are_reproducible(files):
     assert epoch(files, 0) != epoch(files, 0, seed=1)
 
 
+def test_row_groups_in_memory_are_not_read_again(files, monkeypatch):
+    expected = epoch(files)
+    opened = {path: pq.ParquetFile(path) for path in files[:2]}
+    held = {(path, i): file.read_row_group(i) for path, file in opened.items() for i in range(file.num_row_groups)}
+    read = []
+    monkeypatch.setattr("prerank.reader.open_file", lambda path: read.append(path) or pq.ParquetFile(path))
+    assert epoch(files, tables=held) == expected
+    assert set(read) == {files[2]}
+
+
 @pytest.mark.parametrize("start", [1, 7, 20])
 def test_from_any_step_on(files, start, monkeypatch):
     monkeypatch.setattr("prerank.reader.WINDOW", 18)  # several windows in a lane
