@@ -29,7 +29,7 @@ from prerank.outputs import fingerprint, is_done, publish, read_manifest
 from prerank.progress import Bars, Teller
 from prerank.schema import load_schema
 from prerank.tracking import Run, run, send_unsent
-from prerank.training import Job, Trained, Worker, check, train_arm
+from prerank.training import Job, Trained, Worker, check, logged, train_arm
 
 
 def fit(
@@ -176,8 +176,7 @@ def train_worker(job: dict[str, Any]) -> Iterator[Worker]:
 
         def keep(name: str, state: State, ended: bool) -> None:
             if rank == 0 and name in runs and state.step == 0 and not ended:
-                last = state.history[-1]
-                runs[name].metrics({key: v for key, v in last.items() if isinstance(v, float)}, step=last["epoch"])
+                runs[name].metrics(logged(state), step=state.history[-1]["epoch"])
             kept = ray.train.Checkpoint.from_directory(done) if rank == 0 else None
             ray.train.report({"name": name, "epoch": state.epoch, "step": state.step}, checkpoint=kept)
 

@@ -73,6 +73,12 @@ class Worker:
         return (self.done / f"{name}.latest.safetensors").exists()
 
 
+def logged(state: State) -> dict[str, float]:
+    """The last epoch's metrics by their names in MLflow, where `latency_us` is that of the network that was found."""
+    numbers = {key: value for key, value in state.history[-1].items() if isinstance(value, float)}
+    return {key if "/" in key else f"search/{key}": value for key, value in numbers.items()}
+
+
 def train_arm(arm: Arm, job: Job, worker: Worker) -> None:
     """Trains the arm, or goes on with it; at the end the worker's folder holds its best weights and its history."""
     if worker.finished(arm.name):

@@ -30,7 +30,7 @@ from prerank.ranker import Ranker
 from prerank.schema import Schema, load_schema
 from prerank.search import Spec, found_in, run_search
 from prerank.tracking import Run, open_run
-from prerank.training import Job, Worker, per_request, train_arm
+from prerank.training import Job, Worker, logged, per_request, train_arm
 
 LATENCY = "latency_us"
 """Reported beside the metric: of the search as expected, then of the network as predicted; 0 without a table."""
@@ -176,7 +176,7 @@ def _worker(trials: Trials, planned: Planned, schema: Schema, tracked: Run) -> I
             if metric is None:
                 there = ", ".join(key.removeprefix("val/") for key in last if key.startswith("val/"))
                 raise InputError(f"--metric {trials.metric}: the validation day gives {there or 'nothing'}; name one")
-            tracked.metrics({key: value for key, value in last.items() if isinstance(value, float)}, step=epoch)
+            tracked.metrics(logged(state), step=epoch)
             said = {trials.metric: metric, "epoch": epoch, **_latency(at | last)}
             tune.report(said, checkpoint=tune.Checkpoint.from_directory(kept))
 

@@ -214,6 +214,11 @@ def test_a_trial_is_a_search_and_its_retraining_as_the_single_runs_do_them(confi
     arch = tmp_path / "search" / "arch.json"
     best = train_student.main(train_student.TrainStudent(config.samples, tmp_path / "one", arch=arch, **shared))
     assert load_arch(here.out / "trials" / outcome.name / "arch.json") == load_arch(arch)
+    client = MlflowClient(here.parent.uri)
+    (kept,) = client.search_runs([here.parent.experiment_id], "tags.kind = 'trial'")
+    predicted = json.loads(arch.read_text())
+    for key in ("fetch_us", "inference_us", "latency_us"):
+        assert kept.data.metrics[key] == predicted[key]
     assert outcome.value == best["val/recall_at_12"]
 
 

@@ -58,7 +58,7 @@ class Tune:
     """asha stops trials that fall behind; pbt copies good ones and changes their values on the way."""
     metric: str = ""
     """Of the validation day, as MLflow has it under val/; empty: recall at `k`."""
-    grace: int = 4
+    grace: int = 2
     """asha: epochs before a trial may be stopped; pbt: epochs between two changes."""
     reduction: int = 3
     """asha: one in so many trials goes on at each rung."""
