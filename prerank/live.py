@@ -64,6 +64,16 @@ class Live(tune.Callback):
             self.last = time.monotonic()
             self.screen.update(self.table(trials))
 
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
+        last = trial.last_result or {}
+        if last and not last.get("finished"):  # one that did has ended its run itself
+            run = self.trials.run(trial.trial_id, trial.config)
+            run.tags({"stopped_early": "true"})
+            run.end("FAILED" if FAULT in last else "FINISHED")
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
+        self.trials.run(trial.trial_id, trial.config).end("FAILED")
+
     def on_experiment_end(self, trials: list[Trial], **_: Any) -> None:
         if self.screen:
             self.screen.stop()

@@ -75,7 +75,7 @@ class Plan:
 
 
 def sweep(trials: Trials, space: Mapping[str, Domain], plan: Plan, *, resume: bool) -> list[Outcome]:
-    """Runs the plan, or goes on with it, and closes every trial's run in MLflow; the outcomes by name.
+    """Runs the plan, or goes on with it; the outcomes in the order the trials began.
 
     Raises InputError where the plan makes no sense, where a trial says that the input is at fault, and where the
     cluster has no room for a single trial, which would wait for ever.
@@ -118,7 +118,7 @@ def sweep(trials: Trials, space: Mapping[str, Domain], plan: Plan, *, resume: bo
         )
     tuner.fit()
     outcomes = [Outcome(**row) for row in json.loads((trials.out / "trials.json").read_text())]
-    _close(trials, outcomes)
+    _forget_others(trials, outcomes)
     for fault in (outcome.fault for outcome in outcomes if outcome.fault):
         raise InputError(fault)
     return outcomes
@@ -192,13 +192,8 @@ class _StopsAtFault(tune.Stopper):
         return self.fault
 
 
-def _close(trials: Trials, outcomes: list[Outcome]) -> None:
-    """Ends the runs of the trials, which a scheduler's stop leaves open, and drops those that a kill left over."""
-    for outcome in outcomes:
-        run = trials.run(outcome.trial_id, {})
-        if outcome.status == "stopped":
-            run.tags({"stopped_early": "true"})
-        run.end("FAILED" if outcome.status == "failed" else "FINISHED")
+def _forget_others(trials: Trials, outcomes: list[Outcome]) -> None:
+    """Drops what a killed driver had begun and not noted, in whose place others were drawn."""
     kept = {outcome.name for outcome in outcomes}
     for folder in sorted((trials.out / "trials").glob("trial_*")):
         if folder.name not in kept:

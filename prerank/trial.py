@@ -121,6 +121,7 @@ def _run_trial(drawn: dict[str, Any], trials: Trials) -> None:
             tracked.artifact(folder / name)
         done = {"epoch": epochs, "finished": True, trials.metric: last[f"val/{trials.metric}"], **_latency(times)}
         write_json(folder / "result.json", {"drawn": drawn, **done})
+        tracked.end()
         tune.report(done)
 
 

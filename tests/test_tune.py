@@ -203,7 +203,7 @@ PLAIN = {"sampler": "random", "scheduler": "none"}
 @pytest.mark.slow
 def test_a_trial_is_a_search_and_its_retraining_as_the_single_runs_do_them(config, here, ray_cluster, tmp_path):
     config = replace(config, space="joint", trials=1, **PLAIN)
-    here = replace(here, plan=lambda drawn: tune.planned_by(config, drawn, searches=True))
+    here = replace(here, plan=lambda drawn: tune.planned_by(config, drawn, searches=True), table=tune._table(config))
     space = {"latency.penalty": ray_tune.choice([0.3])}
     (outcome,) = sweep(here, space, tune.plan_of(config, True), resume=False)
     assert outcome.epochs == 3 + 3 and outcome.status == "finished"
