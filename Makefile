@@ -1,6 +1,6 @@
 # make demo    set up, then run the whole line on simulated logs into runs/demo
 # make test    set up, then run all tests
-# make fast    the tests that need no Ray cluster
+# make fast    the tests that need no Ray cluster and no browser
 # make lint    the linters
 # make setup   the virtual environment in .venv alone
 
@@ -24,7 +24,7 @@ test: setup
 	$(VENV)/bin/python -m pytest
 
 fast: setup
-	$(VENV)/bin/python -m pytest -n 2 -m "not ray and not slow"
+	$(VENV)/bin/python -m pytest -n 2 -m "not ray and not slow and not browser"
 
 lint: setup
 	$(VENV)/bin/ruff check .
