@@ -27,7 +27,7 @@ from prerank.latency import Table, fetch_us, inference_us
 from prerank.options import Arm
 from prerank.outputs import fingerprint, write_json
 from prerank.ranker import Ranker
-from prerank.schema import Schema, load_schema
+from prerank.schema import Feature, Schema, load_schema
 from prerank.search import Spec, found_in, run_search
 from prerank.tracking import Run, open_run
 from prerank.training import Job, Worker, logged, per_request, train_arm
@@ -94,26 +94,22 @@ def _run_trial(drawn: dict[str, Any], trials: Trials) -> None:
     _begin(folder, drawn, trials.parent)
     tracked = trials.run(trial_id, planned.params)
     arm, before = planned.arm, 0
-    with _worker(trials, planned, schema, tracked) as (worker, at):
+    with _worker(trials, tracked) as (worker, at):
         if planned.spec:
             run_search(planned.spec, trials.job, worker)
             found = found_in(worker.done, planned.spec)
             arch = found.derive(schema)
             arm = replace(arm, features=arch.features, widths=arch.widths)
             before = len(found.history)
-        at |= {"before": before, **predicted(arm, trials.table, schema)}
+        features = schema.select(arm.features, where=arm.name)
+        times = _predicted(arm, features, trials.table, schema)
+        at |= {"before": before, **times}
         train_arm(arm, trials.job, worker)
         state, best = checkpoint.load_best(worker.done, arm.name)
         epochs, last = before + state.epoch, state.history[state.best_epoch]
-        times = predicted(arm, trials.table, schema)
         Arch(arm.features, arm.widths).save(folder / "arch.json", **times)
-        ranker = Ranker(
-            schema.select(arm.features, where=arm.name),
-            arm.widths,
-            json.loads((trials.job.samples / "stats.json").read_text()),
-        )
+        ranker = Ranker(features, arm.widths, json.loads((trials.job.samples / "stats.json").read_text()))
         ranker.load_state_dict(best)
-        features = schema.select(arm.features, where=arm.name)
         pq.write_table(per_request(ranker, features, trials.job.samples, trials.job.k), folder / "requests.parquet")
         tracked.metrics({k.replace("val/", "best/"): v for k, v in last.items() if k.startswith("val/")} | times)
         tracked.metrics({"epochs": float(epochs)})
@@ -125,11 +121,10 @@ def _run_trial(drawn: dict[str, Any], trials: Trials) -> None:
         tune.report(done)
 
 
-def predicted(arm: Arm, table: Table | None, schema: Schema) -> dict[str, float]:
+def _predicted(arm: Arm, features: tuple[Feature, ...], table: Table | None, schema: Schema) -> dict[str, float]:
     """`fetch_us`, `inference_us` and `latency_us` by the table; nothing without one."""
     if table is None:
         return {}
-    features = schema.select(arm.features, where=arm.name)
     fetch, inference = fetch_us(features, schema.fetch), inference_us(table, features, arm.widths)
     return {"fetch_us": float(fetch), "inference_us": float(inference), LATENCY: float(fetch + inference)}
 
@@ -158,7 +153,7 @@ def forget(folder: Path, parent: Run) -> None:
 
 
 @contextmanager
-def _worker(trials: Trials, planned: Planned, schema: Schema, tracked: Run) -> Iterator[tuple[Worker, dict[str, Any]]]:
+def _worker(trials: Trials, tracked: Run) -> Iterator[tuple[Worker, dict[str, Any]]]:
     """A worker by itself, which reports to Ray Tune and to MLflow; and what it adds to the reports."""
     compute, at = trials.job.compute, {"before": 0}
     if not compute.gpu:
