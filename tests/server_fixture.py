@@ -10,7 +10,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -72,6 +72,26 @@ def started(store_uri: str, artifacts: Path, port: int | None = None) -> Iterato
     artifacts.mkdir(parents=True, exist_ok=True)
     with answering(command, f"{url}/health", artifacts.parent / f"{artifacts.name}.server.log"):
         yield url
+
+
+class Server:
+    """`mlflow server` on a SQLite file in `folder`, which can be taken down for a while; its URL is `uri`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.where = f"sqlite:///{folder}/server.db", folder / "artifacts", free_port()
+        self._start()
+
+    def _start(self) -> None:
+        self.running = ExitStack()
+        self.uri = self.running.enter_context(started(*self.where))
+
+    def down(self) -> None:
+        self.running.close()
+
+    def up(self) -> None:
+        """Where it was, unless it is there."""
+        if not _answers(f"{self.uri}/health"):
+            self._start()
 
 
 @contextmanager
