@@ -33,7 +33,7 @@ from prerank.samples import sample_files
 ROOT = Path(__file__).parents[1]
 CPUS = 2
 """Of a node; the head has none."""
-PATIENCE_S = 240
+PATIENCE_S = 600
 LOST_SOON = {"health_check_period_ms": 500, "health_check_timeout_ms": 1000, "health_check_failure_threshold": 4}
 
 
