@@ -11,7 +11,7 @@ from nodes_fixture import Watch, content, tmpfs
 from test_fit import ALL, BASE, ONE, assert_same, undisturbed  # noqa: F401
 
 from prerank import cli, data, tracking
-from prerank.fit import drop_torn, fit
+from prerank.fit import fit
 from prerank.outputs import read_manifest
 from workflows import build_samples, train_student
 
@@ -182,15 +182,3 @@ def test_a_training_on_a_disk_that_fills(ray_cluster, taught, tmp_path, monkeypa
     (experiment,) = [found for found in client.search_experiments() if found.name == "student"]
     runs = client.search_runs([experiment.experiment_id])
     assert [run.info.status for run in runs] == ["FINISHED", "FINISHED"]
-
-
-def test_a_torn_list_of_checkpoints_is_begun_anew(tmp_path):
-    run = tmp_path / "run"
-    drop_torn(run)
-    run.mkdir()
-    (run / "checkpoint_manager_snapshot.json").write_text('{"a": 1}')
-    drop_torn(run)
-    assert run.exists()
-    (run / "checkpoint_manager_snapshot.json").write_text('{"a":')
-    drop_torn(run)
-    assert not run.exists()
