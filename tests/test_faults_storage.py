@@ -100,40 +100,46 @@ def settled(work):
 
     def condition():
         for snapshot in work.glob("*/checkpoint_manager_snapshot.json"):
-            latest = json.loads(snapshot.read_text())["latest_checkpoint_result"]["checkpoint_dir_name"]
-            return latest == max(path.name for path in snapshot.parent.glob("checkpoint_*"))
+            latest = max(path.name for path in snapshot.parent.glob("checkpoint_2*"))
+            try:
+                return json.loads(snapshot.read_text())["latest_checkpoint_result"]["checkpoint_dir_name"] == latest
+            except ValueError:
+                return False  # it is being written
 
     return condition
 
 
-class Marks:
-    """What a worker of an arm tells the test where it would log its second epoch, and waits for."""
+@pytest.fixture
+def marks(tmp_path):
+    """What a worker tells the test where it would log its second epoch, and waits for."""
+    folder = tmp_path / "marks"
+    folder.mkdir()
 
-    def __init__(self, folder):
-        self.folder = folder
-        folder.mkdir()
+    class Marks:  # within a function, so that it is shipped whole: the workers do not have this module
+        def metrics(self, values, step):
+            if step == 1:
+                mark = folder / uuid.uuid4().hex
+                mark.touch()
+                while mark.exists():
+                    time.sleep(0.05)
 
-    def metrics(self, values, step):
-        if step == 1:
-            mark = self.folder / uuid.uuid4().hex
-            mark.touch()
-            while mark.exists():
-                time.sleep(0.05)
+        def waiting(self):
+            return list(folder.iterdir())
 
-    def waiting(self):
-        return list(self.folder.iterdir())
+        def release(self):
+            for mark in folder.iterdir():
+                mark.unlink()
 
-    def release(self):
-        for mark in self.folder.iterdir():
-            mark.unlink()
+    return Marks()
 
 
 def test_a_checkpoint_that_cannot_be_written_costs_no_more_than_its_epoch(
     undisturbed,  # noqa: F811
     taught,
+    marks,
     tmp_path,
 ):
-    disk, marks, times = tmp_path / "disk", Marks(tmp_path / "marks"), []
+    disk, times = tmp_path / "disk", []
 
     def act(_):
         """Fills the disk the first time that the worker comes to its second epoch, and empties it the next time."""
@@ -149,10 +155,10 @@ def test_a_checkpoint_that_cannot_be_written_costs_no_more_than_its_epoch(
     assert_same(trained, undisturbed, 0, 0)
 
 
-def test_a_training_on_a_disk_that_fills(ray_cluster, taught, tmp_path, monkeypatch, capsys):
+def test_a_training_on_a_disk_that_fills(ray_cluster, taught, marks, tmp_path, monkeypatch, capsys):
     """In its second epoch, for good; with room again it goes on."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    disk, marks = tmp_path / "disk", Marks(tmp_path / "marks")
+    disk = tmp_path / "disk"
     flags = f"--samples {taught} --widths 8 --k 10 --optim.batch 16 --optim.epochs 3 --compute.max-failures 0"
     train = monkeypatch, capsys, train_student.main, train_student.TrainStudent, *flags.split(), "--out"
     assert called(*train, tmp_path / "student") == (0, "")
