@@ -5,6 +5,7 @@ import logging
 import os
 import pickle  # between tasks of one job alone: nothing on disk is read this way
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -91,6 +92,7 @@ def executed(rows: Dataset) -> list[pa.Table]:
         except Exception:
             if nodes <= _nodes():
                 raise
+            print("a node was lost, and with it what others had still to read: begun again", file=sys.stderr)
 
 
 def _nodes() -> set[str]:

@@ -8,7 +8,7 @@ import sys
 
 import held
 
-from prerank import data, fit, tracking
+from prerank import data, fit, sweep, tracking
 
 
 class Run(tracking.Run):
@@ -20,7 +20,8 @@ class Run(tracking.Run):
 
 def main() -> None:
     """What the driver ships to the cluster is found there by the names in `held` and here."""
-    data.build_fine_lists, fit._train_arms, tracking.Run = held.build_fine_lists, held.train_arms, Run
+    data.build_fine_lists, fit._train_arms, sweep.run_trial = held.build_fine_lists, held.train_arms, held.run_trial
+    tracking.Run = Run
     sys.argv = sys.argv[1:]
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 

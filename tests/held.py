@@ -32,6 +32,16 @@ def build_fine_lists(*parts: Any) -> dict[str, Any]:
     return counts
 
 
+def run_trial(drawn: dict[str, Any], *, trials: Any, held: Any) -> None:
+    import drive
+
+    from prerank import tracking
+    from prerank.trial import run_trial
+
+    tracking.Run = drive.Run
+    run_trial(drawn, trials=trials, held=held)
+
+
 def train_arms(job: dict[str, Any]) -> None:
     from prerank.fit import _train_arms
 

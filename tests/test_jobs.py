@@ -72,7 +72,7 @@ def test_a_job_that_is_stopped_and_the_same_again(head, logs, tmp_path):
         head.wait_for(lambda: list(out.glob(".teacher.work/*/checkpoint_*")), "a checkpoint")
         stopped = head.job("stop", "stopped")
         assert stopped.returncode == 0, stopped.stdout + stopped.stderr
-        assert "STOPPED" in head.job("status", "stopped").stdout
+            assert "was stopped" in head.job("status", "stopped").stdout
         head.wait_for(lambda: not left_running(head), "processes of the job")
         said = head.job("logs", "stopped").stdout
         assert said.rstrip().endswith("error: stopped by a signal before the end"), said
