@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
+from ray._private import ray_constants
 from ray.data import DataContext, Dataset
 
 from prerank.counts import merge
@@ -44,6 +45,8 @@ def start_ray() -> None:
         if os.environ.get("RAY_ADDRESS"):
             ray.init(log_to_driver=False, logging_level="WARNING")
         else:
+            # With it, Ray would take the machine's address in the network and listen there.
+            ray_constants.ENABLE_RAY_CLUSTER = False
             ray.init(
                 address="local",
                 num_cpus=os.cpu_count(),
