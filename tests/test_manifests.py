@@ -239,8 +239,7 @@ def pod_faults(pod: Object) -> Iterator[str]:
         image, tag = re.fullmatch(r"(.*?)(?::([\w.-]+))?", container["image"]).groups()
         if tag in (None, "latest"):
             yield f"{container['name']}: no version in {image}"
-        gpu = "nvidia.com/gpu" in container["resources"].get("limits", {})
-        if "prerank" in image and tag != VERSION + "-gpu" * gpu:
+        if "prerank" in image and tag != VERSION:
             yield f"{container['name']}: image {tag}, version {VERSION}"
         mounted = {mount["name"] for mount in container.get("volumeMounts", [])}
         claims = {"data"} if "postgres" in image or "redis" in image else set()
@@ -337,7 +336,7 @@ LEAK = {"name": "DB_PASSWORD", "value": "planted"}
         (lambda o: mlflow_pod(o)["securityContext"].pop("seccompProfile"), "no seccomp profile"),
         (lambda o: mlflow_pod(o)["containers"][0]["resources"].pop("limits"), "has no limits of cpu, memory"),
         (lambda o: mlflow_pod(o)["containers"][0]["resources"]["requests"].pop("cpu"), "has no requests of cpu"),
-        (lambda o: mlflow_pod(o)["containers"][0].update(image="ghcr.io/OWNER/prerank:0.0.9"), "image 0.0.9"),
+        (lambda o: mlflow_pod(o)["containers"][0].update(image="REGISTRY/prerank:0.0.9"), "image 0.0.9"),
         (lambda o: mlflow_pod(o)["containers"][0].update(image="redis"), "no version in redis"),
         (lambda o: mlflow_pod(o)["containers"][0]["env"].append(LEAK), "DB_PASSWORD is written down"),
         (lambda o: mlflow_pod(o)["containers"][0]["command"].append("--x=a://u:p@h"), "a password in"),
@@ -521,4 +520,4 @@ def test_the_image_is_not_root_and_has_no_secret():
 def test_every_file_names_the_same_version():
     for path in CLUSTER.iterdir():
         for tag in re.findall(r"/prerank:(\S+?)`?(?=\s|$)", path.read_text()):
-            assert tag in (VERSION, f"{VERSION}-gpu"), f"{path.name}: {tag}"
+            assert tag == VERSION, f"{path.name}: {tag}"
