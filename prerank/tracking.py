@@ -101,7 +101,9 @@ class Run:
             try:
                 return send(self.uri, self._entry(what), file)
             except Exception as error:
-                if not is_down(error):
+                # Of an output in object storage, a run that another node's queue still has to make.
+                late = self.run_id.startswith(KEYED) and getattr(error, "error_code", "") == "RESOURCE_DOES_NOT_EXIST"
+                if not late and not is_down(error):
                     raise
                 _wait(self.spool, began)
                 print(f"{_down(self.uri, error)}; what is logged waits in {spool.queue}", file=sys.stderr)
