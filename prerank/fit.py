@@ -7,7 +7,6 @@ run's name and folder are the same.
 
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -28,6 +27,7 @@ from prerank.options import Arm, Compute
 from prerank.outputs import fingerprint, is_done, publish, read_manifest
 from prerank.progress import Bars, Teller
 from prerank.schema import load_schema
+from prerank.storage import rmtree, staged
 from prerank.tracking import Run, run, send_unsent
 from prerank.training import Job, Trained, Worker, check, logged, train_arm
 
@@ -122,7 +122,7 @@ def train_models(
                 )
                 for name in ("arch.json", "schema.json", "manifest.json"):
                     runs[arm.name].artifact(out / name)
-        shutil.rmtree(work)
+        rmtree(work)
     return {arm.name: read_manifest(out, kind=kind) for out, arm in arms.items()}
 
 
@@ -148,7 +148,7 @@ def _publish(
     """Writes a finished model whole, with the days that its training left out."""
     state, schema = trained.state, load_schema(samples)
     stats = json.loads((samples / "stats.json").read_text())
-    with publish(out, kind=kind, config=config, inputs=inputs) as (staging, facts):
+    with publish(out, kind=kind, config=config, inputs=inputs) as (final, facts), staged(final) as staging:
         arch = Arch(trained.arm.features, trained.arm.widths)
         checkpoint.write_model(staging, arch=arch, schema=schema, stats=stats, best=trained.best)
         facts |= {"split": manifest["split"], "best": state.history[state.best_epoch], "history": state.history}

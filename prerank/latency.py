@@ -77,7 +77,7 @@ def load_table(path: Path, *, candidates: int, threads: int = 1, runtime: str = 
     Raises InputError if the file is missing or broken, or has no such setting (it names those that it has).
     """
     try:
-        raw = json.loads(Path(path).read_text())
+        raw = json.loads(path.read_text())
         settings = {(s["runtime"], s["candidates"], s["threads"]): s for s in raw["settings"]}
     except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
         raise InputError(f"{path}: expected the latency.json of workflows.profile_latency: {error!r}") from error

@@ -13,7 +13,6 @@ from typing import Any, Literal
 
 import optuna
 import pyarrow as pa
-import pyarrow.parquet as pq
 import ray
 from optuna.samplers import TPESampler
 from ray import tune
@@ -26,6 +25,7 @@ from ray.tune.search.sample import Domain
 from prerank.errors import InputError
 from prerank.grid import grid
 from prerank.live import Live, Outcome
+from prerank.storage import parquet
 from prerank.training import files_of
 from prerank.trial import FAULT, LATENCY, Trials, forget, run_trial
 
@@ -170,8 +170,9 @@ def _held(trials: Trials) -> dict[tuple[Path, int], pa.Table]:
     tables: dict[tuple[Path, int], pa.Table] = {}
     taken = 0
     for path in files:
-        for group in range(pq.read_metadata(path).num_row_groups):
-            tables[path, group] = table = pq.ParquetFile(path).read_row_group(group)
+        file = parquet(path)
+        for group in range(file.num_row_groups):
+            tables[path, group] = table = file.read_row_group(group)
             taken += table.nbytes
             if taken > room:
                 return {}

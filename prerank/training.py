@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor, nn
 
@@ -26,6 +25,7 @@ from prerank.ranker import Ranker
 from prerank.reader import Reader, sequential
 from prerank.samples import sample_files
 from prerank.schema import Feature, load_schema
+from prerank.storage import parquet
 
 
 @dataclass(frozen=True)
@@ -210,7 +210,10 @@ def teacher_width(samples: Path) -> int:
 
 def _columns(samples: Path, split: str) -> pa.Schema:
     files = files_of(samples, split)
-    return pq.read_schema(files[0]) if files else pa.schema([])
+    if not files:
+        return pa.schema([])
+    with parquet(files[0]) as file:
+        return file.schema_arrow
 
 
 def files_of(samples: Path, split: str) -> tuple[Path, ...]:

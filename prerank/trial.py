@@ -5,7 +5,6 @@ a scheduler can stop it, copy it or go on with it; epochs count over the search 
 """
 
 import json
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -29,6 +28,7 @@ from prerank.outputs import fingerprint, write_json
 from prerank.ranker import Ranker
 from prerank.schema import Feature, Schema, load_schema
 from prerank.search import Spec, found_in, run_search
+from prerank.storage import rmtree, whole
 from prerank.tracking import Run, open_run
 from prerank.training import Job, Worker, logged, per_request, train_arm
 
@@ -110,7 +110,8 @@ def _run_trial(drawn: dict[str, Any], trials: Trials) -> None:
         Arch(arm.features, arm.widths).save(folder / "arch.json", **times)
         ranker = Ranker(features, arm.widths, json.loads((trials.job.samples / "stats.json").read_text()))
         ranker.load_state_dict(best)
-        pq.write_table(per_request(ranker, features, trials.job.samples, trials.job.k), folder / "requests.parquet")
+        with whole(folder / "requests.parquet") as file:
+            pq.write_table(per_request(ranker, features, trials.job.samples, trials.job.k), file)
         tracked.metrics({k.replace("val/", "best/"): v for k, v in last.items() if k.startswith("val/")} | times)
         tracked.metrics({"epochs": float(epochs)})
         for name in ("arch.json", "requests.parquet"):
@@ -149,7 +150,7 @@ def forget(folder: Path, parent: Run) -> None:
     if state.is_file():
         run = replace(parent, run_id=json.loads(state.read_text())["run_id"]).online()
         run.client.delete_run(run.run_id)
-    shutil.rmtree(folder)
+    rmtree(folder)
 
 
 @contextmanager

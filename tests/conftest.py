@@ -16,6 +16,25 @@ def ray_cluster():
 
 
 @pytest.fixture(scope="session")
+def s3_environment():
+    """The environment that leads to an S3 server on loopback."""
+    from storage_fixture import s3_server
+
+    with s3_server() as environment:
+        yield environment
+
+
+@pytest.fixture
+def bucket(s3_environment, monkeypatch):
+    """An empty bucket, to which the environment leads."""
+    from storage_fixture import new_bucket
+
+    for name, value in s3_environment.items():
+        monkeypatch.setenv(name, value)
+    return new_bucket()
+
+
+@pytest.fixture(scope="session")
 def logs(tmp_path_factory):
     """Logs of 240 requests on 4 days, 24 items a fine list, 48 candidates."""
     folder = tmp_path_factory.mktemp("logs")

@@ -7,7 +7,6 @@ Beside it stand the history of gates and widths and its pictures. The second com
 """
 
 import json
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from prerank.outputs import is_done, publish, read_manifest, write_json
 from prerank.schema import Schema, load_schema
 from prerank.search import Spec, search_all
 from prerank.search_figures import search_figures
+from prerank.storage import rmtree, staged
 from prerank.tracking import Run, run, send_unsent
 from prerank.training import teacher_column
 
@@ -71,7 +71,7 @@ def main(config: SearchArch, parent: Run | None = None) -> dict[str, Any]:
                 [spec], samples, work, compute=config.compute, k=config.k, runs={spec.arm.name: tracked}
             )[spec.arm.name]
             arch = found.derive(schema)
-            with publish(out, kind="search", config=settings, inputs=inputs) as (staging, _):
+            with publish(out, kind="search", config=settings, inputs=inputs) as (final, _), staged(final) as staging:
                 arch.save(staging / "arch.json", **predicted(spec, arch, schema))
                 write_json(staging / "history.json", found.history)
                 features = schema.select(spec.arm.features, where="--features")
@@ -87,7 +87,7 @@ def main(config: SearchArch, parent: Run | None = None) -> dict[str, Any]:
             tracked.metrics({k: v for k, v in predicted(spec, arch, schema).items() if isinstance(v, float)})
             for path in sorted(out.glob("*.*")):
                 tracked.artifact(path)
-        shutil.rmtree(work)
+        rmtree(work)
     else:
         send_unsent(out)
     said = json.loads((out / "arch.json").read_text())

@@ -200,7 +200,6 @@ def _begun(config: Tune) -> None:
     if not path.is_file():
         if config.resume:
             raise InputError(f"--resume: {config.out} holds no sweep; leave the flag out to begin one")
-        config.out.mkdir(parents=True, exist_ok=True)
         write_json(path, now)
         return
     was = json.loads(path.read_text())
