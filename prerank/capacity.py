@@ -32,6 +32,8 @@ class Rates:
     student_items_s: float
     parameters: int
     """Of the teacher, the larger of the two."""
+    tile_bytes: float
+    """Of the logs that a task holds at once."""
 
 
 @dataclass(frozen=True)
@@ -101,5 +103,7 @@ def needs(rates: Rates, load: Load) -> list[Need]:
         Need("read from storage", disk / build_s / GIB, "GiB/s", "bytes on disk / the build's share of the hours"),
         Need("shuffled, logs clustered by request", 0.0, "TiB", "nothing"),
         Need("shuffled, logs in any order", shuffle / TIB, "TiB", "rows x bytes in memory, written once and read once"),
+        Need("local disk of a node for that", shuffle * load.node_cpus / cpus / TIB, "TiB", "shuffled / nodes"),
+        Need("object store of a node", 2 * load.node_cpus * rates.tile_bytes / GIB, "GiB", "a tile in and out a CPU"),
         Need("gradients a worker sends", steps * sent / TIB, "TiB", "steps x 2 x 4 bytes x parameters of the teacher"),
     ]

@@ -18,6 +18,7 @@ RATES = Rates(
     teacher_items_s=25_000,
     student_items_s=100_000,
     parameters=1000,
+    tile_bytes=2**28,
 )
 LOAD = Load(rows_a_day=7.2e9, hours=10, teacher_epochs=2, student_epochs=3, node_cpus=16, cpu_hour_usd=0.1, batch=1000)
 
@@ -41,6 +42,8 @@ def test_a_day_worked_by_hand():
     assert found["logs on disk"] == pytest.approx(7.2e11 / 2**40)
     assert found["taught samples on disk"] == pytest.approx(3.6e11 / 2**40)
     assert found["shuffled, logs in any order"] == pytest.approx(2.88e12 / 2**40)
+    assert found["local disk of a node for that"] == pytest.approx(2.88e12 / 2**40 / (8.5 / 16))
+    assert found["object store of a node"] == pytest.approx(8)  # 16 CPUs, 2 x 256 MiB
     # The build has 20 of 85 CPU hours, so 20/85 of the 10 h, to read all of it.
     assert found["read from storage"] == pytest.approx(7.2e11 / (36_000 * 20 / 85) / 2**30)
     # 36e6 / 1000 requests a step, 2 epochs, 1000 parameters of 4 bytes, sent twice.
@@ -49,8 +52,11 @@ def test_a_day_worked_by_hand():
 
 def test_what_grows_with_the_rows():
     once, thrice = answer(), answer(load=replace(LOAD, rows_a_day=3 * LOAD.rows_a_day))
-    assert {what for what in once if thrice[what] == pytest.approx(once[what])} == {
-        "shuffled, logs clustered by request"
+    same = {what for what in once if thrice[what] == pytest.approx(once[what])}
+    assert same == {
+        "shuffled, logs clustered by request",
+        "object store of a node",
+        "local disk of a node for that",  # three times the nodes
     }
     assert thrice["read from storage"] == pytest.approx(3 * once["read from storage"])
 

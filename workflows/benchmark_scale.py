@@ -31,7 +31,7 @@ from prerank import cli
 from prerank.arch import load_arch
 from prerank.capacity import GIB, Load, Need, Rates, needs
 from prerank.checkpoint import load_model
-from prerank.data import STORE_BYTES
+from prerank.data import STORE_BYTES, TILE_BYTES
 from prerank.logs import open_logs
 from prerank.options import Arm, Compute, Distill, Optim
 from prerank.outputs import read_manifest, write_json
@@ -109,6 +109,7 @@ def rates_of(logs: Path, taught: Path, teacher: Path, timed: dict[str, dict[int,
         teacher_items_s=a_cpu["train_teacher"],
         student_items_s=a_cpu["train_student"],
         parameters=sum(weight.numel() for weight in load_model(teacher, kind="teacher").ranker.parameters()),
+        tile_bytes=TILE_BYTES,
     )
 
 
