@@ -41,15 +41,11 @@ class Run:
     """
 
     uri: str
+    """Of the store without its secrets, which every process has in its environment: Ray keeps runs on disk."""
     run_id: str
     experiment_id: str
     spool: Path | None = None
     top: bool = False
-
-    @property
-    def where(self) -> str:
-        """The store as people may see it."""
-        return masked(self.uri)
 
     @property
     def client(self) -> MlflowClient:
@@ -109,8 +105,8 @@ class Run:
 
 
 def tracking_uri(out: Path) -> str:
-    """`MLFLOW_TRACKING_URI`, or a SQLite file in the folder that holds the output."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{out.resolve().parent / 'mlflow.db'}"
+    """`MLFLOW_TRACKING_URI` without its secrets, or a SQLite file in the folder that holds the output."""
+    return masked(os.environ.get("MLFLOW_TRACKING_URI", "")) or f"sqlite:///{out.resolve().parent / 'mlflow.db'}"
 
 
 @contextmanager
@@ -161,7 +157,7 @@ def open_run(
             all_tags |= {"mlflow.parentRunId": parent.run_id} if parent else {}
             current = replace(new, run_id=new._log({"create": name, "tags": all_tags, "time": _now_ms()}))
             state.parent.mkdir(parents=True, exist_ok=True)
-            write_json(state, {"uri": masked(uri), "run_id": current.run_id, "experiment_id": experiment_id})
+            write_json(state, {"uri": uri, "run_id": current.run_id, "experiment_id": experiment_id})
             current._log({"params": {key: _text(value)[:PARAM_LENGTH] for key, value in params.items()}})
     except Exception as error:
         if parent or not is_down(error):
@@ -231,7 +227,7 @@ def _spool(uri: str, out: Path) -> Path:
 def _resumed(uri: str, spool: Path | None, state: Path) -> Run | None:
     """The run that `state` remembers, if it is of this store and still there."""
     known = json.loads(state.read_text()) if state.is_file() else {}
-    if known.get("uri") not in (uri, masked(uri)):
+    if known.get("uri") != uri:
         return None
     current = Run(uri, known["run_id"], known["experiment_id"], spool)
     try:
