@@ -42,15 +42,11 @@ class Run:
     """
 
     uri: str
+    """Of the store without its secrets, which every process has in its environment: Ray keeps runs on disk."""
     run_id: str
     experiment_id: str
     spool: Path | None = None
     top: bool = False
-
-    @property
-    def where(self) -> str:
-        """The store as people may see it."""
-        return masked(self.uri)
 
     @property
     def client(self) -> MlflowClient:
@@ -113,11 +109,11 @@ class Run:
 
 
 def tracking_uri(out: Path) -> str:
-    """`MLFLOW_TRACKING_URI`, or a SQLite file in the folder that holds the output.
+    """`MLFLOW_TRACKING_URI` without its secrets, or a SQLite file in the folder that holds the output.
 
     Raises InputError for an output in object storage, beside which no database can lie.
     """
-    uri = os.environ.get("MLFLOW_TRACKING_URI")
+    uri = masked(os.environ.get("MLFLOW_TRACKING_URI", ""))
     if not uri and isinstance(out, Remote):
         raise InputError(
             f"{out}: no database can lie beside it; set MLFLOW_TRACKING_URI to a server, or sqlite:///FILE"
@@ -172,7 +168,7 @@ def open_run(
             all_tags = {"mlflow.source.git.commit": git_commit(), "out": str(out), **(tags or {})}
             all_tags |= {"mlflow.parentRunId": parent.run_id} if parent else {}
             current = replace(new, run_id=new._log({"create": name, "tags": all_tags, "time": _now_ms()}))
-            write_json(state, {"uri": masked(uri), "run_id": current.run_id, "experiment_id": experiment_id})
+            write_json(state, {"uri": uri, "run_id": current.run_id, "experiment_id": experiment_id})
             current._log({"params": {key: _text(value)[:PARAM_LENGTH] for key, value in params.items()}})
     except Exception as error:
         if parent or not is_down(error):
@@ -244,7 +240,7 @@ def _spool(uri: str, out: Path) -> Path:
 def _resumed(uri: str, spool: Path | None, state: Path) -> Run | None:
     """The run that `state` remembers, if it is of this store and still there."""
     known = json.loads(state.read_text()) if state.is_file() else {}
-    if known.get("uri") not in (uri, masked(uri)):
+    if known.get("uri") != uri:
         return None
     current = Run(uri, known["run_id"], known["experiment_id"], spool)
     try:

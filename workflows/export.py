@@ -71,11 +71,11 @@ def main(config: Export, parent: Run | None = None) -> dict[str, Any]:
             tracked = tracked.online()
             tags = inputs | {key: f"{value:.6g}" for key, value in (times | recall).items()}
             uri = export.register(tracked, staging, name=config.name, alias=config.alias, tags=tags)
-        facts["mlflow"] = {"uri": tracked.where, "run_id": tracked.run_id, "model": uri}
+        facts["mlflow"] = {"uri": tracked.uri, "run_id": tracked.run_id, "model": uri}
     rmtree(work)
     shown = {n: f"{stat['p50']:.0f} us (p99 {stat['p99']:.0f})" for n, stat in facts["inference_us"].items()}
     print(f"{out}: within {worst:.1e} of torch; {', '.join(f'{n} candidates {time}' for n, time in shown.items())}")
-    print(f"{uri} is {config.name}@{config.alias} at {tracked.where}")
+    print(f"{uri} is {config.name}@{config.alias} at {tracked.uri}")
     return read_manifest(out, kind="export")
 
 

@@ -126,7 +126,7 @@ def main(config: Pipeline) -> dict[str, Any]:
                 tracked.metrics({name: float(found.facts[name]) for name in ("requests", "candidates")})
             models = {path.name: (path, "student") for path in students} | {"teacher": (teacher, "teacher")}
             costs = serving_costs(models, candidates=arch["candidates"], threads=arch["threads"])
-            results = summed_up(config, found, rungs, trained, proof, costs, parent.where)
+            results = summed_up(config, found, rungs, trained, proof, costs, parent.uri)
             results |= {"key": planned.key, "search": search}
             with whole(out / "requests.parquet") as file:
                 pq.write_table(found.per_request, file)
@@ -135,7 +135,7 @@ def main(config: Pipeline) -> dict[str, Any]:
             write_json(out / "results.json", results)
     Console(width=max(100, Console().width)).print(terminal_table(results))
     warn_of(results["logs"])
-    print(f"{out}/report.html\nmlflow ui --backend-store-uri {parent.where}   (run {parent.run_id})")
+    print(f"{out}/report.html\nmlflow ui --backend-store-uri {parent.uri}   (run {parent.run_id})")
     print(f"{len(students)} students in {time.monotonic() - begun:.0f} s")
     return results
 

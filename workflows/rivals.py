@@ -118,7 +118,7 @@ def main(config: Rivals) -> dict[str, Any]:
                 "interval": "95%, paired by request and seed, of the pigeonhole bootstrap over both (Owen 2007)",
                 "rows": rows_of(entries, measured.per_request),
                 "best_rivals": best_rivals(entries, measured.per_request, of="autofas", apart_from=OURS),
-                "mlflow": parent.where,
+                "mlflow": parent.uri,
             }
             _log(results, out, parent)
             write_json(out / "results.json", results)
@@ -130,7 +130,7 @@ def main(config: Rivals) -> dict[str, Any]:
             f"[{said['lo']:+.1f}, {said['hi']:+.1f}], seeds {said['seeds_lo']:+.1f} to {said['seeds_hi']:+.1f}"
         )
     warn_of(results["logs"])
-    print(f"{out}/results.json\nmlflow ui --backend-store-uri {parent.where}   (run {parent.run_id})")
+    print(f"{out}/results.json\nmlflow ui --backend-store-uri {parent.uri}   (run {parent.run_id})")
     return results
 
 

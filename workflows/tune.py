@@ -139,7 +139,7 @@ def main(config: Tune) -> dict[str, Any]:
     print(
         f"{len(outcomes)} trials, {stopped} of them stopped early, {spent} epochs; {best.name} on the test days: {said}"
     )
-    print(f"{out}/results.json\nmlflow ui --backend-store-uri {parent.where}   (run {parent.run_id})")
+    print(f"{out}/results.json\nmlflow ui --backend-store-uri {parent.uri}   (run {parent.run_id})")
     return results
 
 
