@@ -42,6 +42,7 @@ def test_no_secret_is_written_or_printed(workplace, what):
         table = made_up_latency(folder / "latency.json", taught, candidates=48)
         command = ["tune", "--space", "smoke", "--trials", "2", "--samples", taught, "--teacher", teacher]
         command += ["--logs", folder / "logs", "--latency-table", table, "--latency.candidates", "48", "--out", out]
+        command += ["--widths", "8"]
         command += SMALL
     with tempfile.TemporaryDirectory(prefix="prerank-") as of_ray:  # Ray's own logs
         env = {key: value for key, value in os.environ.items() if not key.startswith(("RAY_", "MLFLOW_"))}
