@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
+from ray._private import ray_constants
 from ray.data import DataContext, Dataset
 
 from prerank.counts import merge
@@ -36,6 +37,10 @@ def start_ray() -> None:
         if os.environ.get("RAY_ADDRESS"):
             ray.init(log_to_driver=False, logging_level="WARNING")
         else:
+            # Ray listens on all of a machine's addresses unless it is told that no other can join.
+            os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"
+            ray_constants.ENABLE_RAY_CLUSTER = False
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
             ray.init(
                 address="local",
                 num_cpus=os.cpu_count(),

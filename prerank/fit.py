@@ -17,6 +17,7 @@ import ray
 import ray.train
 import ray.train.torch
 import torch
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from prerank import checkpoint
 from prerank.arch import Arch
@@ -57,8 +58,10 @@ def launch(
     # Ray Train's controller looks at its workers every 2 s by default, which each report waits for: 15 reports took
     # 28 s, and 3 s at 0.2.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+    # A worker by itself needs no process group, whose store listens on all addresses of its machine.
+    trainer = ray.train.torch.TorchTrainer if compute.workers > 1 else DataParallelTrainer
     with Bars() as board:
-        result = ray.train.torch.TorchTrainer(
+        result = trainer(
             worker,
             train_loop_config=job | {"board": board},
             scaling_config=ray.train.ScalingConfig(
