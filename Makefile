@@ -1,6 +1,7 @@
 # make demo    set up, then run the whole line on simulated logs into runs/demo
 # make test    set up, then run all tests
 # make fast    the tests that need no Ray cluster and no browser
+# make faults  the tests that kill workers, nodes and drivers, and break storage
 # make lint    the linters
 # make setup   the virtual environment in .venv alone
 
@@ -8,7 +9,7 @@ PYTHON ?= python3
 VENV := .venv
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test fast lint
+.PHONY: setup demo test fast faults lint
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
@@ -25,6 +26,9 @@ test: setup
 
 fast: setup
 	$(VENV)/bin/python -m pytest -n 2 -m "not ray and not slow and not browser"
+
+faults: setup
+	$(VENV)/bin/python -m pytest -m faults
 
 lint: setup
 	$(VENV)/bin/ruff check .

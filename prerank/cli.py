@@ -2,8 +2,10 @@
 
 import argparse
 import dataclasses
+import errno
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,18 +16,39 @@ from prerank.errors import InputError
 from prerank.storage import place
 
 T = TypeVar("T")
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def run(main: Callable[[T], Any], config_type: type[T]) -> Any:
-    """Parses `sys.argv` into `config_type`, calls `main` with it; exits with 2 where the input is at fault."""
+    """Parses `sys.argv` into `config_type`, calls `main` with it.
+
+    Exits with 2 where the input is at fault or the disk is full, with 130 where SIGTERM or SIGINT ended it.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # which `ray job stop` sends; `start_ray` keeps it so
+    out = None
     try:
-        return main(parse(config_type, sys.argv[1:]))
+        config = parse(config_type, sys.argv[1:])
+        out = getattr(config, "out", None)
+        refuse_lost(out)
+        return main(config)
+    except KeyboardInterrupt:
+        print("error: stopped by a signal before the end", file=sys.stderr)
+        sys.exit(130)
     except Exception as error:
-        fault = _input_error(error)
+        fault = _input_error(error) or _full_disk(error, out)
         if fault is None:
             raise
         print(f"error: {fault}", file=sys.stderr)
         sys.exit(2)
+
+
+def refuse_lost(out: Path | None) -> None:
+    """Raises InputError where an output would lie in a Ray job's copy of its working directory, which Ray deletes."""
+    if isinstance(out, Path) and {"runtime_resources", "working_dir_files"} <= {*out.resolve().parts}:
+        raise InputError(
+            f"--out {out}: lies in the job's own copy of the working directory, which Ray deletes; give an absolute "
+            "path that every node sees"
+        )
 
 
 def parse(config_type: type[T], argv: list[str]) -> T:
@@ -50,9 +73,26 @@ def _placed(config: T) -> T:
     return dataclasses.replace(config, **{name: place(path) for name, path in paths.items()})
 
 
-def _input_error(error: BaseException | None) -> InputError | None:
-    """Ray raises what happened in a worker as an error of its own, and keeps the original within."""
-    if error is None or isinstance(error, InputError):
-        return error
-    within = [getattr(error, "cause", None), error.__cause__, *getattr(error, "worker_failures", {}).values()]
-    return next((found for inner in within if inner is not error and (found := _input_error(inner))), None)
+def _input_error(error: BaseException) -> InputError | None:
+    return next((found for found in _within(error) if isinstance(found, InputError)), None)
+
+
+def _full_disk(error: BaseException, out: Path | None) -> str | None:
+    """What to say where a write found no space; neither Arrow nor SQLite says which file it was."""
+    for found in _within(error):
+        if getattr(found, "errno", None) in FULL or "database or disk is full" in str(found).partition("\n")[0]:
+            return (
+                f"{out}: no space left on its disk, or on that of Ray's temporary files; make room, and run the same "
+                "command again"
+            )
+    return None
+
+
+def _within(error: BaseException | None) -> Iterator[BaseException]:
+    """The error and what led to it: Ray raises what happened in a worker as an error of its own, and keeps that."""
+    if error is not None:
+        yield error
+        causes = [getattr(error, "cause", None), getattr(error, "controller_failure", None), error.__cause__]
+        for inner in (*causes, *getattr(error, "worker_failures", {}).values()):
+            if inner is not error:
+                yield from _within(inner)

@@ -4,9 +4,12 @@ import dataclasses
 import logging
 import os
 import pickle  # between tasks of one job alone: nothing on disk is read this way
+import signal
+import threading
+import time
 from collections.abc import Callable
-from functools import partial
-from typing import Any
+from functools import partial, wraps
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -25,8 +28,12 @@ TILE_BYTES = 64 << 20
 STORE_BYTES = 1 << 30
 """Object store of a local cluster: only a shuffle's input passes through it."""
 
+WAITS_S = (1, 3, 9)
+"""Before a task tries again what storage has failed to do."""
+
 Function = Callable[[pa.Table, pa.Table], pa.Table]
 Wanted = Callable[[pa.Table], np.ndarray]
+Call = TypeVar("Call", bound=Callable[..., Any])
 
 
 def start_ray() -> None:
@@ -49,12 +56,50 @@ def start_ray() -> None:
                 log_to_driver=False,
                 logging_level="WARNING",
             )
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ray's own gets lost in its waiting
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     context = DataContext.get_current()
     context.raise_original_map_exception = True  # an InputError of a task stays one
     # A keyed repartition in the object store takes memory with the size of the logs; in files it does not.
     context.use_disk_based_hash_shuffle = True
     context.shuffle_input_batch_bytes = TILE_BYTES  # by default a task gathers 1 GiB before it partitions
+
+
+def retried(function: Call) -> Call:
+    """`function`, called again after an OSError, a little later each time.
+
+    Ray would call again within 0.3 s, and would count the nodes that are lost among the attempts.
+    """
+
+    @wraps(function)
+    def call(*args: Any, **options: Any) -> Any:
+        for wait_s in WAITS_S:
+            try:
+                return function(*args, **options)
+            except OSError:
+                time.sleep(wait_s)
+        return function(*args, **options)
+
+    return call
+
+
+def executed(rows: Dataset) -> list[pa.Table]:
+    """The rows of a dataset, executed again where it fails and a node was lost meanwhile.
+
+    Ray runs the tasks of a lost node again, but not those whose part of a shuffle lay in the node's files.
+    """
+    while True:
+        nodes = _nodes()
+        try:
+            return ray.get(rows.to_arrow_refs())
+        except Exception:
+            if nodes <= _nodes():
+                raise
+
+
+def _nodes() -> set[str]:
+    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
 
 
 def whole_requests(
@@ -72,7 +117,7 @@ def whole_requests(
     Clustered logs are read part by part where they lie; others are shuffled by request first. `wanted` is a mask by
     request_id of the rows of either table. `since` and `until` skip parts without a row of since <= ts < until: what
     is left still holds rows outside. About `blocks` parts, or parts of `TILE_BYTES`. The rows of the dataset are those
-    that `function` returns.
+    that `function` returns, which may be called again with a part where storage failed or a node was lost.
     """
     tiles = cut(logs, table, tiles=blocks, tile_bytes=TILE_BYTES)
     if tiles is None:
@@ -117,7 +162,7 @@ def _shuffled(
 
     parts = blocks or -(-(rows.bytes + shown.bytes) // TILE_BYTES)
     parted = _tasks(groups, read).repartition(parts, keys=["key"])
-    return parted.map_batches(build, batch_size=None, batch_format="pyarrow")
+    return parted.map_batches(retried(build), batch_size=None, batch_format="pyarrow")
 
 
 def _tasks(jobs: list[Any], function: Callable[[Any], pa.Table]) -> Dataset:
@@ -129,7 +174,7 @@ def _tasks(jobs: list[Any], function: Callable[[Any], pa.Table]) -> Dataset:
         return function(pickle.loads(batch["job"][0].as_py()))
 
     shipped = ray.data.from_items([{"job": pickle.dumps(job)} for job in jobs], override_num_blocks=len(jobs))
-    return shipped.map_batches(run, batch_size=None, batch_format="pyarrow")
+    return shipped.map_batches(retried(run), batch_size=None, batch_format="pyarrow")
 
 
 def _only(rows: pa.Table, wanted: Wanted | None) -> pa.Table:
@@ -150,8 +195,9 @@ def build_samples(logs: Logs, recipe: Recipe, *, blocks: int | None = None) -> d
         def function(rows: pa.Table, impressions: pa.Table) -> pa.Table:
             return pa.table({"counts": [pickle.dumps(part(rows, impressions, recipe))]})
 
-        for row in whole_requests(logs, table, function, blocks=blocks, **limits).iter_rows():
-            merge(total, pickle.loads(row["counts"]))
+        for said in executed(whole_requests(logs, table, function, blocks=blocks, **limits)):
+            for counts in said["counts"].to_pylist() if said.num_rows else ():
+                merge(total, pickle.loads(counts))
 
     run("fine_lists", build_fine_lists)
     if recipe.val_table == "candidates":

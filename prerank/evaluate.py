@@ -15,14 +15,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset
-import ray
 import torch
 
 from prerank import data
 from prerank.batches import scoring_batch
 from prerank.checkpoint import Model, known_model, load_model, require_same_features
 from prerank.counts import merge
-from prerank.data import whole_requests
+from prerank.data import executed, whole_requests
 from prerank.errors import InputError
 from prerank.hashing import hash_ids
 from prerank.intervals import curve_means, paired_interval, summary
@@ -107,7 +106,7 @@ def evaluate(plan: Plan, *, blocks: int | None = None, seed: int = 0) -> Evaluat
     """
     slim = replace(plan, logs=data.slim(plan.logs))
     scored = whole_requests(plan.logs, plan.table, partial(score, plan=slim), blocks=blocks, since=plan.test_from)
-    parts = ray.get(scored.to_arrow_refs())
+    parts = executed(scored)
     counts: dict[str, Any] = {}
     for said in (text for part in parts if part.num_rows for text in part["counts"].drop_null().to_pylist()):
         merge(counts, json.loads(said))

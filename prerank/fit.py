@@ -53,8 +53,9 @@ def launch(
 ) -> ray.train.Checkpoint:
     """Runs `worker` on a worker group of Ray Train with a progress board; returns the last checkpoint it reported.
 
-    The same name and folder go on from the latest checkpoint.
+    The same name and folder go on from the latest checkpoint. The workers are packed on as few nodes as have room.
     """
+    drop_torn(work / name)
     # Ray Train's controller looks at its workers every 2 s by default, which each report waits for: 15 reports took
     # 28 s, and 3 s at 0.2.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
@@ -77,6 +78,19 @@ def launch(
             ),
         ).fit()
     return result.checkpoint
+
+
+def drop_torn(folder: Path) -> None:
+    """Removes a run of Ray Train whose list of checkpoints is half-written, by a kill or on a full disk.
+
+    Ray would fail on it each time; without it the training begins anew.
+    """
+    try:
+        json.loads((folder / "checkpoint_manager_snapshot.json").read_text())
+    except FileNotFoundError:
+        pass
+    except ValueError:
+        rmtree(folder)
 
 
 def key_of(arms: list[Arm], samples: Path, k: int) -> str:

@@ -63,7 +63,8 @@ class Compute:
     """Where training runs; none of this changes what is learned beyond the rounding of floats."""
 
     workers: int = 1
-    """Ray Train workers, one a GPU or one a share of the CPUs; must divide `lanes`."""
+    """Ray Train workers, one a GPU or one a share of the CPUs, packed on as few nodes as have room for them, as what
+    they exchange travels faster within a node; must divide `lanes`."""
     gpu: bool = False
     """Give each worker a GPU (NCCL, bf16 autocast where the device has it); otherwise CPUs and gloo."""
     cpus: float = 1.0

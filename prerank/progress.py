@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 
@@ -39,7 +40,8 @@ class Bars:
     """The driver's end: `with Bars() as board:` draws what is told to `board` until the block is left."""
 
     def __enter__(self) -> Any:
-        self.board = Board.remote()
+        here = ray.get_runtime_context().get_node_id()  # where it outlives the nodes that are lost
+        self.board = Board.options(scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=False)).remote()
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),

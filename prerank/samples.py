@@ -200,6 +200,7 @@ def write_part(table: pa.Table, folder: Path) -> dict[str, int]:
 
 def write_tables(tables: Iterable[pa.Table], path: Path) -> int:
     """Writes tables of request rows to one file, whole or not at all; returns its rows. There must be at least one."""
+    path.parent.mkdir(exist_ok=True)  # not its parents: a late task would bring back a folder that is given up
     rows = 0
     options = {"compression": "zstd", "use_dictionary": False, "write_statistics": ["request_id"]}
     tables = iter(tables)

@@ -17,6 +17,7 @@ import torch
 from prerank.batches import scoring_batch
 from prerank.checkpoint import Model, known_model, load_model, require_same_features
 from prerank.counts import merge
+from prerank.data import retried
 from prerank.draw import DrawConfig, check_built, draw
 from prerank.nested import flat_numpy, nest, offsets_of, rank_within, segment_of
 from prerank.outputs import publish, read_manifest
@@ -39,7 +40,7 @@ def teach(samples: Path, teacher: Path, out: Path, *, gpu: bool = False) -> dict
         job = {"teacher": (teacher, inputs["teacher"]), "gpu": gpu, "staging": staging, "manifest": manifest}
         files = jobs(samples)
         tasks = ray.data.from_items(files, override_num_blocks=len(files))
-        done = tasks.map(partial(teach_file, job=job), num_gpus=1 if gpu else None).take_all()
+        done = tasks.map(retried(partial(teach_file, job=job)), num_gpus=1 if gpu else None).take_all()
         facts |= finish(done, manifest, samples, staging)
     return read_manifest(out, kind="samples")
 

@@ -131,12 +131,12 @@ def run(
     tags: dict[str, str] | None = None,
     parent: Run | None = None,
 ) -> Iterator[Run]:
-    """The run that `open_run` opens; ends as FINISHED, or by an exception as FAILED."""
+    """The run that `open_run` opens; ends as FINISHED, by an exception as FAILED, by a signal as KILLED."""
     current = open_run(name, out=out, state=state, params=params, tags=tags, parent=parent)
     try:
         yield current
-    except BaseException:
-        current.end("FAILED")
+    except BaseException as error:
+        current.end("FAILED" if isinstance(error, Exception) else "KILLED")
         raise
     current.end()
 

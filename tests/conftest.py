@@ -35,6 +35,56 @@ def bucket(s3_environment, monkeypatch):
 
 
 @pytest.fixture(scope="session")
+def cluster(tmp_path_factory):
+    """Three nodes on this machine."""
+    from nodes_fixture import Nodes
+
+    nodes = Nodes(tmp_path_factory.mktemp("nodes"))
+    yield nodes
+    nodes.close()
+
+
+@pytest.fixture
+def nodes(cluster):
+    """Those nodes, all of them there, and nobody held."""
+    cluster.fill()
+    cluster.held.forget()
+    return cluster
+
+
+@pytest.fixture(scope="session")
+def mlflow_server(tmp_path_factory):
+    """A tracking server, as several nodes need one."""
+    from server_fixture import Server
+
+    server = Server(tmp_path_factory.mktemp("mlflow"))
+    yield server
+    server.down()
+
+
+@pytest.fixture
+def tracked(nodes, mlflow_server):
+    """The environment of a driver that joins the nodes and logs to the server, which is up."""
+    mlflow_server.up()
+    return nodes.env | {"MLFLOW_TRACKING_URI": mlflow_server.uri}
+
+
+@pytest.fixture(scope="session")
+def one_worker(cluster, mlflow_server, taught, tmp_path_factory):
+    """The flags of a small training, and the student that one worker makes of it without a disturbance."""
+    from nodes_fixture import Driver
+
+    folder = tmp_path_factory.mktemp("one")
+    flags = f"--samples {taught} --widths 16,8 --features price,quality,brand,match,user_tags --k 10 --optim.batch 16"
+    flags += " --optim.epochs 3 --compute.checkpoint_steps 2 --distill.score 0.5 --distill.contrast 0.5"
+    command = ["workflows.train_student", *flags.split(), "--distill.projection", 8]
+    env = cluster.env | {"MLFLOW_TRACKING_URI": mlflow_server.uri}
+    with Driver(folder / "log", env, "drive", *command, "--out", folder / "student") as driver:
+        driver.ends_well()
+    return command, folder / "student"
+
+
+@pytest.fixture(scope="session")
 def logs(tmp_path_factory):
     """Logs of 240 requests on 4 days, 24 items a fine list, 48 candidates."""
     folder = tmp_path_factory.mktemp("logs")

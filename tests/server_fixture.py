@@ -8,9 +8,10 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -25,10 +26,10 @@ def free_port() -> int:
 
 
 @contextmanager
-def answering(command: list[str], url: str, log: Path) -> Iterator[None]:
+def answering(command: list[str], url: str, log: Path, env: dict[str, str] | None = None) -> Iterator[None]:
     """A server in the background, from when `url` answers until the block is left; fails with its log."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # mlflow calls uvicorn by its name
-    env = os.environ | {"PATH": path, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    env = (env or os.environ) | {"PATH": path, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     with open(log, "a") as file:
         server = subprocess.Popen(command, env=env, start_new_session=True, stdout=file, stderr=file)
     try:
@@ -46,6 +47,8 @@ def _answers(url: str) -> bool:
     try:
         with urllib.request.urlopen(url, timeout=5):
             return True
+    except urllib.error.HTTPError as error:
+        return error.code == 401  # it asks for a token
     except OSError:
         return False
 
@@ -72,6 +75,26 @@ def started(store_uri: str, artifacts: Path, port: int | None = None) -> Iterato
     artifacts.mkdir(parents=True, exist_ok=True)
     with answering(command, f"{url}/health", artifacts.parent / f"{artifacts.name}.server.log"):
         yield url
+
+
+class Server:
+    """`mlflow server` on a SQLite file in `folder`, which can be taken down for a while; its URL is `uri`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.where = f"sqlite:///{folder}/server.db", folder / "artifacts", free_port()
+        self._start()
+
+    def _start(self) -> None:
+        self.running = ExitStack()
+        self.uri = self.running.enter_context(started(*self.where))
+
+    def down(self) -> None:
+        self.running.close()
+
+    def up(self) -> None:
+        """Where it was, unless it is there."""
+        if not _answers(f"{self.uri}/health"):
+            self._start()
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from mlflow.tracking import MlflowClient
 
 from prerank.checkpoint import load_model
 from prerank.errors import InputError
-from prerank.fit import fit, key_of, train_models
+from prerank.fit import drop_torn, fit, key_of, train_models
 from prerank.options import Arm, Compute, Distill, Optim
 from prerank.tracking import run
 from prerank.training import check
@@ -55,6 +55,7 @@ def test_two_workers_learn_what_one_does(undisturbed, taught, tmp_path):
 
 
 @pytest.mark.ray
+@pytest.mark.faults
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_killed_worker_changes_nothing(undisturbed, taught, tmp_path, workers):
     """SIGKILL where the second arm would log its second epoch: it goes on from the checkpoint of two steps before."""
@@ -121,6 +122,18 @@ def test_checkpoints_of_another_configuration_are_not_gone_on_from(samples, taug
         ([BASE, ALL], samples, 10),
     ]
     assert key not in {key_of(*other) for other in others}
+
+
+def test_a_torn_list_of_checkpoints_is_begun_anew(tmp_path):
+    run = tmp_path / "run"
+    drop_torn(run)
+    run.mkdir()
+    (run / "checkpoint_manager_snapshot.json").write_text('{"a": 1}')
+    drop_torn(run)
+    assert run.exists()
+    (run / "checkpoint_manager_snapshot.json").write_text('{"a":')
+    drop_torn(run)
+    assert not run.exists()
 
 
 def test_more_unexposed_negatives_than_were_drawn_are_refused(samples):

@@ -9,7 +9,7 @@ from server_fixture import free_port, postgres, started
 from prerank.spool import Spool
 from prerank.tracking import open_run
 
-pytestmark = pytest.mark.slow  # a database and a server start
+pytestmark = [pytest.mark.slow, pytest.mark.faults]  # a database and a server start
 
 
 def test_runs_go_on_after_an_outage(tmp_path, monkeypatch):

@@ -32,10 +32,13 @@ def test_runs_are_resumed_nested_and_end_in_their_state(tmp_path, monkeypatch):
         first.metrics({"x": 1.0, "nothing": None, "nan": float("nan")}, step=3)
         with opened(tmp_path, "step", parent=first, tags={"samples": "abc"}) as step:
             pass
+    client = MlflowClient(first.uri)
+    with pytest.raises(KeyboardInterrupt), opened(tmp_path):
+        raise KeyboardInterrupt
+    assert client.get_run(first.run_id).info.status == "KILLED"
     with pytest.raises(KeyError), opened(tmp_path) as again:
         raise KeyError
     assert again == first
-    client = MlflowClient(first.uri)
     data = client.get_run(first.run_id).data
     assert data.params == {"a.b": "1", "form": "x"} and data.metrics == {"x": 1.0}
     assert client.get_run(first.run_id).info.status == "FAILED"

@@ -224,6 +224,7 @@ def test_a_trial_is_a_search_and_its_retraining_as_the_single_runs_do_them(confi
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.faults
 def test_failures_are_gone_on_with_and_shown(config, here, ray_cluster, tmp_path):
     """One trial is killed once, in its second epoch; one fails for good."""
 
@@ -291,6 +292,7 @@ def test_population_based_training_brings_every_trial_to_its_end(config, here, r
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.faults
 def test_a_killed_sweep_is_resumed_without_loss(config, tmp_path):
     """SIGKILL to the driver in mid-sweep; the cluster that it had started goes with it."""
     out, env = tmp_path / "sweep", {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}

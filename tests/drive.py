@@ -1,0 +1,31 @@
+"""Runs a workflow that stops where `held` says.
+
+python -m drive workflows.build_samples --logs L --out S
+"""
+
+import runpy
+import sys
+
+import held
+
+from prerank import data, fit, tracking
+
+
+class Run(tracking.Run):
+    def metrics(self, values: dict[str, float | None], step: int = 0) -> None:
+        if step:
+            held.hold(f"epoch{step}")
+        super().metrics(values, step)
+
+
+def main() -> None:
+    """What the driver ships to the cluster is found there by the names in `held` and here."""
+    data.build_fine_lists, fit._train_arms, tracking.Run = held.build_fine_lists, held.train_arms, Run
+    sys.argv = sys.argv[1:]
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    import drive
+
+    drive.main()
