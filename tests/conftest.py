@@ -1,7 +1,12 @@
 """One Ray cluster and one set of small samples for all tests."""
 
 import pytest
+from hypothesis import HealthCheck, settings
 from logs_fixture import write_logs
+
+# How long an example takes is the machine's affair.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")
