@@ -22,11 +22,11 @@ from prerank import checkpoint
 from prerank.arch import Arch
 from prerank.checkpoint import State
 from prerank.errors import InputError
-from prerank.latency import Table, fetch_us, inference_us
+from prerank.latency import Table, times_us
 from prerank.options import Arm
 from prerank.outputs import fingerprint, write_json
 from prerank.ranker import Ranker
-from prerank.schema import Feature, Schema, load_schema
+from prerank.schema import load_schema
 from prerank.search import Spec, found_in, run_search
 from prerank.storage import rmtree, whole
 from prerank.tracking import Run, open_run
@@ -102,7 +102,7 @@ def _run_trial(drawn: dict[str, Any], trials: Trials) -> None:
             arm = replace(arm, features=arch.features, widths=arch.widths)
             before = len(found.history)
         features = schema.select(arm.features, where=arm.name)
-        times = _predicted(arm, features, trials.table, schema)
+        times = times_us(trials.table, features, schema.fetch, arm.widths) if trials.table else {}
         at |= {"before": before, **times}
         train_arm(arm, trials.job, worker)
         state, best = checkpoint.load_best(worker.done, arm.name)
@@ -120,14 +120,6 @@ def _run_trial(drawn: dict[str, Any], trials: Trials) -> None:
         write_json(folder / "result.json", {"drawn": drawn, **done})
         tracked.end()
         tune.report(done)
-
-
-def _predicted(arm: Arm, features: tuple[Feature, ...], table: Table | None, schema: Schema) -> dict[str, float]:
-    """`fetch_us`, `inference_us` and `latency_us` by the table; nothing without one."""
-    if table is None:
-        return {}
-    fetch, inference = fetch_us(features, schema.fetch), inference_us(table, features, arm.widths)
-    return {"fetch_us": float(fetch), "inference_us": float(inference), LATENCY: float(fetch + inference)}
 
 
 def _latency(facts: dict[str, Any]) -> dict[str, float]:

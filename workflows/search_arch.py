@@ -17,7 +17,7 @@ from prerank.config import names, plain, widths
 from prerank.data import start_ray
 from prerank.errors import InputError
 from prerank.fit import refuse_local_store
-from prerank.latency import fetch_us, inference_us, latency_us, load_table
+from prerank.latency import latency_us, load_table, times_us
 from prerank.options import Arm, Compute, Distill, Latency, Optim, Search
 from prerank.outputs import is_done, publish, read_manifest, write_json
 from prerank.schema import Schema, load_schema
@@ -127,11 +127,8 @@ def spec_of(config: SearchArch, name: str = "search") -> Spec:
 def predicted(spec: Spec, arch: Arch, schema: Schema) -> dict[str, Any]:
     """What arch.json says beside features and widths."""
     features = schema.select(arch.features, where="arch.json")
-    fetch, inference = fetch_us(features, schema.fetch), inference_us(spec.table, features, arch.widths)
     return {
-        "fetch_us": fetch,
-        "inference_us": inference,
-        "latency_us": fetch + inference,
+        **times_us(spec.table, features, schema.fetch, arch.widths),
         "budget_us": spec.budget_us,
         "candidates": spec.table.candidates,
         "threads": spec.table.threads,
