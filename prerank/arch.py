@@ -23,7 +23,7 @@ class Arch:
 def load_arch(path: Path) -> Arch:
     """Reads `features` and `widths` of an `arch.json`; other keys, such as predicted times, are passed over."""
     try:
-        raw = json.loads(Path(path).read_text())
+        raw = json.loads(path.read_text())
         arch = Arch(tuple(raw["features"]), tuple(raw["widths"]))
     except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
         raise InputError(f'{path}: expected {{"features": [names], "widths": [numbers]}}: {error!r}') from error

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, load_file, save_file
 from torch import Tensor, nn
 
 from prerank.arch import Arch, load_arch
@@ -92,7 +92,7 @@ class Model:
 
 
 def write_model(folder: Path, *, arch: Arch, schema: Schema, stats: dict[str, Any], best: dict[str, Tensor]) -> None:
-    """Everything of a finished model but its manifest."""
+    """Everything of a finished model but its manifest, into a folder on this machine."""
     save_file(best, folder / "model.safetensors")
     arch.save(folder / "arch.json")
     schema.save(folder)
@@ -103,13 +103,12 @@ def write_model(folder: Path, *, arch: Arch, schema: Schema, stats: dict[str, An
 
 def load_model(folder: Path, *, kind: str) -> Model:
     """Reads a finished `teacher` or `student`; raises InputError where it is unfinished or does not fit itself."""
-    folder = Path(folder)
     manifest = read_manifest(folder, kind=kind)
     arch, schema = load_arch(folder / "arch.json"), load_schema(folder)
     stats = json.loads((folder / "stats.json").read_text())
     ranker = Ranker(schema.select(arch.features, where=str(folder / "arch.json")), arch.widths, stats)
     try:
-        ranker.load_state_dict(load_file(folder / "model.safetensors"))
+        ranker.load_state_dict(load((folder / "model.safetensors").read_bytes()))
     except (RuntimeError, OSError) as error:
         raise InputError(
             f"{folder}/model.safetensors: does not fit schema.json and arch.json beside it: {error}"

@@ -13,6 +13,7 @@ import tyro
 
 from prerank.config import apply, load_yaml
 from prerank.errors import InputError
+from prerank.storage import place
 
 T = TypeVar("T")
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -62,8 +63,14 @@ def parse(config_type: type[T], argv: list[str]) -> T:
     ]
     default = config_type(**dict.fromkeys(required, tyro.MISSING))
     if known.config:
-        default = apply(default, load_yaml(known.config), where=f"--config {known.config}")
-    return tyro.cli(config_type, args=rest, default=default, description=config_type.__doc__)
+        default = apply(default, load_yaml(place(known.config)), where=f"--config {known.config}")
+    return _placed(tyro.cli(config_type, args=rest, default=default, description=config_type.__doc__))
+
+
+def _placed(config: T) -> T:
+    """With its paths of object storage as such: flags and YAML make `Path("s3:/bucket/x")` of them."""
+    paths = {name: value for name, value in vars(config).items() if isinstance(value, Path)}
+    return dataclasses.replace(config, **{name: place(path) for name, path in paths.items()})
 
 
 def _input_error(error: BaseException) -> InputError | None:

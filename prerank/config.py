@@ -1,7 +1,7 @@
 """Configuration: frozen dataclasses, named by dotted keys on the command line, in YAML, in sweeps and in MLflow."""
 
 from dataclasses import fields, is_dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, TypeVar, get_type_hints
 
 import yaml
@@ -26,7 +26,8 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
 def plain(config: Any) -> dict[str, Any]:
     """The dotted keys with values that JSON, YAML and MLflow hold."""
     return {
-        k: str(v) if isinstance(v, Path) else list(v) if isinstance(v, tuple) else v for k, v in flatten(config).items()
+        k: str(v) if isinstance(v, PurePath) else list(v) if isinstance(v, tuple) else v
+        for k, v in flatten(config).items()
     }
 
 
@@ -57,7 +58,7 @@ def _replace(config: T, path: list[str], value: Any, where: str) -> T:
 def load_yaml(path: Path) -> dict[str, Any]:
     """The dotted keys of a YAML file that may be nested, dotted, or both."""
     try:
-        raw = yaml.safe_load(Path(path).read_text()) or {}
+        raw = yaml.safe_load(path.read_text()) or {}
     except (OSError, yaml.YAMLError) as error:
         raise InputError(f"--config {path}: {error}") from error
     if not isinstance(raw, dict):

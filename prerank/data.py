@@ -45,8 +45,10 @@ def start_ray() -> None:
         if os.environ.get("RAY_ADDRESS"):
             ray.init(log_to_driver=False, logging_level="WARNING")
         else:
-            # With it, Ray would take the machine's address in the network and listen there.
+            # Ray listens on all of a machine's addresses unless it is told that no other can join.
+            os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"
             ray_constants.ENABLE_RAY_CLUSTER = False
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
             ray.init(
                 address="local",
                 num_cpus=os.cpu_count(),

@@ -31,6 +31,7 @@ from prerank.nested import flat, flat_numpy, nest, offsets_of, segment_of
 from prerank.outputs import fingerprint
 from prerank.requests import to_requests
 from prerank.samples import attach_features
+from prerank.storage import place
 
 LOGGED = "logged"
 """In place of a teacher's folder: the logs' own `fine_score`."""
@@ -78,7 +79,7 @@ def plan(
     logs: Logs, teacher: str, students: dict[str, Path], *, k: int, m: int | None = None, curve: tuple[int, ...] = ()
 ) -> Plan:
     """Checks that the models fit the logs and were kept from the same test days; raises InputError otherwise."""
-    folders = students if teacher == LOGGED else {**students, "teacher": Path(teacher)}
+    folders = students if teacher == LOGGED else {**students, "teacher": place(teacher)}
     models = {name: load_model(folder, kind=_kind(name)) for name, folder in folders.items()}
     for name, model in models.items():
         require_same_features(model, logs.schema, folder=folders[name], where=logs.folder)

@@ -187,7 +187,7 @@ def kept(values: Mapping[str, Any], *prefixes: str) -> dict[str, float]:
 def results_row(path: Path, name: str) -> dict[str, Any]:
     """A student's row of a `results.json`: of that name, or the only one; raises InputError where there is none."""
     try:
-        results = json.loads(Path(path).read_text())
+        results = json.loads(path.read_text())
     except (OSError, json.JSONDecodeError) as error:
         raise InputError(f"--results {path}: {error}") from error
     rows = {row["name"]: row for row in results.get("rows", [])}

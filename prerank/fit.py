@@ -7,7 +7,6 @@ run's name and folder are the same.
 
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -18,6 +17,7 @@ import ray
 import ray.train
 import ray.train.torch
 import torch
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from prerank import checkpoint
 from prerank.arch import Arch
@@ -28,6 +28,7 @@ from prerank.options import Arm, Compute
 from prerank.outputs import fingerprint, is_done, publish, read_manifest
 from prerank.progress import Bars, Teller
 from prerank.schema import load_schema
+from prerank.storage import rmtree, staged
 from prerank.tracking import Run, run, send_unsent
 from prerank.training import Job, Trained, Worker, check, logged, train_arm
 
@@ -58,8 +59,10 @@ def launch(
     # Ray Train's controller looks at its workers every 2 s by default, which each report waits for: 15 reports took
     # 28 s, and 3 s at 0.2.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+    # A worker by itself needs no process group, whose store listens on all addresses of its machine.
+    trainer = ray.train.torch.TorchTrainer if compute.workers > 1 else DataParallelTrainer
     with Bars() as board:
-        result = ray.train.torch.TorchTrainer(
+        result = trainer(
             worker,
             train_loop_config=job | {"board": board},
             scaling_config=ray.train.ScalingConfig(
@@ -87,7 +90,7 @@ def drop_torn(folder: Path) -> None:
     except FileNotFoundError:
         pass
     except ValueError:
-        shutil.rmtree(folder)
+        rmtree(folder)
 
 
 def key_of(arms: list[Arm], samples: Path, k: int) -> str:
@@ -136,7 +139,7 @@ def train_models(
                 )
                 for name in ("arch.json", "schema.json", "manifest.json"):
                     runs[arm.name].artifact(out / name)
-        shutil.rmtree(work)
+        rmtree(work)
     return {arm.name: read_manifest(out, kind=kind) for out, arm in arms.items()}
 
 
@@ -162,7 +165,7 @@ def _publish(
     """Writes a finished model whole, with the days that its training left out."""
     state, schema = trained.state, load_schema(samples)
     stats = json.loads((samples / "stats.json").read_text())
-    with publish(out, kind=kind, config=config, inputs=inputs) as (staging, facts):
+    with publish(out, kind=kind, config=config, inputs=inputs) as (final, facts), staged(final) as staging:
         arch = Arch(trained.arm.features, trained.arm.widths)
         checkpoint.write_model(staging, arch=arch, schema=schema, stats=stats, best=trained.best)
         facts |= {"split": manifest["split"], "best": state.history[state.best_epoch], "history": state.history}

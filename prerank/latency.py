@@ -77,7 +77,7 @@ def load_table(path: Path, *, candidates: int, threads: int = 1, runtime: str = 
     Raises InputError if the file is missing or broken, or has no such setting (it names those that it has).
     """
     try:
-        raw = json.loads(Path(path).read_text())
+        raw = json.loads(path.read_text())
         settings = {(s["runtime"], s["candidates"], s["threads"]): s for s in raw["settings"]}
     except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
         raise InputError(f"{path}: expected the latency.json of workflows.profile_latency: {error!r}") from error
@@ -146,8 +146,16 @@ def latency_us(
     table: Table, features: Iterable[Feature], fetch: Mapping[str, Mapping[str, float]], widths: Iterable[int]
 ) -> float:
     """Fetch, then inference."""
+    return times_us(table, features, fetch, widths)["latency_us"]
+
+
+def times_us(
+    table: Table, features: Iterable[Feature], fetch: Mapping[str, Mapping[str, float]], widths: Iterable[int]
+) -> dict[str, float]:
+    """`fetch_us`, `inference_us` and their sum, `latency_us`."""
     features = tuple(features)
-    return fetch_us(features, fetch) + inference_us(table, features, widths)
+    times = {"fetch_us": float(fetch_us(features, fetch)), "inference_us": float(inference_us(table, features, widths))}
+    return times | {"latency_us": sum(times.values())}
 
 
 def expected_fetch_us(

@@ -21,8 +21,9 @@ import pyarrow.parquet as pq
 from prerank.columns import TS, checked, common, requirements
 from prerank.errors import InputError
 from prerank.features import is_list
-from prerank.outputs import fingerprint
+from prerank.outputs import fingerprint, is_left_over
 from prerank.schema import Schema, load_schema
+from prerank.storage import parquet
 
 TableName = Literal["fine_lists", "impressions", "candidates"]
 
@@ -98,7 +99,8 @@ class Logs:
 
 def open_logs(folder: Path) -> Logs:
     """Reads schema.json and every footer; raises InputError naming the file and column at fault."""
-    folder = Path(folder)
+    if is_left_over(folder):
+        raise InputError(f"{folder}: half-written: what makes these logs was killed, or is at it; run it again")
     schema = load_schema(folder)
     wanted: list[TableName] = ["fine_lists", "impressions"]
     if (folder / "candidates").is_dir():
@@ -119,26 +121,29 @@ def _open_table(folder: Path, name: TableName, schema: Schema) -> Table:
         raise InputError(f"{folder}: no *.parquet files; expected the table {name!r} of the logs (see the README)")
     with ThreadPoolExecutor(16) as pool:
         opened = list(pool.map(partial(_open_file, needs=requirements(name, schema)), paths))
-    groups = tuple(group for _, of_file in opened for group in of_file if group.rows)
+    groups = tuple(group for _, of_file, _ in opened for group in of_file if group.rows)
     if not groups:
         raise InputError(f"{folder}: {len(paths)} files without a row")
-    rows = [sum(group.rows for group in of_file) for _, of_file in opened]
-    files = {path.name: (path.stat().st_size, n) for path, n in zip(paths, rows, strict=True)}
-    return Table(name, common(paths, [columns for columns, _ in opened]), groups, files)
+    rows = [sum(group.rows for group in of_file) for _, of_file, _ in opened]
+    files = {path.name: (size, n) for path, (_, _, size), n in zip(paths, opened, rows, strict=True)}
+    return Table(name, common(paths, [columns for columns, _, _ in opened]), groups, files)
 
 
-def _open_file(path: Path, needs: dict) -> tuple[pa.Schema, list[RowGroup]]:
+def _open_file(path: Path, needs: dict) -> tuple[pa.Schema, list[RowGroup], int]:
+    """What is read of a file, its row groups and its bytes."""
+    size = path.stat().st_size
     try:
-        with pq.ParquetFile(path) as file:
+        with parquet(path) as file:
             found, leaves, footer = file.schema_arrow, [column.path for column in file.schema], file.metadata
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(
-            f"{path}: not a whole Parquet file ({path.stat().st_size} bytes; truncated, or still being written?): "
+            f"{path}: not a whole Parquet file ({size} bytes; truncated, or still being written?): "
             f"{error}; write it again, or remove it"
         ) from error
     columns = checked(path, found, needs)
     at = {name: _leaf(name, leaves) for name in columns.names}
-    return columns, [_row_group(path, i, footer.row_group(i), at, columns) for i in range(footer.num_row_groups)]
+    groups = [_row_group(path, i, footer.row_group(i), at, columns) for i in range(footer.num_row_groups)]
+    return columns, groups, size
 
 
 def _leaf(name: str, leaves: list[str]) -> int:
@@ -177,7 +182,7 @@ def _bounds(chunk: pq.ColumnChunkMetaData) -> tuple[Any, Any] | None:
 
 
 def _scan_bounds(path: Path, index: int) -> tuple[Any, Any]:
-    with pq.ParquetFile(path) as file:
+    with parquet(path) as file:
         found = pc.min_max(file.read_row_group(index, columns=["ts"])["ts"].cast(TS, safe=False)).as_py()
     if found["min"] is None:
         raise InputError(f"{path}: column 'ts' holds nothing but nulls in row group {index}; expected timestamps")
@@ -264,7 +269,7 @@ def read_groups(table: Table, groups: tuple[RowGroup, ...], columns: list[str] |
     for group in groups:
         by_file.setdefault(group.file, []).append(group.index)
     for path, indices in by_file.items():
-        with pq.ParquetFile(path) as file:
+        with parquet(path) as file:
             part = file.read_row_groups(indices, columns=names, use_threads=False)
         columns_ = [_cast(part[field.name], field, path) for field in wanted]
         parts.append(pa.table(columns_, schema=wanted))

@@ -3,6 +3,9 @@
 A step locks its destination, writes beside it and publishes by one rename; `manifest.json`, written last, names the
 files, what made them and from what. Readers refuse a folder without one, so nothing half-written is ever read. The
 same command on the same folder finds its own manifest and does nothing; a different one is refused.
+
+Object storage has no rename and no lock: there a step writes in place, an object `.partial` first and the manifest
+last. Two drivers that write one folder at once are not kept apart there.
 """
 
 import fcntl
@@ -12,13 +15,16 @@ import os
 import shutil
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from prerank.errors import InputError
+from prerank.storage import Remote, rmtree, sizes, whole
 
 MANIFEST = "manifest.json"
+MARKER = ".partial"
+"""Beside no manifest: what a killed run left in object storage."""
 
 
 def fingerprint(value: Any) -> str:
@@ -28,7 +34,7 @@ def fingerprint(value: Any) -> str:
 
 def read_manifest(folder: Path, *, kind: str) -> dict[str, Any]:
     """The manifest of a finished output; raises InputError if the folder is unfinished or of another kind."""
-    path = Path(folder) / MANIFEST
+    path = folder / MANIFEST
     if not path.is_file():
         raise InputError(
             f"{folder}: no {MANIFEST}: not a finished output of this program; expected {kind}; run that step again"
@@ -44,8 +50,7 @@ def is_done(out: Path, *, kind: str, config: dict[str, Any], inputs: dict[str, s
 
     Raises InputError if it holds anything else, naming the first key that differs.
     """
-    out = Path(out)
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())) or is_left_over(out):
         return False
     if not (out / MANIFEST).is_file():
         raise InputError(f"{out}: not empty and not an output of this program; name another --out")
@@ -61,43 +66,79 @@ def is_done(out: Path, *, kind: str, config: dict[str, Any], inputs: dict[str, s
     return True
 
 
+def is_left_over(folder: Path) -> bool:
+    """Whether it is what a run in object storage has not finished."""
+    return (folder / MARKER).is_file() and not (folder / MANIFEST).is_file()
+
+
 @contextmanager
 def publish(
     out: Path, *, kind: str, config: dict[str, Any], inputs: dict[str, str]
 ) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Gives `(staging folder, extra)`; on leaving, `extra` goes into the manifest and the folder is published as `out`.
+    """Gives `(folder to write into, extra)`; on leaving, `extra` goes into the manifest and `out` is there as a whole.
 
-    On an exception nothing is published; what a killed run left behind is replaced by the next. `*.partial` files,
-    which a killed task leaves in the staging folder, are removed. Raises InputError where another process writes `out`,
-    or has written it meanwhile.
+    On an exception nothing is published; what a killed run left behind is replaced by the next. `.*.partial` files,
+    which a killed task leaves, are removed. Raises InputError where another process writes `out`, or has written it
+    meanwhile; in object storage it sees the latter alone.
     """
-    out = Path(out)
-    staging = out.parent / f".{out.name}.partial"
     extra: dict[str, Any] = {}
     with _locked(out):
         if is_done(out, kind=kind, config=config, inputs=inputs):
             raise InputError(f"{out}: another process has just finished it; run the same command again to use it")
-        try:
-            shutil.rmtree(staging, ignore_errors=True)
-            staging.mkdir()
+        with _in_place(out) if isinstance(out, Remote) else _beside(out) as staging:
             yield staging, extra
-            for left_over in staging.rglob("*.partial"):
+            for left_over in staging.rglob(".*.partial"):
                 left_over.unlink()
-            written = [path for path in sorted(staging.rglob("*")) if path.is_file()]
-            files = {str(path.relative_to(staging)): path.stat().st_size for path in written}
+            files = {name: size for name, size in sizes(staging).items() if name != MARKER}
             manifest = {"kind": kind, "config": config, "inputs": inputs, "files": files, **extra}
             manifest["fingerprint"] = fingerprint(manifest)
             write_json(staging / MANIFEST, manifest)
-            if out.is_dir():
-                out.rmdir()  # is_done let only an empty folder through
-            os.rename(staging, out)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
+
+
+@contextmanager
+def _beside(out: Path) -> Iterator[Path]:
+    staging = out.parent / f".{out.name}.partial"
+    try:
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir()
+        yield staging
+        if out.is_dir():
+            out.rmdir()  # is_done let only an empty folder through
+        os.rename(staging, out)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+@contextmanager
+def _in_place(out: Remote) -> Iterator[Remote]:
+    (out / MARKER).write_text(f"process {os.getpid()} on {socket.gethostname()}\n")
+    try:
+        _clear(out)
+        yield out
+    except BaseException:
+        with suppress(OSError):  # what stays has the marker and no manifest
+            _clear(out)
+            (out / MARKER).unlink()
+        raise
+    (out / MARKER).unlink()
+
+
+def _clear(out: Remote) -> None:
+    """Deletes all but the marker, the manifest first."""
+    (out / MANIFEST).unlink(missing_ok=True)
+    for path in out.iterdir():
+        if path.is_dir():
+            rmtree(path)
+        elif path.name != MARKER:
+            path.unlink()
 
 
 @contextmanager
 def _locked(out: Path) -> Iterator[None]:
-    """Holds the right to write `out`, which the kernel takes back from a process that dies."""
+    """Holds the right to write `out`, which the kernel takes back from a process that dies; none in object storage."""
+    if isinstance(out, Remote):
+        yield
+        return
     out.parent.mkdir(parents=True, exist_ok=True)
     path = out.parent / f".{out.name}.lock"
     file = _lock(path, out)
@@ -127,11 +168,7 @@ def _lock(path: Path, out: Path) -> int:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes beside and renames, so that a reader sees the old file or the new one, never a part."""
-    beside = path.with_name(f".{path.name}.partial")
-    with open(beside, "w") as file:
-        json.dump(value, file, indent=1, default=str, allow_nan=False)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, path)
+    """A reader sees the old file or the new one, never a part."""
+    text = json.dumps(value, indent=1, default=str, allow_nan=False)
+    with whole(path) as file:
+        file.write(f"{text}\n".encode())

@@ -30,7 +30,6 @@ def write_page(template: str, path: Path, *, figures: dict[str, tuple[Figure, st
         },
         **words,
     )
-    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page, encoding="utf-8")
     return path

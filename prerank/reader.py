@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prerank.errors import InputError
+from prerank.storage import parquet
 
 WINDOW = 1024
 """Requests of a lane that are shuffled among each other, at least one batch: what a worker holds in memory."""
@@ -127,10 +128,11 @@ def sequential(files: tuple[Path, ...], columns: tuple[str, ...], rank: int = 0,
 
 @lru_cache(maxsize=256)
 def open_file(path: Path) -> pq.ParquetFile:
-    return pq.ParquetFile(path, memory_map=True)
+    return parquet(path, memory_map=True)
 
 
 @lru_cache(maxsize=65536)
 def row_counts(path: Path) -> tuple[int, ...]:
-    metadata = pq.read_metadata(path)
+    with parquet(path) as file:
+        metadata = file.metadata
     return tuple(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))

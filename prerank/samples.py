@@ -7,7 +7,6 @@ compared by their 64-bit hashes (`hash_ids`). R requests, N rows, M impressions.
 """
 
 import hashlib
-import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from itertools import chain
@@ -29,6 +28,7 @@ from prerank.nested import flat_numpy, nest, offsets_of
 from prerank.outputs import read_manifest
 from prerank.requests import is_in, to_requests
 from prerank.schema import Schema
+from prerank.storage import parquet, whole
 
 ROW_GROUP = 128
 """Requests a row group of the samples: what a reader has to hold at once."""
@@ -201,33 +201,27 @@ def write_part(table: pa.Table, folder: Path) -> dict[str, int]:
 def write_tables(tables: Iterable[pa.Table], path: Path) -> int:
     """Writes tables of request rows to one file, whole or not at all; returns its rows. There must be at least one."""
     path.parent.mkdir(exist_ok=True)  # not its parents: a late task would bring back a folder that is given up
-    beside, rows = path.with_name(f".{path.stem}.{os.getpid()}.partial"), 0
+    rows = 0
     options = {"compression": "zstd", "use_dictionary": False, "write_statistics": ["request_id"]}
     tables = iter(tables)
     first = next(tables)
-    try:
-        with pq.ParquetWriter(beside, first.schema, **options) as writer:
-            for table in chain([first], tables):
-                writer.write_table(table, row_group_size=ROW_GROUP)
-                rows += table.num_rows
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with whole(path) as file, pq.ParquetWriter(file, first.schema, **options) as writer:
+        for table in chain([first], tables):
+            writer.write_table(table, row_group_size=ROW_GROUP)
+            rows += table.num_rows
     return rows
 
 
 def sample_files(folder: Path, split: str) -> list[tuple[Path, int]]:
     """Files of `train` or `val` with their rows, as the manifest has them; raises InputError for unfinished samples."""
     manifest = read_manifest(folder, kind="samples")
-    return [
-        (Path(folder) / name, rows) for name, rows in sorted(manifest["rows"].items()) if name.startswith(f"{split}/")
-    ]
+    return [(folder / name, rows) for name, rows in sorted(manifest["rows"].items()) if name.startswith(f"{split}/")]
 
 
 def candidates_of(samples: Path) -> int:
     """The median number of candidates of the validation requests, which are whole; raises InputError without any."""
     counts = [
-        pc.list_value_length(pq.read_table(path, columns=["item_id"])["item_id"])
+        pc.list_value_length(parquet(path).read(columns=["item_id"])["item_id"])
         for path, _ in sample_files(samples, "val")
     ]
     if not counts:

@@ -99,7 +99,7 @@ def load_schema(folder: Path) -> Schema:
 
     Raises InputError naming the file, the feature and the key at fault.
     """
-    path = Path(folder) / "schema.json"
+    path = folder / "schema.json"
     if not path.is_file():
         raise InputError(
             f"{path}: missing; it declares the features of the logs (see the README, 'Bring your own logs')"

@@ -30,7 +30,16 @@ from prerank.rivals import RIVALS, untrained_values
 from prerank.schema import Schema, load_schema
 from prerank.search_loop import make_optimizer, search_steps
 from prerank.tracking import Run
-from prerank.training import Job, Worker, check, files_of, teacher_column, teacher_width, validation
+from prerank.training import (
+    Job,
+    Worker,
+    check,
+    check_memory,
+    files_of,
+    teacher_column,
+    teacher_width,
+    validation,
+)
 
 
 @dataclass(frozen=True)
@@ -138,6 +147,7 @@ def run_search(spec: Spec, job: Job, worker: Worker) -> None:
         return
     schema, stats = load_schema(samples), json.loads((samples / "stats.json").read_text())
     features = schema.select(arm.features, where=arm.name)
+    check_memory(features, worker.device)
     torch.manual_seed(arm.seed)
     method: nn.Module = {"autofas": AutoFAS, **RIVALS}[search.method](
         features,

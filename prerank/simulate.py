@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from prerank.errors import InputError
 from prerank.schema import Schema
+from prerank.storage import whole
 from prerank.world import World, build_world, generator, normal
 from prerank.world_features import cheap_cross, cross_features, item_statistics, request_features, world_schema
 from prerank.world_truth import (
@@ -226,15 +227,15 @@ def write_chunk(simulation: Simulation, chunk: Chunk, folder: Path) -> dict[str,
     per_request = {"fine_lists": simulation.fine_list, "impressions": SHOWN}
     repeated = [feature.name for feature in simulation.schema.features if feature.kind == "id" or feature.of_request]
     for name, table in tables.items():
-        (folder / name).mkdir(parents=True, exist_ok=True)
         rows = per_request.get(name, simulation.candidates)
-        pq.write_table(
-            table,
-            folder / name / chunk.name,
-            row_group_size=max(1, ROW_GROUP_ROWS // rows) * rows,
-            compression="zstd",
-            use_dictionary=["request_id", "ts", *repeated],
-        )
+        with whole(folder / name / chunk.name) as file:
+            pq.write_table(
+                table,
+                file,
+                row_group_size=max(1, ROW_GROUP_ROWS // rows) * rows,
+                compression="zstd",
+                use_dictionary=["request_id", "ts", *repeated],
+            )
     clicked = tables["impressions"]["clicked"].to_numpy().reshape(-1, SHOWN)
     counts = {name: tables[name].num_rows if name in tables else 0 for name in TABLES}
     converted = tables["impressions"]["converted"].to_numpy()

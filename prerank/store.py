@@ -14,6 +14,8 @@ from mlflow.tracking import MlflowClient
 from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.rest_utils import http_request
 
+from prerank.errors import InputError
+
 KEY = "prerank.key"  # a tag by which a run is found that the server made late, or made and could not say so
 KEYED = "key-"  # begins what stands for the id of such a run
 PROBE_S = 5
@@ -27,14 +29,27 @@ DENIED = ("PERMISSION_DENIED", "UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED")
 
 
 def connect(uri: str) -> MlflowClient:
-    """A client; its requests give up soon, unless the environment says otherwise."""
+    """A client; its requests give up soon, unless the environment says otherwise.
+
+    Raises InputError where the address lacks its secrets and this process's MLFLOW_TRACKING_URI is not the whole one.
+    """
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
-    return MlflowClient(uri)
+    return MlflowClient(_whole(uri))
+
+
+def _whole(uri: str) -> str:
+    named = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if uri == masked(named):
+        return named
+    if "***" in uri:
+        raise InputError(f"{uri}: set MLFLOW_TRACKING_URI to the whole address on every node, before Ray starts there")
+    return uri
 
 
 def probe(uri: str) -> None:
     """Raises soon where a server is down, also where its machine swallows what is sent to it."""
+    uri = _whole(uri)
     if uri.startswith("http"):
         http_request(get_default_host_creds(uri), "/health", "GET", timeout=PROBE_S, max_retries=0)
 

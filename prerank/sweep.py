@@ -13,10 +13,10 @@ from typing import Any, Literal
 
 import optuna
 import pyarrow as pa
-import pyarrow.parquet as pq
 import ray
 from optuna.samplers import TPESampler
 from ray import tune
+from ray.tune.execution import class_cache
 from ray.tune.logger import JsonLoggerCallback
 from ray.tune.schedulers import ASHAScheduler, PopulationBasedTraining, TrialScheduler
 from ray.tune.search import BasicVariantGenerator, ConcurrencyLimiter, SearchAlgorithm, Searcher
@@ -26,6 +26,7 @@ from ray.tune.search.sample import Domain
 from prerank.errors import InputError
 from prerank.grid import grid
 from prerank.live import Live, Outcome
+from prerank.storage import parquet
 from prerank.training import files_of
 from prerank.trial import FAULT, LATENCY, Trials, forget, run_trial
 
@@ -87,6 +88,8 @@ def sweep(trials: Trials, space: Mapping[str, Domain], plan: Plan, *, resume: bo
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "1")  # what a killed driver forgets
     os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")
+    # Ray would ship them in a runtime environment, which it writes to its logs; every node has its own.
+    class_cache.ENV_VARS_TO_PROPAGATE -= {name for name in os.environ if name.startswith("AWS_")}
     compute = trials.job.compute
     needs = {"GPU": 1.0, "CPU": compute.cpus} if compute.gpu else {"CPU": compute.cpus}
     trainable = tune.with_parameters(partial(run_trial, trials=trials), held=_held(trials))
@@ -170,8 +173,9 @@ def _held(trials: Trials) -> dict[tuple[Path, int], pa.Table]:
     tables: dict[tuple[Path, int], pa.Table] = {}
     taken = 0
     for path in files:
-        for group in range(pq.read_metadata(path).num_row_groups):
-            tables[path, group] = table = pq.ParquetFile(path).read_row_group(group)
+        file = parquet(path)
+        for group in range(file.num_row_groups):
+            tables[path, group] = table = file.read_row_group(group)
             taken += table.nbytes
             if taken > room:
                 return {}

@@ -4,7 +4,6 @@ Lists without fine-ranking positions get them here, from the teacher's scores; t
 """
 
 import json
-import shutil
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -12,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import ray.data
 import torch
 
@@ -25,6 +23,7 @@ from prerank.nested import flat_numpy, nest, offsets_of, rank_within, segment_of
 from prerank.outputs import publish, read_manifest
 from prerank.samples import ROW_GROUP, sample_files, write_tables
 from prerank.schema import Schema, load_schema
+from prerank.storage import parquet, place
 
 
 def teach(samples: Path, teacher: Path, out: Path, *, gpu: bool = False) -> dict:
@@ -38,7 +37,7 @@ def teach(samples: Path, teacher: Path, out: Path, *, gpu: bool = False) -> dict
     require_same_features(model, schema, folder=teacher, where=samples)
     inputs = inputs_of(samples, teacher)
     with publish(out, kind="samples", config={}, inputs=inputs) as (staging, facts):
-        job = {"teacher": (teacher, inputs["teacher"]), "gpu": gpu, "staging": str(staging), "manifest": manifest}
+        job = {"teacher": (teacher, inputs["teacher"]), "gpu": gpu, "staging": staging, "manifest": manifest}
         files = jobs(samples)
         tasks = ray.data.from_items(files, override_num_blocks=len(files))
         done = tasks.map(retried(partial(teach_file, job=job)), num_gpus=1 if gpu else None).take_all()
@@ -71,20 +70,20 @@ def finish(done: list[dict[str, str]], manifest: dict[str, Any], samples: Path, 
         facts["counts"] = facts["counts"] | total | {"dropped": dropped}
         check_built(facts["counts"], tuple(manifest["strategies"]), positions=True)
     for name in ("schema.json", "stats.json"):
-        shutil.copyfile(samples / name, staging / name)
+        (staging / name).write_bytes((samples / name).read_bytes())
     return facts
 
 
 def teach_file(row: dict[str, str], job: dict[str, Any]) -> dict[str, str]:
     """Writes one file of samples as the teacher sees it, a row group at a time; returns its counts."""
-    path, split, manifest = Path(row["file"]), row["split"], job["manifest"]
+    path, split, manifest = place(row["file"]), row["split"], job["manifest"]
     model, device = known_model(*job["teacher"], "teacher"), torch.device("cuda" if job["gpu"] else "cpu")
     model.ranker.to(device)
     schema = load_schema(path.parents[1])
     counts: dict[str, Any] = {}
 
     def taught() -> Iterator[pa.Table]:
-        with pq.ParquetFile(path) as file:
+        with parquet(path) as file:
             for batch in file.iter_batches(ROW_GROUP):
                 table = _score(pa.Table.from_batches([batch]), model, device, keep_repr=split == "train")
                 if split == "train" and not manifest["positions"]:
@@ -93,7 +92,7 @@ def teach_file(row: dict[str, str], job: dict[str, Any]) -> dict[str, str]:
                 yield table
 
     name = f"{split}/{path.name}"
-    rows = write_tables(taught(), Path(job["staging"]) / name)
+    rows = write_tables(taught(), job["staging"] / name)
     return {"counts": json.dumps(counts | {"rows": {name: rows}})}
 
 

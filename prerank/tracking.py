@@ -25,6 +25,7 @@ from mlflow.tracking import MlflowClient
 from prerank.errors import InputError
 from prerank.outputs import fingerprint, write_json
 from prerank.spool import Entry, Refused, Spool
+from prerank.storage import Remote, fetched
 from prerank.store import KEYED, connect, is_down, is_refusal, masked, probe, send
 
 PARAM_LENGTH = 6000
@@ -41,15 +42,11 @@ class Run:
     """
 
     uri: str
+    """Of the store without its secrets, which every process has in its environment: Ray keeps runs on disk."""
     run_id: str
     experiment_id: str
     spool: Path | None = None
     top: bool = False
-
-    @property
-    def where(self) -> str:
-        """The store as people may see it."""
-        return masked(self.uri)
 
     @property
     def client(self) -> MlflowClient:
@@ -65,7 +62,8 @@ class Run:
 
     def artifact(self, path: Path, folder: str | None = None) -> None:
         """A file or a folder, which may be changed or deleted afterwards."""
-        self._log({"artifact": folder}, Path(path))
+        with fetched(path) as file:
+            self._log({"artifact": folder}, file)
 
     def figures(self, figures: dict[str, Figure]) -> None:
         with tempfile.TemporaryDirectory() as folder:
@@ -99,7 +97,9 @@ class Run:
             try:
                 return send(self.uri, self._entry(what), file)
             except Exception as error:
-                if not is_down(error):
+                # Of an output in object storage, a run that another node's queue still has to make.
+                late = self.run_id.startswith(KEYED) and getattr(error, "error_code", "") == "RESOURCE_DOES_NOT_EXIST"
+                if not late and not is_down(error):
                     raise
                 _wait(self.spool, began)
                 print(f"{_down(self.uri, error)}; what is logged waits in {spool.queue}", file=sys.stderr)
@@ -109,8 +109,16 @@ class Run:
 
 
 def tracking_uri(out: Path) -> str:
-    """`MLFLOW_TRACKING_URI`, or a SQLite file in the folder that holds the output."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{out.resolve().parent / 'mlflow.db'}"
+    """`MLFLOW_TRACKING_URI` without its secrets, or a SQLite file in the folder that holds the output.
+
+    Raises InputError for an output in object storage, beside which no database can lie.
+    """
+    uri = masked(os.environ.get("MLFLOW_TRACKING_URI", ""))
+    if not uri and isinstance(out, Remote):
+        raise InputError(
+            f"{out}: no database can lie beside it; set MLFLOW_TRACKING_URI to a server, or sqlite:///FILE"
+        )
+    return uri or f"sqlite:///{out.resolve().parent / 'mlflow.db'}"
 
 
 @contextmanager
@@ -160,8 +168,7 @@ def open_run(
             all_tags = {"mlflow.source.git.commit": git_commit(), "out": str(out), **(tags or {})}
             all_tags |= {"mlflow.parentRunId": parent.run_id} if parent else {}
             current = replace(new, run_id=new._log({"create": name, "tags": all_tags, "time": _now_ms()}))
-            state.parent.mkdir(parents=True, exist_ok=True)
-            write_json(state, {"uri": masked(uri), "run_id": current.run_id, "experiment_id": experiment_id})
+            write_json(state, {"uri": uri, "run_id": current.run_id, "experiment_id": experiment_id})
             current._log({"params": {key: _text(value)[:PARAM_LENGTH] for key, value in params.items()}})
     except Exception as error:
         if parent or not is_down(error):
@@ -224,14 +231,16 @@ def _down(uri: str, error: Exception | None = None) -> str:
 
 
 def _spool(uri: str, out: Path) -> Path:
-    """Beside the output, where it outlives the run's state; one a store."""
+    """Beside the output, where it outlives the run's state; one a store. Of one in object storage on this machine."""
+    if isinstance(out, Remote):
+        return Path(tempfile.gettempdir()) / f"prerank-{os.getuid()}" / f"unsent-{fingerprint([str(out), masked(uri)])}"
     return out.resolve().parent / f".{out.resolve().name}.unsent-{fingerprint(masked(uri))[:8]}"
 
 
 def _resumed(uri: str, spool: Path | None, state: Path) -> Run | None:
     """The run that `state` remembers, if it is of this store and still there."""
     known = json.loads(state.read_text()) if state.is_file() else {}
-    if known.get("uri") not in (uri, masked(uri)):
+    if known.get("uri") != uri:
         return None
     current = Run(uri, known["run_id"], known["experiment_id"], spool)
     try:
@@ -255,7 +264,9 @@ def _experiment(client: MlflowClient, uri: str, name: str, out: Path) -> str:
     found = client.get_experiment_by_name(name)
     if found is not None:
         return found.experiment_id
-    local = (out.resolve().parent / "mlartifacts").as_uri() if uri.startswith("sqlite:") else None
+    # Beside the output, or where that is in object storage, beside the database.
+    beside = Path(uri.partition("///")[2]) if isinstance(out, Remote) else out
+    local = (beside.resolve().parent / "mlartifacts").as_uri() if uri.startswith("sqlite:") else None
     return client.create_experiment(name, artifact_location=local)
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor, nn
 
@@ -26,6 +26,7 @@ from prerank.ranker import Ranker
 from prerank.reader import Reader, sequential
 from prerank.samples import sample_files
 from prerank.schema import Feature, load_schema
+from prerank.storage import parquet
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,7 @@ def train_arm(arm: Arm, job: Job, worker: Worker) -> None:
     samples, compute, done = job.samples, job.compute, worker.done
     teacher_score = teacher_column(samples)
     features = load_schema(samples).select(arm.features, where=arm.name)
+    check_memory(features, worker.device)
     torch.manual_seed(arm.seed)
     student = Ranker(features, arm.widths, json.loads((samples / "stats.json").read_text()))
     distiller = Distiller(student, arm, teacher_width(samples) if arm.distill.contrast else None)
@@ -135,6 +137,21 @@ def train_arm(arm: Arm, job: Job, worker: Worker) -> None:
     if worker.rank == 0:
         checkpoint.save_best(done, arm.name, state, best)
     worker.keep(arm.name, state, True)
+
+
+def check_memory(features: tuple[Feature, ...], device: torch.device) -> None:
+    """Raises InputError where the embedding tables, which every worker holds whole, do not fit the device."""
+    # Weights, gradients and the two moments of AdamW, in float32.
+    bytes_of = {feature.name: 16 * (feature.size + 1) * feature.dim for feature in features if feature.dim}
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    if sum(bytes_of.values()) > free:
+        name = max(bytes_of, key=bytes_of.__getitem__)
+        raise InputError(
+            f"the embedding tables take {sum(bytes_of.values()) / 2**30:,.1f} GiB in training, most of it {name!r} "
+            f"with {bytes_of[name] / 2**30:,.1f}; a worker has {free / 2**30:,.1f} free on its {device.type}; give the "
+            "feature a smaller size (strings are hashed into it) or dim, leave it out, or bring fine_score in the logs "
+            "instead of training a teacher here"
+        )
 
 
 def validation(job: Job, features: tuple[Feature, ...], worker: Worker) -> Callable[[Any], dict[str, float]]:
@@ -210,7 +227,10 @@ def teacher_width(samples: Path) -> int:
 
 def _columns(samples: Path, split: str) -> pa.Schema:
     files = files_of(samples, split)
-    return pq.read_schema(files[0]) if files else pa.schema([])
+    if not files:
+        return pa.schema([])
+    with parquet(files[0]) as file:
+        return file.schema_arrow
 
 
 def files_of(samples: Path, split: str) -> tuple[Path, ...]:

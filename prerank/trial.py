@@ -5,7 +5,6 @@ a scheduler can stop it, copy it or go on with it; epochs count over the search 
 """
 
 import json
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -23,12 +22,13 @@ from prerank import checkpoint
 from prerank.arch import Arch
 from prerank.checkpoint import State
 from prerank.errors import InputError
-from prerank.latency import Table, fetch_us, inference_us
+from prerank.latency import Table, times_us
 from prerank.options import Arm
 from prerank.outputs import fingerprint, write_json
 from prerank.ranker import Ranker
-from prerank.schema import Feature, Schema, load_schema
+from prerank.schema import load_schema
 from prerank.search import Spec, found_in, run_search
+from prerank.storage import rmtree, whole
 from prerank.tracking import Run, open_run
 from prerank.training import Job, Worker, logged, per_request, train_arm
 
@@ -102,7 +102,7 @@ def _run_trial(drawn: dict[str, Any], trials: Trials) -> None:
             arm = replace(arm, features=arch.features, widths=arch.widths)
             before = len(found.history)
         features = schema.select(arm.features, where=arm.name)
-        times = _predicted(arm, features, trials.table, schema)
+        times = times_us(trials.table, features, schema.fetch, arm.widths) if trials.table else {}
         at |= {"before": before, **times}
         train_arm(arm, trials.job, worker)
         state, best = checkpoint.load_best(worker.done, arm.name)
@@ -110,7 +110,8 @@ def _run_trial(drawn: dict[str, Any], trials: Trials) -> None:
         Arch(arm.features, arm.widths).save(folder / "arch.json", **times)
         ranker = Ranker(features, arm.widths, json.loads((trials.job.samples / "stats.json").read_text()))
         ranker.load_state_dict(best)
-        pq.write_table(per_request(ranker, features, trials.job.samples, trials.job.k), folder / "requests.parquet")
+        with whole(folder / "requests.parquet") as file:
+            pq.write_table(per_request(ranker, features, trials.job.samples, trials.job.k), file)
         tracked.metrics({k.replace("val/", "best/"): v for k, v in last.items() if k.startswith("val/")} | times)
         tracked.metrics({"epochs": float(epochs)})
         for name in ("arch.json", "requests.parquet"):
@@ -119,14 +120,6 @@ def _run_trial(drawn: dict[str, Any], trials: Trials) -> None:
         write_json(folder / "result.json", {"drawn": drawn, **done})
         tracked.end()
         tune.report(done)
-
-
-def _predicted(arm: Arm, features: tuple[Feature, ...], table: Table | None, schema: Schema) -> dict[str, float]:
-    """`fetch_us`, `inference_us` and `latency_us` by the table; nothing without one."""
-    if table is None:
-        return {}
-    fetch, inference = fetch_us(features, schema.fetch), inference_us(table, features, arm.widths)
-    return {"fetch_us": float(fetch), "inference_us": float(inference), LATENCY: float(fetch + inference)}
 
 
 def _latency(facts: dict[str, Any]) -> dict[str, float]:
@@ -149,7 +142,7 @@ def forget(folder: Path, parent: Run) -> None:
     if state.is_file():
         run = replace(parent, run_id=json.loads(state.read_text())["run_id"]).online()
         run.client.delete_run(run.run_id)
-    shutil.rmtree(folder)
+    rmtree(folder)
 
 
 @contextmanager

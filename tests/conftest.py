@@ -1,7 +1,12 @@
 """One Ray cluster and one set of small samples for all tests."""
 
 import pytest
+from hypothesis import HealthCheck, settings
 from logs_fixture import write_logs
+
+# How long an example takes is the machine's affair.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")
@@ -13,6 +18,25 @@ def ray_cluster():
     start_ray()
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def s3_environment():
+    """The environment that leads to an S3 server on loopback."""
+    from storage_fixture import s3_server
+
+    with s3_server() as environment:
+        yield environment
+
+
+@pytest.fixture
+def bucket(s3_environment, monkeypatch):
+    """An empty bucket, to which the environment leads."""
+    from storage_fixture import new_bucket
+
+    for name, value in s3_environment.items():
+        monkeypatch.setenv(name, value)
+    return new_bucket()
 
 
 @pytest.fixture(scope="session")

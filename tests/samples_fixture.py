@@ -14,6 +14,7 @@ from prerank.outputs import publish, read_manifest
 from prerank.ranker import Ranker
 from prerank.samples import sample_files
 from prerank.schema import load_schema
+from prerank.storage import staged
 from prerank.teach import finish, jobs, teach_file
 from workflows import build_samples
 
@@ -43,7 +44,7 @@ def random_teacher(
     stats = json.loads((samples / "stats.json").read_text())
     torch.manual_seed(seed)
     ranker = Ranker(schema.select(arch.features, where="test"), widths, stats)
-    with publish(out, kind=kind, config={}, inputs={}) as (staging, facts):
+    with publish(out, kind=kind, config={}, inputs={}) as (final, facts), staged(final) as staging:
         checkpoint.write_model(staging, arch=arch, schema=schema, stats=stats, best=checkpoint.weights(ranker))
         facts["split"] = read_manifest(samples, kind="samples")["split"]
         facts["proof"] = {"teacher": {"hit_rate": 0.5, "auc": 0.7}, "item": {"hit_rate": 0.4, "auc": 0.6}}
@@ -54,7 +55,7 @@ def teach_here(samples: Path, teacher: Path, out: Path) -> Path:
     """What workflows.teach writes."""
     manifest = read_manifest(samples, kind="samples")
     with publish(out, kind="samples", config={}, inputs={}) as (staging, facts):
-        job = {"teacher": (teacher, ""), "gpu": False, "staging": str(staging), "manifest": manifest}
+        job = {"teacher": (teacher, ""), "gpu": False, "staging": staging, "manifest": manifest}
         facts |= finish([teach_file(file, job) for file in jobs(samples)], manifest, samples, staging)
     return out
 

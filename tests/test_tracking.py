@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from matplotlib.figure import Figure
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, TEMPORARILY_UNAVAILABLE
 from mlflow.tracking import MlflowClient
 from server_fixture import free_port, started
 
@@ -125,7 +125,7 @@ def fake(monkeypatch):
 
     class Fake:
         def __init__(self):
-            self.down, self.refuses, self.got, self.tries = False, (), [], 0
+            self.down, self.unmade, self.refuses, self.got, self.tries = False, False, (), [], 0
 
         def probe(self, uri):
             self.tries += 1
@@ -134,6 +134,8 @@ def fake(monkeypatch):
 
         def send(self, uri, entry, file, *, again=False):
             self.probe(uri)
+            if self.unmade:
+                raise MlflowException("no such run", RESOURCE_DOES_NOT_EXIST)
             for kind in self.refuses:
                 if kind in entry:
                     raise MlflowException.invalid_parameter_value("no")
@@ -202,6 +204,20 @@ def test_faults_that_are_no_outage(tmp_path, fake, capsys):
     here.end()
     assert "refused 1 entries: see" in capsys.readouterr().err
     assert [set(entry) - {"run", "again"} for entry in fake.got] == [{"metrics"}, set(), {"ended"}]
+
+
+def test_a_run_that_another_queue_has_yet_to_make_is_waited_for(tmp_path, fake):
+    """Of an output in object storage every node has a queue of its own."""
+    late, deleted = (Run("http://host", name, "0", tmp_path / name) for name in (f"{store.KEYED}1", "r"))
+    fake.unmade = True
+    with pytest.raises(MlflowException):
+        deleted.metrics({"x": 1.0})
+    late.metrics({"x": 1.0})
+    assert len(Spool(late.spool)) == 1
+    fake.unmade = False
+    time.sleep(0.3)
+    late.metrics({"y": 2.0})
+    assert [entry["metrics"][0][0] for entry in fake.got] == ["x", "y"]
 
 
 def log_from_another_process(here, who, ready, go_on):

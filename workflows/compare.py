@@ -27,6 +27,7 @@ from prerank.config import names, plain
 from prerank.errors import InputError
 from prerank.outputs import write_json
 from prerank.runs import children, connect, listed, queried
+from prerank.storage import whole
 from prerank.store import masked
 from prerank.tracking import Run, tracking_uri
 
@@ -68,9 +69,9 @@ def main(config: Compare) -> dict[str, Any]:
     found = _found(client, config)
     results, requests = compare(client, found, whole=bool(config.parents), base=config.base, seed=config.seed)
     results |= {"command": _command(config)}
-    out.mkdir(parents=True, exist_ok=True)
     write_json(out / "compare.json", results)
-    pq.write_table(requests, out / "compare.parquet")
+    with whole(out / "compare.parquet") as file:
+        pq.write_table(requests, file)
     page = write_page_of(results, out / "compare.html", top=config.top)
     parents = names(config.parents)
     if len(parents) == 1:

@@ -17,6 +17,7 @@ from prerank.errors import InputError
 from prerank.evaluate import LOGGED, evaluate, plan
 from prerank.logs import open_logs
 from prerank.outputs import write_json
+from prerank.storage import place, whole
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Evaluate:
 def main(config: Evaluate) -> dict:
     """Returns what it writes."""
     logs = open_logs(config.logs.resolve())
-    teacher = config.teacher if config.teacher == LOGGED else str(Path(config.teacher).resolve())
+    teacher = config.teacher if config.teacher == LOGGED else str(place(config.teacher).resolve())
     planned = plan(logs, teacher, {"student": config.student.resolve()}, k=config.k, m=config.m)
     done = finished(config.out, planned.key)
     if done:
@@ -53,8 +54,8 @@ def main(config: Evaluate) -> dict:
     found = evaluate(planned, blocks=config.blocks, seed=config.seed)
     warn_of(found.facts)
     results = found.rows["student"] | {"logs": found.facts, "key": planned.key}
-    config.out.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(found.per_request, config.out.with_suffix(".requests.parquet"))
+    with whole(config.out.with_suffix(".requests.parquet")) as file:
+        pq.write_table(found.per_request, file)
     write_json(config.out, results)
     shown = (f"recall_at_{config.k}", f"hit_rate_at_{config.k}", "ndcg_at_10", "auc", "gauc", "ctr")
     print(f"{config.out}: {', '.join(f'{key} {results[key]:.4f}' for key in shown if results.get(key) is not None)}")

@@ -7,7 +7,6 @@ does `models:/prerank-student@candidate`.
 """
 
 import json
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from prerank import cli, export
 from prerank.checkpoint import load_model, require_same_features
 from prerank.outputs import fingerprint, is_done, publish, read_manifest
 from prerank.schema import load_schema
+from prerank.storage import rmtree, staged
 from prerank.tracking import Run, run, send_unsent
 
 
@@ -60,7 +60,7 @@ def main(config: Export, parent: Run | None = None) -> dict[str, Any]:
         return read_manifest(out, kind="export")
     stats = json.loads((student / "stats.json").read_text())
     work = out.parent / f".{out.name}.work"
-    with publish(out, kind="export", config=settings, inputs=inputs) as (staging, facts):
+    with publish(out, kind="export", config=settings, inputs=inputs) as (final, facts), staged(final) as staging:
         facts |= export.write_export(staging, model, stats, threads=config.threads, samples=config.samples)
         facts["recall"] = recall
         times = {f"{key}_us_at_{n}": stat[key] for n, stat in facts["inference_us"].items() for key in ("p50", "p99")}
@@ -71,11 +71,11 @@ def main(config: Export, parent: Run | None = None) -> dict[str, Any]:
             tracked = tracked.online()
             tags = inputs | {key: f"{value:.6g}" for key, value in (times | recall).items()}
             uri = export.register(tracked, staging, name=config.name, alias=config.alias, tags=tags)
-        facts["mlflow"] = {"uri": tracked.where, "run_id": tracked.run_id, "model": uri}
-    shutil.rmtree(work)
+        facts["mlflow"] = {"uri": tracked.uri, "run_id": tracked.run_id, "model": uri}
+    rmtree(work)
     shown = {n: f"{stat['p50']:.0f} us (p99 {stat['p99']:.0f})" for n, stat in facts["inference_us"].items()}
     print(f"{out}: within {worst:.1e} of torch; {', '.join(f'{n} candidates {time}' for n, time in shown.items())}")
-    print(f"{uri} is {config.name}@{config.alias} at {tracked.where}")
+    print(f"{uri} is {config.name}@{config.alias} at {tracked.uri}")
     return read_manifest(out, kind="export")
 
 

@@ -18,6 +18,7 @@ from prerank.cli import run
 from prerank.config import plain
 from prerank.kuairand import fingerprints, read_kuairand
 from prerank.kuairand_logs import Sizes, write_logs
+from prerank.storage import staged
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +41,8 @@ def main(config: ImportKuaiRand) -> dict[str, Any]:
         print(f"{config.out}: already done")
         return outputs.read_manifest(config.out, kind="logs")
     data = read_kuairand(config.source, statistics=config.statistics)
-    with outputs.publish(config.out, kind="logs", config=settings, inputs=inputs) as (folder, extra):
+    made = outputs.publish(config.out, kind="logs", config=settings, inputs=inputs)
+    with made as (final, extra), staged(final) as folder:
         extra |= write_logs(data, folder, config, on_day=lambda day, requests: print(f"{day}: {requests} requests"))
     counts = extra["counts"]
     recalled = counts["clicks_recalled_without_the_exposures"] / max(1, counts["clicks"])

@@ -34,6 +34,7 @@ from prerank.samples import Split, candidates_of
 from prerank.schema import load_schema
 from prerank.search_section import pictures
 from prerank.serving import serving_costs
+from prerank.storage import whole
 from prerank.tracking import Run, run
 from workflows import build_samples, profile_latency, search_arch, teach, train_teacher
 from workflows.evaluate import finished, warn_of
@@ -125,15 +126,16 @@ def main(config: Pipeline) -> dict[str, Any]:
                 tracked.metrics({name: float(found.facts[name]) for name in ("requests", "candidates")})
             models = {path.name: (path, "student") for path in students} | {"teacher": (teacher, "teacher")}
             costs = serving_costs(models, candidates=arch["candidates"], threads=arch["threads"])
-            results = summed_up(config, found, rungs, trained, proof, costs, parent.where)
+            results = summed_up(config, found, rungs, trained, proof, costs, parent.uri)
             results |= {"key": planned.key, "search": search}
-            pq.write_table(found.per_request, out / "requests.parquet")
+            with whole(out / "requests.parquet") as file:
+                pq.write_table(found.per_request, file)
             write_report(results, out / "report.html")
             log(results, out, parent)
             write_json(out / "results.json", results)
     Console(width=max(100, Console().width)).print(terminal_table(results))
     warn_of(results["logs"])
-    print(f"{out}/report.html\nmlflow ui --backend-store-uri {parent.where}   (run {parent.run_id})")
+    print(f"{out}/report.html\nmlflow ui --backend-store-uri {parent.uri}   (run {parent.run_id})")
     print(f"{len(students)} students in {time.monotonic() - begun:.0f} s")
     return results
 

@@ -71,7 +71,6 @@ def main(settings: ProfileLatency, parent: tracking.Run | None = None) -> dict[s
     result: dict[str, Any] = {"machine": machine, "schema": fingerprint(schema.to_json()), "config": key}
     result |= {"settings": [], "check": []}
     onnxruntime.set_default_logger_severity(3)  # it warns of machines without a GPU, a graph at a time
-    out.parent.mkdir(parents=True, exist_ok=True)
     state = out.parent / f".{out.name}.run.json"
     with (
         tracking.run("profile_latency", out=out, state=state, params=config.plain(settings), parent=parent) as run,

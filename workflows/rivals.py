@@ -10,7 +10,6 @@ on where it was stopped; with more seeds, budgets or methods it adds to what is 
 
 import json
 import math
-import shutil
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -33,6 +32,7 @@ from prerank.outputs import fingerprint, write_json
 from prerank.rival_figures import recall_against_latency, terminal_table
 from prerank.schema import Schema, load_schema
 from prerank.search import Found, Spec, key_of, search_all
+from prerank.storage import rmtree, whole
 from prerank.tracking import Run, run
 from workflows import search_arch
 from workflows.evaluate import warn_of
@@ -104,7 +104,8 @@ def main(config: Rivals) -> dict[str, Any]:
         results = _known(out / "results.json", key)
         if results is None:
             measured = evaluate(planned)
-            pq.write_table(measured.per_request, out / "requests.parquet")
+            with whole(out / "requests.parquet") as file:
+                pq.write_table(measured.per_request, file)
             results = {
                 "key": key,
                 "logs": {"path": str(config.logs), **measured.facts},
@@ -117,7 +118,7 @@ def main(config: Rivals) -> dict[str, Any]:
                 "interval": "95%, paired by request and seed, of the pigeonhole bootstrap over both (Owen 2007)",
                 "rows": rows_of(entries, measured.per_request),
                 "best_rivals": best_rivals(entries, measured.per_request, of="autofas", apart_from=OURS),
-                "mlflow": parent.where,
+                "mlflow": parent.uri,
             }
             _log(results, out, parent)
             write_json(out / "results.json", results)
@@ -129,7 +130,7 @@ def main(config: Rivals) -> dict[str, Any]:
             f"[{said['lo']:+.1f}, {said['hi']:+.1f}], seeds {said['seeds_lo']:+.1f} to {said['seeds_hi']:+.1f}"
         )
     warn_of(results["logs"])
-    print(f"{out}/results.json\nmlflow ui --backend-store-uri {parent.where}   (run {parent.run_id})")
+    print(f"{out}/results.json\nmlflow ui --backend-store-uri {parent.uri}   (run {parent.run_id})")
     return results
 
 
@@ -189,13 +190,12 @@ def _searched(specs: dict[str, Spec], samples: Path, out: Path, config: Rivals) 
     if missing:
         work = out / ".searches.work"
         for name, found in search_all(missing, samples, work, compute=config.compute, k=config.k, runs={}).items():
-            files[name].parent.mkdir(parents=True, exist_ok=True)
             # JSON has no infinity
             log_p = [[None if p == -math.inf else p for p in slot] for slot in found.log_p]
             values = dict(zip(found.spec.arm.features, found.values, strict=True))
             saved[name] = {"key": keys[name], "values": values, "log_p": log_p, "history": found.history}
             write_json(files[name], saved[name])
-        shutil.rmtree(work, ignore_errors=True)
+        rmtree(work)
     return {name: _found(specs[name], raw) for name, raw in saved.items()}
 
 

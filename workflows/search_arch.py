@@ -7,7 +7,6 @@ Beside it stand the history of gates and widths and its pictures. The second com
 """
 
 import json
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,12 +17,13 @@ from prerank.config import names, plain, widths
 from prerank.data import start_ray
 from prerank.errors import InputError
 from prerank.fit import refuse_local_store
-from prerank.latency import fetch_us, inference_us, latency_us, load_table
+from prerank.latency import latency_us, load_table, times_us
 from prerank.options import Arm, Compute, Distill, Latency, Optim, Search
 from prerank.outputs import is_done, publish, read_manifest, write_json
 from prerank.schema import Schema, load_schema
 from prerank.search import Spec, search_all
 from prerank.search_figures import search_figures
+from prerank.storage import rmtree, staged
 from prerank.tracking import Run, run, send_unsent
 from prerank.training import teacher_column
 
@@ -71,7 +71,7 @@ def main(config: SearchArch, parent: Run | None = None) -> dict[str, Any]:
                 [spec], samples, work, compute=config.compute, k=config.k, runs={spec.arm.name: tracked}
             )[spec.arm.name]
             arch = found.derive(schema)
-            with publish(out, kind="search", config=settings, inputs=inputs) as (staging, _):
+            with publish(out, kind="search", config=settings, inputs=inputs) as (final, _), staged(final) as staging:
                 arch.save(staging / "arch.json", **predicted(spec, arch, schema))
                 write_json(staging / "history.json", found.history)
                 features = schema.select(spec.arm.features, where="--features")
@@ -87,7 +87,7 @@ def main(config: SearchArch, parent: Run | None = None) -> dict[str, Any]:
             tracked.metrics({k: v for k, v in predicted(spec, arch, schema).items() if isinstance(v, float)})
             for path in sorted(out.glob("*.*")):
                 tracked.artifact(path)
-        shutil.rmtree(work)
+        rmtree(work)
     else:
         send_unsent(out)
     said = json.loads((out / "arch.json").read_text())
@@ -127,11 +127,8 @@ def spec_of(config: SearchArch, name: str = "search") -> Spec:
 def predicted(spec: Spec, arch: Arch, schema: Schema) -> dict[str, Any]:
     """What arch.json says beside features and widths."""
     features = schema.select(arch.features, where="arch.json")
-    fetch, inference = fetch_us(features, schema.fetch), inference_us(spec.table, features, arch.widths)
     return {
-        "fetch_us": fetch,
-        "inference_us": inference,
-        "latency_us": fetch + inference,
+        **times_us(spec.table, features, schema.fetch, arch.widths),
         "budget_us": spec.budget_us,
         "candidates": spec.table.candidates,
         "threads": spec.table.threads,

@@ -139,7 +139,7 @@ def main(config: Tune) -> dict[str, Any]:
     print(
         f"{len(outcomes)} trials, {stopped} of them stopped early, {spent} epochs; {best.name} on the test days: {said}"
     )
-    print(f"{out}/results.json\nmlflow ui --backend-store-uri {parent.where}   (run {parent.run_id})")
+    print(f"{out}/results.json\nmlflow ui --backend-store-uri {parent.uri}   (run {parent.run_id})")
     return results
 
 
@@ -200,7 +200,6 @@ def _begun(config: Tune) -> None:
     if not path.is_file():
         if config.resume:
             raise InputError(f"--resume: {config.out} holds no sweep; leave the flag out to begin one")
-        config.out.mkdir(parents=True, exist_ok=True)
         write_json(path, now)
         return
     was = json.loads(path.read_text())

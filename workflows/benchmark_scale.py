@@ -1,0 +1,197 @@
+"""Measures what 1, 2 and 4 workers do with your logs on this host, and reckons from it what a day of them needs.
+
+    python -m workflows.benchmark_scale --logs runs/logs --taught runs/demo/taught --teacher runs/demo/teacher
+
+Builds samples with as many CPUs, teaches them, and trains a teacher and a student by the loop that Ray Train runs;
+each is timed once it runs, so that what a start costs is left out. `--load.rows-a-day` and the rest of `--load` say
+what is asked.
+"""
+
+import json
+import os
+import tempfile
+import time
+from contextlib import redirect_stdout
+from dataclasses import asdict, dataclass, replace
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import psutil
+import ray
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+from torch.nn.parallel import DistributedDataParallel
+
+from prerank import cli
+from prerank.arch import load_arch
+from prerank.capacity import GIB, Load, Need, Rates, needs
+from prerank.checkpoint import load_model
+from prerank.data import STORE_BYTES, TILE_BYTES
+from prerank.logs import open_logs
+from prerank.options import Arm, Compute, Distill, Optim
+from prerank.outputs import read_manifest, write_json
+from prerank.training import Job, Worker, train_arm
+from workflows import build_samples, teach, train_student
+
+WORKERS = (1, 2, 4)
+
+
+@dataclass(frozen=True)
+class BenchmarkScale:
+    """Measure rates on these logs, and reckon what a cluster needs for a day of them."""
+
+    logs: Path
+    taught: Path
+    """A folder made by workflows.teach from these logs."""
+    teacher: Path
+    """A folder made by workflows.train_teacher."""
+    out: Path | None = None
+    """A JSON file for the figures."""
+    load: Load = Load()
+
+
+def main(config: BenchmarkScale) -> dict:
+    """Returns the measured rates and what follows from them."""
+    config.load.check()
+    logs, taught, teacher = (path.resolve() for path in (config.logs, config.taught, config.teacher))
+    manifest, rows = read_manifest(taught, kind="samples"), open_logs(logs).tables["fine_lists"].rows
+    arms = arms_of(taught, teacher)
+    timed: dict[str, dict[int, float]] = {}
+    with tempfile.TemporaryDirectory() as folder, Progress(transient=True) as progress:
+        for workers in progress.track(WORKERS, description="1, 2, 4 workers"):
+            seconds = _of_data(logs, teacher, Path(folder) / str(workers), workers)
+            scored = manifest["counts"]["built"]["rows"] + _validation_items(manifest)
+            for step, amount in (("build_samples", rows), ("teach", scored)):
+                timed.setdefault(step, {})[workers] = amount / seconds[step]
+            for name, arm in arms.items():
+                timed.setdefault(name, {})[workers] = _of_training(arm, taught, workers)
+    found = rates_of(logs, taught, teacher, timed)
+    answer = needs(found, config.load)
+    show(timed, answer, config.load)
+    results = {"host": host(), "by_workers": timed, "rates": asdict(found), "load": asdict(config.load)}
+    results["needs"] = [asdict(need) for need in answer]
+    if config.out:
+        config.out.parent.mkdir(parents=True, exist_ok=True)
+        write_json(config.out, results)
+    return results
+
+
+def arms_of(taught: Path, teacher: Path) -> dict[str, Arm]:
+    """The teacher as it was trained, and the student with its defaults; two epochs, of which the second is timed."""
+    arch, two = load_arch(teacher / "arch.json"), Optim(epochs=2)
+    arm = Arm("train_teacher", arch.features, arch.widths, hard="listwise", unexposed_ratio=3.0, select_by="auc")
+    student = train_student.arm_of(
+        train_student.TrainStudent(taught, taught, distill=Distill(score=1.0, contrast=0.5), optim=two)
+    )
+    return {"train_teacher": replace(arm, optim=two), "train_student": replace(student, name="train_student")}
+
+
+def rates_of(logs: Path, taught: Path, teacher: Path, timed: dict[str, dict[int, float]]) -> Rates:
+    """The rates of one CPU where all of this host's are busy, and the sizes of rows and samples."""
+    lists, manifest = open_logs(logs).tables["fine_lists"], read_manifest(taught, kind="samples")
+    read, built = manifest["counts"]["read"], manifest["counts"]["built"]
+    busy = max(workers for workers in WORKERS if workers <= max(1, os.cpu_count() or 1))
+    a_cpu = {step: rates[busy] / busy for step, rates in timed.items()}
+    on_disk = sum(size for name, size in manifest["files"].items() if name.startswith("train/"))
+    return Rates(
+        rows_a_request=read["rows"] / read["requests"],
+        disk_bytes=sum(size for size, _ in lists.files.values()) / lists.rows,
+        memory_bytes=lists.bytes / lists.rows,
+        sample_items=built["rows"] / built["requests"],
+        sample_bytes=on_disk / built["requests"],
+        build_rows_s=a_cpu["build_samples"],
+        teach_items_s=a_cpu["teach"],
+        teacher_items_s=a_cpu["train_teacher"],
+        student_items_s=a_cpu["train_student"],
+        parameters=sum(weight.numel() for weight in load_model(teacher, kind="teacher").ranker.parameters()),
+        tile_bytes=TILE_BYTES,
+    )
+
+
+def _validation_items(manifest: dict[str, Any]) -> int:
+    """Of the validation requests, which are taught as well."""
+    counts = manifest["counts"]
+    return counts["candidates"]["read"]["rows"] if "candidates" in counts else 0
+
+
+def _of_data(logs: Path, teacher: Path, folder: Path, cpus: int) -> dict[str, float]:
+    """Seconds of each step of the data on a local Ray with so many CPUs; the second time, as its workers run then."""
+    ray.init(
+        address="local",
+        num_cpus=cpus,
+        object_store_memory=STORE_BYTES,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="WARNING",
+    )
+    seconds = {}
+    try:
+        for turn in ("first", "second"):
+            samples = folder / turn / "samples"
+            begun = time.monotonic()
+            with redirect_stdout(StringIO()):
+                build_samples.main(build_samples.BuildSamples(logs, samples))
+            seconds["build_samples"], begun = time.monotonic() - begun, time.monotonic()
+            with redirect_stdout(StringIO()):
+                teach.main(teach.Teach(samples, teacher, folder / turn / "taught"))
+            seconds["teach"] = time.monotonic() - begun
+    finally:
+        ray.shutdown()
+    return seconds
+
+
+def _of_training(arm: Arm, samples: Path, workers: int) -> float:
+    """Items a second of all workers together, in the second epoch and without its validation."""
+    with tempfile.TemporaryDirectory() as folder:
+        mp.spawn(_train, (workers, arm, samples, Path(folder)), nprocs=workers)
+        return json.loads((Path(folder) / "rate.json").read_text())
+
+
+def _train(rank: int, workers: int, arm: Arm, samples: Path, folder: Path) -> None:
+    torch.set_num_threads(1)
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=workers)
+    (folder / str(rank)).mkdir()
+    at: dict[int, float] = {}
+    worker = Worker(
+        folder / str(rank),
+        torch.device("cpu"),
+        keep=lambda *_: None,
+        tell=lambda name, done, *_, **__: at.setdefault(done, time.monotonic()),
+        prepare=DistributedDataParallel if workers > 1 else lambda model: model,
+        rank=rank,
+        world=workers,
+    )
+    train_arm(arm, Job(samples, Compute(workers=workers), 150), worker)
+    if rank == 0:
+        steps = max(at) // arm.optim.epochs
+        built = read_manifest(samples, kind="samples")["counts"]["built"]
+        items = (steps - 1) * arm.optim.batch * built["rows"] / built["requests"]
+        write_json(folder / "rate.json", items / (at[2 * steps] - at[steps + 1]))
+    dist.destroy_process_group()
+
+
+def show(timed: dict[str, dict[int, float]], answer: list[Need], load: Load) -> None:
+    """Both tables, in the terminal."""
+    rates = Table("rows or items a second", *(f"{n} workers" for n in WORKERS), title=f"Measured on {host()}")
+    for step, of in timed.items():
+        rates.add_row(step, *(f"{of[n]:,.0f} ({of[n] / of[1]:.2f}x)" for n in WORKERS))
+    asked = Table("", "", "", "by", title=f"A day of {load.rows_a_day:,.0f} rows")
+    for need in answer:
+        asked.add_row(need.what, f"{need.value:,.{0 if need.value >= 100 else 1}f}", need.unit, need.by)
+    console = Console(width=max(110, Console().width))
+    console.print(rates)
+    console.print(asked)
+
+
+def host() -> str:
+    return f"{os.cpu_count()} CPUs, {psutil.virtual_memory().total / GIB:.0f} GiB"
+
+
+if __name__ == "__main__":
+    cli.run(main, BenchmarkScale)
