@@ -20,7 +20,6 @@ from typing import Any
 from unittest import mock
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
 from mlflow.tracking import MlflowClient
@@ -29,6 +28,7 @@ from safetensors.torch import load_file
 from prerank.errors import InputError
 from prerank.outputs import read_manifest
 from prerank.samples import sample_files
+from prerank.storage import parquet
 
 ROOT = Path(__file__).parents[1]
 CPUS = 2
@@ -244,7 +244,7 @@ def content(samples: Path) -> dict[str, str]:
     """A hash of each split's rows by content: in the order of their ids, columns in the order of their names."""
     found = {"stats": (samples / "stats.json").read_text()}
     for split in ("train", "val"):
-        table = pa.concat_tables([pq.read_table(path) for path, _ in sample_files(samples, split)])
+        table = pa.concat_tables([parquet(path).read() for path, _ in sample_files(samples, split)])
         table = table.select(sorted(table.column_names)).sort_by("request_id")
         found[split] = hashlib.sha256(repr(table.to_pylist()).encode()).hexdigest()
     return found

@@ -4,10 +4,12 @@ import json
 import threading
 import time
 import uuid
+from collections import Counter
 from contextlib import contextmanager
 
 import pytest
-from nodes_fixture import Watch, content, tmpfs
+from nodes_fixture import Driver, Watch, content, environment, tmpfs
+from storage_fixture import new_bucket, s3_server
 from test_fit import ALL, BASE, ONE, assert_same, undisturbed  # noqa: F401
 
 from prerank import cli, data, tracking
@@ -86,6 +88,33 @@ def test_samples_on_a_disk_that_is_full(ray_cluster, logs, samples, tmp_path, mo
         resize(ROOMY_KIB)
         assert called(*build, disk / "samples") == (0, "")
         assert content(disk / "samples") == content(samples)
+
+
+def test_an_object_store_that_fails_some_writes(logs, samples, tmp_path, monkeypatch):
+    """The first four times that a part is sent, of which the client hides three at most."""
+    refused = Counter()
+
+    def failing(app):
+        def answer(environ, start_response):
+            path = environ["PATH_INFO"]
+            if environ["REQUEST_METHOD"] == "PUT" and path.endswith(".parquet") and refused[path] < 4:
+                refused[path] += 1
+                environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+                start_response("500 Internal Server Error", [("Content-Length", "0")])
+                return [b""]
+            return app(environ, start_response)
+
+        return answer
+
+    with s3_server(failing) as env:
+        for name, value in env.items():
+            monkeypatch.setenv(name, value)
+        out = new_bucket() / "samples"
+        command = ["workflows.build_samples", "--logs", logs, "--out", out]
+        with Driver(tmp_path / "log", environment(), *command) as driver:
+            driver.ends_well()
+        assert content(out) == content(samples)
+    assert len(refused) == len(read_manifest(samples, kind="samples")["rows"]) and set(refused.values()) == {4}
 
 
 def ballast(disk):
