@@ -37,8 +37,11 @@ Wanted = Callable[[pa.Table], np.ndarray]
 Call = TypeVar("Call", bound=Callable[..., Any])
 
 
-def start_ray() -> None:
-    """Joins the cluster of RAY_ADDRESS, or starts one on this machine; one that this process has joined is kept."""
+def start_ray(cpus: int | None = None) -> None:
+    """Joins the cluster of RAY_ADDRESS, or starts one on this machine; one that this process has joined is kept.
+
+    `cpus`: of the one that it starts; by default all that there are.
+    """
     # It says at every start that a token guards the cluster, which is as it should be.
     logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
     if not ray.is_initialized():
@@ -51,7 +54,7 @@ def start_ray() -> None:
             os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
             ray.init(
                 address="local",
-                num_cpus=os.cpu_count(),
+                num_cpus=cpus or os.cpu_count(),
                 object_store_memory=STORE_BYTES,
                 include_dashboard=False,
                 log_to_driver=False,

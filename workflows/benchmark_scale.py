@@ -31,7 +31,7 @@ from prerank import cli
 from prerank.arch import load_arch
 from prerank.capacity import GIB, Load, Need, Rates, needs
 from prerank.checkpoint import load_model
-from prerank.data import STORE_BYTES, TILE_BYTES
+from prerank.data import TILE_BYTES, start_ray
 from prerank.logs import open_logs
 from prerank.options import Arm, Compute, Distill, Optim
 from prerank.outputs import read_manifest, write_json
@@ -121,14 +121,7 @@ def _validation_items(manifest: dict[str, Any]) -> int:
 
 def _of_data(logs: Path, teacher: Path, folder: Path, cpus: int) -> dict[str, float]:
     """Seconds of each step of the data on a local Ray with so many CPUs; the second time, as its workers run then."""
-    ray.init(
-        address="local",
-        num_cpus=cpus,
-        object_store_memory=STORE_BYTES,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="WARNING",
-    )
+    start_ray(cpus)
     seconds = {}
     try:
         for turn in ("first", "second"):
@@ -178,12 +171,12 @@ def _train(rank: int, workers: int, arm: Arm, samples: Path, folder: Path) -> No
 
 def show(timed: dict[str, dict[int, float]], answer: list[Need], load: Load) -> None:
     """Both tables, in the terminal."""
-    rates = Table("rows or items a second", *(f"{n} workers" for n in WORKERS), title=f"Measured on {host()}")
+    rates = Table("rows or items a second", *(f"{n} at work" for n in WORKERS), title=f"Measured on {host()}")
     for step, of in timed.items():
         rates.add_row(step, *(f"{of[n]:,.0f} ({of[n] / of[1]:.2f}x)" for n in WORKERS))
     asked = Table("", "", "", "by", title=f"A day of {load.rows_a_day:,.0f} rows")
     for need in answer:
-        asked.add_row(need.what, f"{need.value:,.{0 if need.value >= 100 else 1}f}", need.unit, need.by)
+        asked.add_row(need.what, f"{need.value:,.0f}" if need.value >= 100 else f"{need.value:.2g}", need.unit, need.by)
     console = Console(width=max(110, Console().width))
     console.print(rates)
     console.print(asked)
