@@ -11,10 +11,9 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-import psutil
 import pytest
 
 PATIENCE_S = 180  # a first start sets up the store: 20 s, on a busy machine a minute
@@ -55,8 +54,7 @@ def _answers(url: str) -> bool:
 
 
 def stop(server: subprocess.Popen, with_signal: signal.Signals = signal.SIGTERM) -> None:
-    """Ends a server, the group of processes that it leads, and the others that it has started."""
-    started = psutil.Process(server.pid).children(recursive=True) if server.poll() is None else []
+    """Ends a server and the group of processes that it leads."""
     try:
         os.killpg(server.pid, with_signal)
         server.wait(20)
@@ -65,9 +63,6 @@ def stop(server: subprocess.Popen, with_signal: signal.Signals = signal.SIGTERM)
     except subprocess.TimeoutExpired:
         os.killpg(server.pid, signal.SIGKILL)
     server.wait()
-    for process in started:  # a worker of Ray can outlive its raylet, waiting
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
 
 
 @contextmanager
