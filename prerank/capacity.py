@@ -1,7 +1,8 @@
 """What a day of logs asks of a cluster, reckoned from rates that were measured on a small part of such logs.
 
 Every step is a sum of parts that do not know of each other (tiles of the logs, files of samples, slices of a batch), so
-CPU time grows with the rows. What does not grow that way is named in `cluster/SCALE.md`.
+CPU time grows with the rows. Not reckoned with: what storage delivers, the footers that the driver reads, how many
+workers divide a batch, and GPUs.
 """
 
 from dataclasses import dataclass
