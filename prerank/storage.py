@@ -168,6 +168,12 @@ def whole(path: Path) -> Iterator[pa.NativeFile]:
         beside.unlink(missing_ok=True)
 
 
+def write_parquet(table: pa.Table, path: Path) -> None:
+    """One table as a file, whole or not at all."""
+    with whole(path) as file:
+        pq.write_table(table, file)
+
+
 def parquet(path: Path, *, memory_map: bool = False) -> pq.ParquetFile:
     """A Parquet file to read; `memory_map` where it is local."""
     if isinstance(path, Remote):

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from ray import tune
 
@@ -28,7 +27,7 @@ from prerank.outputs import fingerprint, write_json
 from prerank.ranker import Ranker
 from prerank.schema import load_schema
 from prerank.search import Spec, found_in, run_search
-from prerank.storage import rmtree, whole
+from prerank.storage import rmtree, write_parquet
 from prerank.tracking import Run, open_run
 from prerank.training import Job, Worker, logged, per_request, train_arm
 
@@ -110,8 +109,7 @@ def _run_trial(drawn: dict[str, Any], trials: Trials) -> None:
         Arch(arm.features, arm.widths).save(folder / "arch.json", **times)
         ranker = Ranker(features, arm.widths, json.loads((trials.job.samples / "stats.json").read_text()))
         ranker.load_state_dict(best)
-        with whole(folder / "requests.parquet") as file:
-            pq.write_table(per_request(ranker, features, trials.job.samples, trials.job.k), file)
+        write_parquet(per_request(ranker, features, trials.job.samples, trials.job.k), folder / "requests.parquet")
         tracked.metrics({k.replace("val/", "best/"): v for k, v in last.items() if k.startswith("val/")} | times)
         tracked.metrics({"epochs": float(epochs)})
         for name in ("arch.json", "requests.parquet"):

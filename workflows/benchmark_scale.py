@@ -32,6 +32,7 @@ from prerank.arch import load_arch
 from prerank.capacity import GIB, Load, Need, Rates, needs
 from prerank.checkpoint import load_model
 from prerank.data import TILE_BYTES, start_ray
+from prerank.logs import Table as LogsTable
 from prerank.logs import open_logs
 from prerank.options import Arm, Compute, Distill, Optim
 from prerank.outputs import read_manifest, write_json
@@ -59,24 +60,23 @@ def main(config: BenchmarkScale) -> dict:
     """Returns the measured rates and what follows from them."""
     config.load.check()
     logs, taught, teacher = (path.resolve() for path in (config.logs, config.taught, config.teacher))
-    manifest, rows = read_manifest(taught, kind="samples"), open_logs(logs).tables["fine_lists"].rows
+    manifest, lists = read_manifest(taught, kind="samples"), open_logs(logs).tables["fine_lists"]
     arms = arms_of(taught, teacher)
     timed: dict[str, dict[int, float]] = {}
     with tempfile.TemporaryDirectory() as folder, Progress(transient=True) as progress:
         for workers in progress.track(WORKERS, description="1, 2, 4 workers"):
             seconds = _of_data(logs, teacher, Path(folder) / str(workers), workers)
             scored = manifest["counts"]["built"]["rows"] + _validation_items(manifest)
-            for step, amount in (("build_samples", rows), ("teach", scored)):
+            for step, amount in (("build_samples", lists.rows), ("teach", scored)):
                 timed.setdefault(step, {})[workers] = amount / seconds[step]
             for name, arm in arms.items():
                 timed.setdefault(name, {})[workers] = _of_training(arm, taught, workers)
-    found = rates_of(logs, taught, teacher, timed)
+    found = rates_of(lists, manifest, teacher, timed)
     answer = needs(found, config.load)
     show(timed, answer, config.load)
     results = {"host": host(), "by_workers": timed, "rates": asdict(found), "load": asdict(config.load)}
     results["needs"] = [asdict(need) for need in answer]
     if config.out:
-        config.out.parent.mkdir(parents=True, exist_ok=True)
         write_json(config.out, results)
     return results
 
@@ -91,9 +91,8 @@ def arms_of(taught: Path, teacher: Path) -> dict[str, Arm]:
     return {"train_teacher": replace(arm, optim=two), "train_student": replace(student, name="train_student")}
 
 
-def rates_of(logs: Path, taught: Path, teacher: Path, timed: dict[str, dict[int, float]]) -> Rates:
+def rates_of(lists: LogsTable, manifest: dict[str, Any], teacher: Path, timed: dict[str, dict[int, float]]) -> Rates:
     """The rates of one CPU where all of this host's are busy, and the sizes of rows and samples."""
-    lists, manifest = open_logs(logs).tables["fine_lists"], read_manifest(taught, kind="samples")
     read, built = manifest["counts"]["read"], manifest["counts"]["built"]
     busy = max(workers for workers in WORKERS if workers <= max(1, os.cpu_count() or 1))
     a_cpu = {step: rates[busy] / busy for step, rates in timed.items()}

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 from mlflow.tracking import MlflowClient
 from rich.console import Console
 
@@ -27,7 +26,7 @@ from prerank.config import names, plain
 from prerank.errors import InputError
 from prerank.outputs import write_json
 from prerank.runs import children, connect, listed, queried
-from prerank.storage import whole
+from prerank.storage import write_parquet
 from prerank.store import masked
 from prerank.tracking import Run, tracking_uri
 
@@ -70,8 +69,7 @@ def main(config: Compare) -> dict[str, Any]:
     results, requests = compare(client, found, whole=bool(config.parents), base=config.base, seed=config.seed)
     results |= {"command": _command(config)}
     write_json(out / "compare.json", results)
-    with whole(out / "compare.parquet") as file:
-        pq.write_table(requests, file)
+    write_parquet(requests, out / "compare.parquet")
     page = write_page_of(results, out / "compare.html", top=config.top)
     parents = names(config.parents)
     if len(parents) == 1:

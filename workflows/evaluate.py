@@ -9,15 +9,13 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
 from prerank import cli
 from prerank.data import start_ray
 from prerank.errors import InputError
 from prerank.evaluate import LOGGED, evaluate, plan
 from prerank.logs import open_logs
 from prerank.outputs import write_json
-from prerank.storage import place, whole
+from prerank.storage import place, write_parquet
 
 
 @dataclass(frozen=True)
@@ -54,8 +52,7 @@ def main(config: Evaluate) -> dict:
     found = evaluate(planned, blocks=config.blocks, seed=config.seed)
     warn_of(found.facts)
     results = found.rows["student"] | {"logs": found.facts, "key": planned.key}
-    with whole(config.out.with_suffix(".requests.parquet")) as file:
-        pq.write_table(found.per_request, file)
+    write_parquet(found.per_request, config.out.with_suffix(".requests.parquet"))
     write_json(config.out, results)
     shown = (f"recall_at_{config.k}", f"hit_rate_at_{config.k}", "ndcg_at_10", "auc", "gauc", "ctr")
     print(f"{config.out}: {', '.join(f'{key} {results[key]:.4f}' for key in shown if results.get(key) is not None)}")

@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 from rich.console import Console
 
 from prerank import cli
@@ -34,7 +33,7 @@ from prerank.samples import Split, candidates_of
 from prerank.schema import load_schema
 from prerank.search_section import pictures
 from prerank.serving import serving_costs
-from prerank.storage import whole
+from prerank.storage import write_parquet
 from prerank.tracking import Run, run
 from workflows import build_samples, profile_latency, search_arch, teach, train_teacher
 from workflows.evaluate import finished, warn_of
@@ -128,8 +127,7 @@ def main(config: Pipeline) -> dict[str, Any]:
             costs = serving_costs(models, candidates=arch["candidates"], threads=arch["threads"])
             results = summed_up(config, found, rungs, trained, proof, costs, parent.uri)
             results |= {"key": planned.key, "search": search}
-            with whole(out / "requests.parquet") as file:
-                pq.write_table(found.per_request, file)
+            write_parquet(found.per_request, out / "requests.parquet")
             write_report(results, out / "report.html")
             log(results, out, parent)
             write_json(out / "results.json", results)

@@ -15,7 +15,6 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 from rich.console import Console
 
 from prerank import cli
@@ -32,7 +31,7 @@ from prerank.outputs import fingerprint, write_json
 from prerank.rival_figures import recall_against_latency, terminal_table
 from prerank.schema import Schema, load_schema
 from prerank.search import Found, Spec, key_of, search_all
-from prerank.storage import rmtree, whole
+from prerank.storage import rmtree, write_parquet
 from prerank.tracking import Run, run
 from workflows import search_arch
 from workflows.evaluate import warn_of
@@ -104,8 +103,7 @@ def main(config: Rivals) -> dict[str, Any]:
         results = _known(out / "results.json", key)
         if results is None:
             measured = evaluate(planned)
-            with whole(out / "requests.parquet") as file:
-                pq.write_table(measured.per_request, file)
+            write_parquet(measured.per_request, out / "requests.parquet")
             results = {
                 "key": key,
                 "logs": {"path": str(config.logs), **measured.facts},
