@@ -20,7 +20,7 @@ def listeners(process):
     found = set()
     for one in (process, *process.children(recursive=True)):
         with suppress(psutil.Error):  # it has ended meanwhile
-            named = " ".join(one.cmdline()[:3])[:80]
+            named = one.name()
             found |= {(named, c.laddr.ip) for c in one.net_connections("inet") if c.status == psutil.CONN_LISTEN}
     return found
 
