@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -57,8 +58,13 @@ class Head:
 def head(tmp_path_factory):
     with tempfile.TemporaryDirectory(prefix="prerank-") as short:
         head = Head(tmp_path_factory.mktemp("head"), short)
-        with answering(head.command, f"{head.url}/api/version", head.log, head.env):
-            yield head
+        try:
+            with answering(head.command, f"{head.url}/api/version", head.log, head.env):
+                yield head
+        finally:
+            for process, _ in processes(head):  # a worker that waits for its dead head can do so for minutes
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
 
 
 def test_a_job_that_is_stopped_and_the_same_again(head, logs, tmp_path):
@@ -98,16 +104,18 @@ def test_a_job_that_is_stopped_and_the_same_again(head, logs, tmp_path):
     assert not [path for path in written if secret in path.read_bytes()] and secret.decode() not in said
 
 
-def left_running(head: Head) -> list[str]:
-    """Command lines of this head's processes that are a job's."""
+def processes(head: Head) -> list[tuple[psutil.Process, str]]:
+    """All that run with this head's token, with their command lines."""
     found = []
     for process in psutil.process_iter():
-        try:
+        with suppress(psutil.Error):
             if process.environ().get("RAY_AUTH_TOKEN_PATH") == str(head.token):
-                found.append(" ".join(process.cmdline()))
-        except psutil.Error:
-            continue
-    return [line for line in found if "workflows." in line or line.startswith(OF_A_JOB)]
+                found.append((process, " ".join(process.cmdline())))
+    return found
+
+
+def left_running(head: Head) -> list[str]:
+    return [line for _, line in processes(head) if "workflows." in line or line.startswith(OF_A_JOB)]
 
 
 def test_a_fault_of_the_input_is_the_last_line(head, logs):
