@@ -25,7 +25,7 @@ def load_arch(path: Path) -> Arch:
     try:
         raw = json.loads(path.read_text())
         arch = Arch(tuple(raw["features"]), tuple(raw["widths"]))
-    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
+    except (FileNotFoundError, IsADirectoryError, json.JSONDecodeError, KeyError, TypeError) as error:
         raise InputError(f'{path}: expected {{"features": [names], "widths": [numbers]}}: {error!r}') from error
     if not arch.features or any(isinstance(w, bool) or not isinstance(w, int) or w < 0 for w in arch.widths):
         raise InputError(f"{path}: features must not be empty and widths must be whole numbers >= 0, got {raw}")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load, load_file, save_file
 from torch import Tensor, nn
 
@@ -107,9 +108,10 @@ def load_model(folder: Path, *, kind: str) -> Model:
     arch, schema = load_arch(folder / "arch.json"), load_schema(folder)
     stats = json.loads((folder / "stats.json").read_text())
     ranker = Ranker(schema.select(arch.features, where=str(folder / "arch.json")), arch.widths, stats)
+    weights = (folder / "model.safetensors").read_bytes()
     try:
-        ranker.load_state_dict(load((folder / "model.safetensors").read_bytes()))
-    except (RuntimeError, OSError) as error:
+        ranker.load_state_dict(load(weights))
+    except (RuntimeError, SafetensorError) as error:
         raise InputError(
             f"{folder}/model.safetensors: does not fit schema.json and arch.json beside it: {error}"
         ) from error

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import errno
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -17,6 +18,8 @@ from prerank.storage import place
 
 T = TypeVar("T")
 FULL = (errno.ENOSPC, errno.EDQUOT)
+SAID_FULL = ("database or disk is full", os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT))
+"""Of errors without a number: SQLite's, and safetensors'."""
 
 
 def run(main: Callable[[T], Any], config_type: type[T]) -> Any:
@@ -80,7 +83,8 @@ def _input_error(error: BaseException) -> InputError | None:
 def _full_disk(error: BaseException, out: Path | None) -> str | None:
     """What to say where a write found no space; neither Arrow nor SQLite says which file it was."""
     for found in _within(error):
-        if getattr(found, "errno", None) in FULL or "database or disk is full" in str(found).partition("\n")[0]:
+        said = str(found).partition("\n")[0]
+        if getattr(found, "errno", None) in FULL or any(words in said for words in SAID_FULL):
             return (
                 f"{out}: no space left on its disk, or on that of Ray's temporary files; make room, and run the same "
                 "command again"

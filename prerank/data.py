@@ -20,6 +20,7 @@ from ray._private import ray_constants
 from ray.data import DataContext, Dataset
 
 from prerank.counts import merge
+from prerank.errors import InputError
 from prerank.hashing import hash_ids
 from prerank.logs import DAY, Logs, RowGroup, TableName, Tile, cut, overlaps, read_groups, read_tile
 from prerank.samples import Recipe, build_candidates, build_fine_lists, validation_requests
@@ -97,10 +98,13 @@ def executed(rows: Dataset) -> list[pa.Table]:
         nodes = _nodes()
         try:
             return ray.get(rows.to_arrow_refs())
-        except Exception:
+        except InputError:
+            raise
+        except Exception as error:
             if nodes <= _nodes():
                 raise
-            print("a node was lost, and with it what others had still to read: begun again", file=sys.stderr)
+            why = str(error).strip().partition("\n")[0]
+            print(f"a node was lost, and with it what others had still to read: begun again ({why})", file=sys.stderr)
 
 
 def _nodes() -> set[str]:

@@ -34,16 +34,18 @@ from prerank.training import Job, Trained, Worker, check, logged, train_arm
 
 
 def fit(
-    arms: list[Arm], samples: Path, work: Path, *, compute: Compute, k: int, runs: dict[str, Run]
+    arms: list[Arm], samples: Path, work: Path, *, compute: Compute, k: int, runs: dict[str, Run], key: str = ""
 ) -> dict[str, Trained]:
     """Trains the arms and returns them by name; `work` keeps the checkpoints, and the same call resumes from them.
 
-    `k`: the cut-off of the validation metrics; `runs`: the MLflow run of an arm, if any. `check` says beforehand
-    whether the samples have what the arms need.
+    `k`: the cut-off of the validation metrics; `runs`: the MLflow run of an arm, if any; `key`: of the checkpoints,
+    where it is that of more arms than are still to be trained. `check` says beforehand whether the samples have what
+    the arms need.
     """
     samples = samples.resolve()
     job = {"arms": arms, "job": Job(samples, compute, k), "runs": runs}
-    done = launch(_train_arms, job, name=f"ray_train-{key_of(arms, samples, k)}", work=work, compute=compute)
+    name = f"ray_train-{key or key_of(arms, samples, k, compute.lanes)}"
+    done = launch(_train_arms, job, name=name, work=work, compute=compute)
     with done.as_directory() as folder:
         return {arm.name: Trained(arm, *checkpoint.load_best(Path(folder), arm.name)) for arm in arms}
 
@@ -89,13 +91,14 @@ def drop_torn(folder: Path) -> None:
         json.loads((folder / "checkpoint_manager_snapshot.json").read_text())
     except FileNotFoundError:
         pass
-    except ValueError:
+    except (json.JSONDecodeError, UnicodeDecodeError):
         rmtree(folder)
 
 
-def key_of(arms: list[Arm], samples: Path, k: int) -> str:
+def key_of(arms: list[Arm], samples: Path, k: int, lanes: int) -> str:
     """What checkpoints are kept under: those of another configuration or of other samples are not gone on from."""
-    return fingerprint([[plain(arm) for arm in arms], k, read_manifest(samples, kind="samples")["fingerprint"]])
+    of_samples = read_manifest(samples, kind="samples")["fingerprint"]
+    return fingerprint([[plain(arm) for arm in arms], k, lanes, of_samples])
 
 
 def train_models(
@@ -117,26 +120,32 @@ def train_models(
     """
     manifest = read_manifest(samples, kind="samples")
     inputs = {"samples": manifest["fingerprint"]}
-    configs = {out: {**plain(arm), "k": k} for out, arm in arms.items()}
+    configs = {out: {**plain(arm), "k": k, "compute.lanes": compute.lanes} for out, arm in arms.items()}
     missing = {out: arm for out, arm in arms.items() if not is_done(out, kind=kind, config=configs[out], inputs=inputs)}
+    if missing:
+        check([*missing.values(), *beside], samples)
     for out in arms.keys() - missing.keys():
         send_unsent(out)
-    if missing:
-        todo = [*missing.values(), *beside]
-        check(todo, samples)
+    key = key_of([*arms.values(), *beside], samples, k, compute.lanes)
+    states = {out: work / f"{arm.name}.run-{key}.json" for out, arm in arms.items()}
+    # A run whose model was published may not have come to its end, where the others were not.
+    unended = {out: arm for out, arm in arms.items() if out in missing or states[out].is_file()}
+    if unended:
         with ExitStack() as stack:
             runs: dict[str, Run] = {}
-            for out, arm in missing.items():
-                state = work / f"{arm.name}.run-{key_of(todo, samples, k)}.json"
-                opened = run(arm.name, out=out, state=state, params=configs[out], tags=inputs, parent=parent)
+            for out, arm in unended.items():
+                opened = run(arm.name, out=out, state=states[out], params=configs[out], tags=inputs, parent=parent)
                 runs[arm.name] = stack.enter_context(opened)
-            refuse_local_store(runs)
-            trained = fit(todo, samples, work, compute=compute, k=k, runs=runs)
-            saved = extra(trained)
-            for out, arm in missing.items():
-                _publish(
-                    out, kind, trained[arm.name], samples, manifest, config=configs[out], inputs=inputs, saved=saved
-                )
+            if missing:
+                todo = [*missing.values(), *beside]
+                refuse_local_store(runs)
+                trained = fit(todo, samples, work, compute=compute, k=k, runs=runs, key=key)
+                saved = extra(trained)
+                for out, arm in missing.items():
+                    _publish(
+                        out, kind, trained[arm.name], samples, manifest, config=configs[out], inputs=inputs, saved=saved
+                    )
+            for out, arm in unended.items():
                 for name in ("arch.json", "schema.json", "manifest.json"):
                     runs[arm.name].artifact(out / name)
         rmtree(work)

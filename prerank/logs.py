@@ -137,8 +137,8 @@ def _open_file(path: Path, needs: dict) -> tuple[pa.Schema, list[RowGroup], int]
             found, leaves, footer = file.schema_arrow, [column.path for column in file.schema], file.metadata
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(
-            f"{path}: not a whole Parquet file ({size} bytes; truncated, or still being written?): "
-            f"{error}; write it again, or remove it"
+            f"{path}: cannot be read as a Parquet file ({size} bytes): {error}; where it is truncated or still being "
+            "written, write it again or remove it; where its storage did not answer, run the same command again"
         ) from error
     columns = checked(path, found, needs)
     at = {name: _leaf(name, leaves) for name in columns.names}

@@ -60,7 +60,7 @@ class Optim:
 
 @dataclass(frozen=True)
 class Compute:
-    """Where training runs; none of this changes what is learned beyond the rounding of floats."""
+    """Where training runs; none but `lanes` changes what is learned beyond the rounding of floats."""
 
     workers: int = 1
     """Ray Train workers, one a GPU or one a share of the CPUs, packed on as few nodes as have room for them, as what
@@ -70,7 +70,8 @@ class Compute:
     cpus: float = 1.0
     """CPUs for each worker."""
     lanes: int = 8
-    """Parts of a global batch that are dealt to the workers: any divisor as number of workers learns the same."""
+    """Parts of a global batch that are dealt to the workers: any divisor as number of workers learns the same. Another
+    number puts other requests into a batch, as another seed does."""
     checkpoint_steps: int = 0
     """Also save in mid-epoch every so many steps; 0 saves after each epoch alone."""
     max_failures: int = 3

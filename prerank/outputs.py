@@ -116,9 +116,8 @@ def _in_place(out: Remote) -> Iterator[Remote]:
         _clear(out)
         yield out
     except BaseException:
-        with suppress(OSError):  # what stays has the marker and no manifest
-            _clear(out)
-            (out / MARKER).unlink()
+        with suppress(OSError):
+            _clear(out)  # but for the marker: a task that has not stopped yet may still write
         raise
     (out / MARKER).unlink()
 

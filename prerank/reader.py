@@ -128,7 +128,7 @@ def sequential(files: tuple[Path, ...], columns: tuple[str, ...], rank: int = 0,
 
 @lru_cache(maxsize=256)
 def open_file(path: Path) -> pq.ParquetFile:
-    return parquet(path, memory_map=True)
+    return parquet(path, kept=True)
 
 
 @lru_cache(maxsize=65536)

@@ -92,19 +92,20 @@ def search_all(
     found = {name: _untrained(spec, schema) for name, spec in untrained.items()}
     if trained:
         job = {"specs": trained, "job": Job(samples, compute, k), "runs": runs}
-        done = launch(_search_all, job, name=f"ray_train-{key_of(trained, samples, k)}", work=work, compute=compute)
+        name = f"ray_train-{key_of(trained, samples, k, compute.lanes)}"
+        done = launch(_search_all, job, name=name, work=work, compute=compute)
         with done.as_directory() as folder:
             found |= {spec.arm.name: found_in(Path(folder), spec) for spec in trained}
     return {spec.arm.name: found[spec.arm.name] for spec in specs}
 
 
-def key_of(specs: list[Spec], samples: Path, k: int) -> str:
+def key_of(specs: list[Spec], samples: Path, k: int, lanes: int) -> str:
     """What checkpoints are kept under."""
     said = [
         [plain(s.arm), plain(s.search), plain(s.latency), s.table.fingerprint, s.table.candidates, s.budget_us]
         for s in specs
     ]
-    return fingerprint([said, k, read_manifest(samples, kind="samples")["fingerprint"]])
+    return fingerprint([said, k, lanes, read_manifest(samples, kind="samples")["fingerprint"]])
 
 
 def check_spec(spec: Spec, samples: Path, schema: Schema) -> None:

@@ -174,11 +174,15 @@ def write_parquet(table: pa.Table, path: Path) -> None:
         pq.write_table(table, file)
 
 
-def parquet(path: Path, *, memory_map: bool = False) -> pq.ParquetFile:
-    """A Parquet file to read; `memory_map` where it is local."""
+def parquet(path: Path, *, kept: bool = False) -> pq.ParquetFile:
+    """A Parquet file to read.
+
+    `kept`: for long and for several threads: mapped where it is local; in object storage without Arrow's buffer of a
+    row group, which stays as long as the file and is not for two threads at once.
+    """
     if isinstance(path, Remote):
-        return pq.ParquetFile(path.key, filesystem=path.filesystem, pre_buffer=True)
-    return pq.ParquetFile(path, memory_map=memory_map)
+        return pq.ParquetFile(path.key, filesystem=path.filesystem, pre_buffer=not kept)
+    return pq.ParquetFile(path, memory_map=kept)
 
 
 def sizes(folder: Path) -> dict[str, int]:

@@ -34,7 +34,7 @@ SCHEDULED = ("optim.lr", "optim.weight_decay", "distill.score", "distill.kl", "d
 SCHEDULED += ("distill.kl_temperature", "latency.penalty", "search.gate_lr", "search.width_lr", "search.entropy")
 """Keys that can change in the middle of a training, as population-based training changes them."""
 HELD_SHARE = 0.4
-"""Of the object store, at most, that the samples take; larger ones are read by each trial from their files."""
+"""Of a node's object store, at most, that the samples take; larger ones are read by each trial from their files."""
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,8 @@ def _concurrent(plan: Plan, needs: Mapping[str, float]) -> int:
 def _held(trials: Trials) -> dict[tuple[Path, int], pa.Table]:
     """The training samples, read once for all trials; nothing where they are too large for the object store."""
     files = files_of(trials.job.samples, "train")
-    room = HELD_SHARE * ray.cluster_resources().get("object_store_memory", 0.0)
+    stores = [node["Resources"].get("object_store_memory", 0.0) for node in ray.nodes() if node["Alive"]]
+    room = HELD_SHARE * min(stores)  # each node with a trial has all of them
     tables: dict[tuple[Path, int], pa.Table] = {}
     taken = 0
     for path in files:

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
-from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from prerank.errors import InputError
@@ -29,6 +28,8 @@ from prerank.storage import Remote, fetched
 from prerank.store import KEYED, connect, is_down, is_refusal, masked, probe, send
 
 PARAM_LENGTH = 6000
+UNMADE = "RESOURCE_DOES_NOT_EXIST"
+"""What MLflow answers of a run that is not there."""
 TRY_AGAIN_S, DRAIN_S = 5.0, 2.0  # between two tries of a store that is down; to send what waits, of a call in training
 _next_try: dict[Path, float] = {}  # by queue, on this process's clock
 
@@ -97,9 +98,7 @@ class Run:
             try:
                 return send(self.uri, self._entry(what), file)
             except Exception as error:
-                # Of an output in object storage, a run that another node's queue still has to make.
-                late = self.run_id.startswith(KEYED) and getattr(error, "error_code", "") == "RESOURCE_DOES_NOT_EXIST"
-                if not late and not is_down(error):
+                if not is_down(error) and not _is_early(self.run_id, error):
                     raise
                 _wait(self.spool, began)
                 print(f"{_down(self.uri, error)}; what is logged waits in {spool.queue}", file=sys.stderr)
@@ -165,10 +164,12 @@ def open_run(
         if current is None:
             experiment_id = parent.experiment_id if parent else _experiment(connect(uri), uri, name, out)
             new = Run(uri, KEYED + uuid.uuid4().hex, experiment_id, spool if parent else None)
+            known = {"uri": uri, "run_id": new.run_id, "experiment_id": experiment_id}
+            write_json(state, known)  # before there is a run: one that nothing remembers would be made twice
             all_tags = {"mlflow.source.git.commit": git_commit(), "out": str(out), **(tags or {})}
             all_tags |= {"mlflow.parentRunId": parent.run_id} if parent else {}
             current = replace(new, run_id=new._log({"create": name, "tags": all_tags, "time": _now_ms()}))
-            write_json(state, {"uri": uri, "run_id": current.run_id, "experiment_id": experiment_id})
+            write_json(state, known | {"run_id": current.run_id})
             current._log({"params": {key: _text(value)[:PARAM_LENGTH] for key, value in params.items()}})
     except Exception as error:
         if parent or not is_down(error):
@@ -203,7 +204,7 @@ def _drain(uri: str, folder: Path, *, all_of_it: bool = False, strict: bool = Fa
         try:
             send(uri, entry, file, again=True)
         except Exception as error:
-            if is_refusal(error):
+            if is_refusal(error) and (strict or not _is_early(entry["run"], error)):
                 raise Refused(masked(str(error))[:1000]) from error
             raise
 
@@ -215,9 +216,14 @@ def _drain(uri: str, folder: Path, *, all_of_it: bool = False, strict: bool = Fa
             if refused:
                 print(f"MLflow at {masked(uri)} refused {refused} entries: see {spool.refused}", file=sys.stderr)
     except Exception as error:
-        if strict or not is_down(error):
+        if strict or not (is_down(error) or getattr(error, "error_code", "") == UNMADE):
             raise
         _wait(folder, began)
+
+
+def _is_early(run_id: str, error: Exception) -> bool:
+    """Of an output in object storage, whether another node's queue may still have to make the run."""
+    return run_id.startswith(KEYED) and getattr(error, "error_code", "") == UNMADE
 
 
 def _wait(folder: Path, began: float) -> None:
@@ -243,12 +249,16 @@ def _resumed(uri: str, spool: Path | None, state: Path) -> Run | None:
     if known.get("uri") != uri:
         return None
     current = Run(uri, known["run_id"], known["experiment_id"], spool)
-    try:
-        return replace(current, run_id=current._log({"status": "RUNNING"}))
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        return None
+    running = {"status": "RUNNING"}
+    if spool is None or Spool(spool).empty():  # nothing waits that would still make it
+        try:
+            return replace(current, run_id=send(uri, current._entry(running), None))
+        except Exception as error:
+            if getattr(error, "error_code", "") == UNMADE:
+                return None
+            if spool is None or not is_down(error):
+                raise
+    return replace(current, run_id=current._log(running))
 
 
 def _now_ms() -> int:

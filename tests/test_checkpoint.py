@@ -37,6 +37,9 @@ def test_another_kind_and_other_weights_are_refused(folder):
     (folder / "arch.json").write_text(json.dumps({"features": ["price", "brand", "match"], "widths": [16, 9]}))
     with pytest.raises(InputError, match=r"model.safetensors: does not fit schema.json and arch.json"):
         load_model(folder, kind="teacher")
+    (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:40])
+    with pytest.raises(InputError, match=r"model.safetensors: does not fit schema.json and arch.json"):
+        load_model(folder, kind="teacher")
     (folder / "arch.json").write_text("{}")
     with pytest.raises(InputError, match=r"arch.json: expected"):
         load_model(folder, kind="teacher")

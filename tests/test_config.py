@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+from safetensors import SafetensorError
 
 from prerank import cli
 from prerank.config import apply, flatten, names, plain
@@ -73,6 +74,7 @@ FULL = "x: no space left on its disk, or on that of Ray's temporary files; make 
         (InputError("column 'x' is missing"), 2, "column 'x' is missing"),
         (OSError(errno.ENOSPC, "No space left on device"), 2, FULL),
         (sqlite3.OperationalError("database or disk is full"), 2, FULL),
+        (SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"), 2, FULL),
         (KeyboardInterrupt(), 130, "stopped by a signal before the end"),
     ],
 )

@@ -1,14 +1,17 @@
 """Ray Train: any number of workers, failures and restarts learn the same."""
 
+import errno
 import json
 import os
 import signal
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from mlflow.tracking import MlflowClient
 
+import prerank.fit as fit_module
 from prerank.checkpoint import load_model
 from prerank.errors import InputError
 from prerank.fit import drop_torn, fit, key_of, train_models
@@ -99,6 +102,37 @@ def test_models_are_published_once_and_logged(ray_cluster, taught, tmp_path):
         train_models({tmp_path / "base": replace(BASE, seed=1)}, taught, **options)
 
 
+@pytest.mark.ray
+def test_a_disk_that_fills_between_two_models_costs_no_training_and_no_run(ray_cluster, taught, tmp_path, monkeypatch):
+    arms = {tmp_path / arm.name: arm for arm in (BASE, ALL)}
+    options = {"kind": "student", "work": tmp_path / "work", "compute": ONE, "k": 10}
+    publish, launch, trained_anew = fit_module._publish, fit_module.launch, []
+
+    def full(out, *args, **kwargs):
+        if out.name == "all":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        publish(out, *args, **kwargs)
+
+    def noted(*args, name, work, **kwargs):
+        trained_anew.append(not (work / name).exists())
+        return launch(*args, name=name, work=work, **kwargs)
+
+    monkeypatch.setattr(fit_module, "launch", noted)
+    with run("parent", out=tmp_path / "out", state=tmp_path / "parent.json", params={}) as parent:
+        with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
+            patch.setattr(fit_module, "_publish", full)
+            train_models(arms, taught, parent=parent, **options)
+        assert (tmp_path / "base").exists() and not (tmp_path / "all").exists()
+        train_models(arms, taught, parent=parent, **options)
+    assert trained_anew == [True, False] and not (tmp_path / "work").exists()
+    client = MlflowClient(parent.uri)
+    children = client.search_runs([parent.experiment_id], f"tags.`mlflow.parentRunId` = '{parent.run_id}'")
+    ended = {child.info.run_name: child.info.status for child in children}
+    assert len(children) == 2 and ended == {"base": "FINISHED", "all": "FINISHED"}
+    for child in children:
+        assert len(client.get_metric_history(child.info.run_id, "val/recall_at_10")) == 3
+
+
 def test_what_an_arm_lacks_is_named(samples, taught):
     check([BASE, ALL], taught)
     with pytest.raises(InputError, match=r"no teacher_repr for --distill.contrast; run workflows.teach"):
@@ -112,14 +146,15 @@ def test_what_an_arm_lacks_is_named(samples, taught):
 
 
 def test_checkpoints_of_another_configuration_are_not_gone_on_from(samples, taught):
-    key = key_of([BASE, ALL], taught, 10)
-    assert key == key_of([BASE, ALL], taught, 10)
+    key = key_of([BASE, ALL], taught, 10, 8)
+    assert key == key_of([BASE, ALL], taught, 10, 8)
     changed = replace(ALL, optim=replace(ALL.optim, lr=0.5))
     others = [
-        ([BASE, changed], taught, 10),
-        ([BASE], taught, 10),
-        ([BASE, ALL], taught, 20),
-        ([BASE, ALL], samples, 10),
+        ([BASE, changed], taught, 10, 8),
+        ([BASE], taught, 10, 8),
+        ([BASE, ALL], taught, 20, 8),
+        ([BASE, ALL], samples, 10, 8),
+        ([BASE, ALL], taught, 10, 4),
     ]
     assert key not in {key_of(*other) for other in others}
 
@@ -134,6 +169,17 @@ def test_a_torn_list_of_checkpoints_is_begun_anew(tmp_path):
     (run / "checkpoint_manager_snapshot.json").write_text('{"a":')
     drop_torn(run)
     assert not run.exists()
+
+
+def test_checkpoints_that_may_not_be_read_are_left_alone(tmp_path, monkeypatch):
+    def refused(*_, **__):
+        raise InputError("s3://bucket/x: ACCESS_DENIED")
+
+    (tmp_path / "checkpoint_manager_snapshot.json").write_text("{}")
+    monkeypatch.setattr(Path, "read_text", refused)
+    with pytest.raises(InputError, match="ACCESS_DENIED"):
+        drop_torn(tmp_path)
+    assert tmp_path.exists()
 
 
 def test_more_unexposed_negatives_than_were_drawn_are_refused(samples):

@@ -118,7 +118,7 @@ def test_optional_column_in_some_files_only(logs):
 def test_broken_file_is_named(logs, keep):
     path = logs / "impressions/part-1.parquet"
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(InputError, match=r"part-1.parquet: not a whole Parquet file \(\d+ bytes"):
+    with pytest.raises(InputError, match=r"part-1.parquet: cannot be read as a Parquet file \(\d+ bytes"):
         open_logs(logs)
 
 

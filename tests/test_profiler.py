@@ -125,6 +125,12 @@ def test_profile_latency(logs, tmp_path, logged, capsys):
                 assert row["error"] == pytest.approx(row["measured_us"]["p50"] / row["predicted_us"] - 1, abs=1e-3)
     before = out.read_bytes()
     assert profile_latency.main(config) == result and "already done" in capsys.readouterr().out
+    elsewhere = profiler.machine() | {"cpu": "another", "fingerprint": "0"}
+    with mock.patch.object(profile_latency.profiler, "machine", lambda: elsewhere):
+        with pytest.raises(InputError, match=r"machine cpu was .*, now 'another'"):
+            profile_latency.main(config)
+        assert profile_latency.main(config, any_host=True) == result
+        assert "measured on another host" in capsys.readouterr().out
     with pytest.raises(InputError, match="config repeats was 10, now 20; name another --out"):
         profile_latency.main(profile_latency.ProfileLatency(logs, out, **options | {"repeats": 20}))
     assert out.read_bytes() == before

@@ -174,12 +174,13 @@ def test_a_failure_publishes_nothing(bucket):
     with pytest.raises(ZeroDivisionError), publish(out, **RUN) as (folder, _):
         (folder / "train" / "x").write_text("half")
         raise ZeroDivisionError
-    assert sizes(bucket / "out") == {}
+    assert sizes(out).keys() == {".partial"}
+    (out / "train" / "y").write_text("of a task that had not stopped")
     with pytest.raises(ZeroDivisionError), publish(out, **RUN) as (folder, _), staged(folder) as here:
         (here / "x").write_text("half")
         assert sizes(out).keys() == {".partial"}
         raise ZeroDivisionError
-    assert sizes(bucket / "out") == {}
+    assert sizes(out).keys() == {".partial"} and not is_done(out, **RUN)
 
 
 KILLED = """

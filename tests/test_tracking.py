@@ -1,5 +1,6 @@
 """Runs in MLflow: one an output, gone on with where it is still there, never doubled, whole after an outage."""
 
+import errno
 import json
 import multiprocessing
 import pickle
@@ -58,6 +59,32 @@ def test_runs_are_resumed_nested_and_end_in_their_state(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/elsewhere/other.db")
     with opened(tmp_path) as other:
         assert other.uri.endswith("other.db") and other.run_id != new.run_id
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("written", [0, 1])
+def test_a_run_that_could_not_be_remembered_is_not_made_twice(tmp_path, monkeypatch, written):
+    """The disk is full when the state is written: before there is a run, or once there is one."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with opened(tmp_path) as parent:
+        pass
+    write, calls = tracking.write_json, []
+
+    def full(*args):
+        calls.append(args)
+        if len(calls) > written:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(*args)
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
+        patch.setattr(tracking, "write_json", full)
+        opened(tmp_path, "step", parent=parent).__enter__()
+    client = MlflowClient(parent.uri)
+    assert len(client.search_runs([parent.experiment_id])) == 1 + written
+    with opened(tmp_path, "step", parent=parent):
+        pass
+    ended = [one.info.status for one in client.search_runs([parent.experiment_id])]
+    assert ended == ["FINISHED", "FINISHED"]
 
 
 class Answering(BaseHTTPRequestHandler):
@@ -213,11 +240,13 @@ def test_a_run_that_another_queue_has_yet_to_make_is_waited_for(tmp_path, fake):
     with pytest.raises(MlflowException):
         deleted.metrics({"x": 1.0})
     late.metrics({"x": 1.0})
-    assert len(Spool(late.spool)) == 1
+    time.sleep(0.3)
+    late.metrics({"y": 2.0})  # tries again
+    assert len(Spool(late.spool)) == 2 and not Spool(late.spool).refused.exists()
     fake.unmade = False
     time.sleep(0.3)
-    late.metrics({"y": 2.0})
-    assert [entry["metrics"][0][0] for entry in fake.got] == ["x", "y"]
+    late.metrics({"z": 3.0})
+    assert [entry["metrics"][0][0] for entry in fake.got] == ["x", "y", "z"]
 
 
 def log_from_another_process(here, who, ready, go_on):

@@ -51,16 +51,19 @@ class ProfileLatency:
     seed: int = 0
 
 
-def main(settings: ProfileLatency, parent: tracking.Run | None = None) -> dict[str, Any]:
-    """Returns what latency.json holds."""
+def main(settings: ProfileLatency, parent: tracking.Run | None = None, *, any_host: bool = False) -> dict[str, Any]:
+    """Returns what latency.json holds; with `any_host`, also where another host has measured it."""
     out = settings.out.resolve()
     schema = load_schema(settings.schema)
     features = tuple(feature for feature in schema.features if not feature.teacher_only)
     machine = profiler.machine()
     key = {name: value for name, value in config.plain(settings).items() if name not in ("schema", "out")}
-    done = _done(out, {"config": key, "schema": fingerprint(schema.to_json()), "machine": machine})
+    asked = {"config": key, "schema": fingerprint(schema.to_json())} | ({} if any_host else {"machine": machine})
+    done = _done(out, asked)
     if done:
         tracking.send_unsent(out)
+        if done["machine"] != machine:
+            print(f"{out}: measured on another host ({done['machine']['cpu']}, {done['machine']['system']})")
         print(f"{out}: already done")
         return done
     widths = tuple(sorted({width for width in config.widths(settings.widths) if width}))

@@ -181,7 +181,7 @@ def _specs(config: Rivals, base: Spec, methods: tuple[str, ...], factors: tuple[
 
 def _searched(specs: dict[str, Spec], samples: Path, out: Path, config: Rivals) -> dict[str, Found]:
     """What the searches found, from `out/searches` where they are done."""
-    keys = {name: key_of([spec], samples, config.k) for name, spec in specs.items()}
+    keys = {name: key_of([spec], samples, config.k, config.compute.lanes) for name, spec in specs.items()}
     files = {name: out / "searches" / f"{name}.json" for name in specs}
     saved = {name: _known(path, keys[name]) for name, path in files.items()}
     missing = [specs[name] for name in specs if saved[name] is None]

@@ -21,7 +21,7 @@ from prerank.latency import latency_us, load_table, times_us
 from prerank.options import Arm, Compute, Distill, Latency, Optim, Search
 from prerank.outputs import is_done, publish, read_manifest, write_json
 from prerank.schema import Schema, load_schema
-from prerank.search import Spec, search_all
+from prerank.search import Found, Spec, search_all
 from prerank.search_figures import search_figures
 from prerank.storage import rmtree, staged
 from prerank.tracking import Run, run, send_unsent
@@ -62,34 +62,23 @@ def main(config: SearchArch, parent: Run | None = None) -> dict[str, Any]:
     samples, schema = config.samples.resolve(), load_schema(config.samples)
     inputs = {"samples": read_manifest(samples, kind="samples")["fingerprint"], "latency": spec.table.fingerprint}
     settings = {key: value for key, value in plain(config).items() if key not in ("samples", "latency_table", "out")}
-    if not is_done(out, kind="search", config=settings, inputs=inputs):
-        start_ray()
-        work = out.parent / f".{out.name}.work"
+    done, work = is_done(out, kind="search", config=settings, inputs=inputs), out.parent / f".{out.name}.work"
+    if done:
+        send_unsent(out)
+    if not done or (work / "run.json").is_file():  # what was published may be of a run that did not come to its end
         with run("search", out=out, state=work / "run.json", params=settings, tags=inputs, parent=parent) as tracked:
-            refuse_local_store({"search": tracked})
-            found = search_all(
-                [spec], samples, work, compute=config.compute, k=config.k, runs={spec.arm.name: tracked}
-            )[spec.arm.name]
-            arch = found.derive(schema)
-            with publish(out, kind="search", config=settings, inputs=inputs) as (final, _), staged(final) as staging:
-                arch.save(staging / "arch.json", **predicted(spec, arch, schema))
-                write_json(staging / "history.json", found.history)
-                features = schema.select(spec.arm.features, where="--features")
-                pictures = search_figures(
-                    found.history,
-                    arch=arch,
-                    features=features,
-                    widths=widths(config.search.widths),
-                    budget_us=spec.budget_us,
-                )
-                for name, figure in pictures.items():
-                    figure.savefig(staging / f"{name}.png", dpi=110)
-            tracked.metrics({k: v for k, v in predicted(spec, arch, schema).items() if isinstance(v, float)})
+            if not done:
+                start_ray()
+                refuse_local_store({"search": tracked})
+                jobs = {"compute": config.compute, "k": config.k, "runs": {spec.arm.name: tracked}}
+                found = search_all([spec], samples, work, **jobs)[spec.arm.name]
+                with publish(out, kind="search", config=settings, inputs=inputs) as (final, _), staged(final) as folder:
+                    _write(folder, spec, found, schema, widths(config.search.widths))
+            said = json.loads((out / "arch.json").read_text())
+            tracked.metrics({key: value for key, value in said.items() if isinstance(value, float)})
             for path in sorted(out.glob("*.*")):
                 tracked.artifact(path)
         rmtree(work)
-    else:
-        send_unsent(out)
     said = json.loads((out / "arch.json").read_text())
     times = f"{said['fetch_us']:.0f} µs to fetch + {said['inference_us']:.0f} µs of inference"
     print(
@@ -97,6 +86,17 @@ def main(config: SearchArch, parent: Run | None = None) -> dict[str, Any]:
         f"{said['latency_us']:.0f} of {said['budget_us']:.0f} µs"
     )
     return said
+
+
+def _write(folder: Path, spec: Spec, found: Found, schema: Schema, choices: tuple[int, ...]) -> None:
+    """arch.json, the history of the gates, and the pictures of both."""
+    arch = found.derive(schema)
+    arch.save(folder / "arch.json", **predicted(spec, arch, schema))
+    write_json(folder / "history.json", found.history)
+    features = schema.select(spec.arm.features, where="--features")
+    pictures = search_figures(found.history, arch=arch, features=features, widths=choices, budget_us=spec.budget_us)
+    for name, figure in pictures.items():
+        figure.savefig(folder / f"{name}.png", dpi=110)
 
 
 def spec_of(config: SearchArch, name: str = "search") -> Spec:
