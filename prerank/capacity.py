@@ -29,7 +29,7 @@ class Rates:
     build_rows_s: float
     teach_items_s: float
     teacher_items_s: float
-    """Items of training requests a second, in one epoch."""
+    """Items of training requests a second, in one epoch of the teacher and of the small models that it has to beat."""
     student_items_s: float
     parameters: int
     """Of the teacher, the larger of the two."""

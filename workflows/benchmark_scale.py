@@ -2,9 +2,9 @@
 
     python -m workflows.benchmark_scale --logs runs/logs --taught runs/demo/taught --teacher runs/demo/teacher
 
-Builds samples with as many CPUs, teaches them, and trains a teacher and a student by the loop that Ray Train runs;
-each is timed once it runs, so that what a start costs is left out. `--load.rows-a-day` and the rest of `--load` say
-what is asked.
+Builds samples with as many CPUs, teaches them, and trains a teacher (with the small models that it has to beat) and a
+student by the loop that Ray Train runs; each is timed once it runs, so that what a start costs is left out.
+`--load.rows-a-day` and the rest of `--load` say what is asked.
 """
 
 import json
@@ -12,7 +12,7 @@ import os
 import tempfile
 import time
 from contextlib import redirect_stdout
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -32,12 +32,15 @@ from prerank.arch import load_arch
 from prerank.capacity import GIB, Load, Need, Rates, needs
 from prerank.checkpoint import load_model
 from prerank.data import TILE_BYTES, start_ray
+from prerank.errors import InputError
 from prerank.logs import Table as LogsTable
 from prerank.logs import open_logs
 from prerank.options import Arm, Compute, Distill, Optim
 from prerank.outputs import read_manifest, write_json
+from prerank.samples import sample_files
+from prerank.storage import parquet
 from prerank.training import Job, Worker, train_arm
-from workflows import build_samples, teach, train_student
+from workflows import build_samples, teach, train_student, train_teacher
 
 WORKERS = (1, 2, 4)
 
@@ -59,18 +62,22 @@ class BenchmarkScale:
 def main(config: BenchmarkScale) -> dict:
     """Returns the measured rates and what follows from them."""
     config.load.check()
+    if "RAY_ADDRESS" in os.environ:
+        raise InputError(f"RAY_ADDRESS is {os.environ['RAY_ADDRESS']}: expected none, as Ray is started here; unset it")
     logs, taught, teacher = (path.resolve() for path in (config.logs, config.taught, config.teacher))
     manifest, lists = read_manifest(taught, kind="samples"), open_logs(logs).tables["fine_lists"]
+    built, batch = manifest["counts"]["built"]["requests"], Optim().batch
+    if built < 2 * batch:
+        raise InputError(f"{taught}: {built} training requests, expected {2 * batch} or more, two batches to time")
     arms = arms_of(taught, teacher)
     timed: dict[str, dict[int, float]] = {}
     with tempfile.TemporaryDirectory() as folder, Progress(transient=True) as progress:
         for workers in progress.track(WORKERS, description="1, 2, 4 workers"):
-            seconds = _of_data(logs, teacher, Path(folder) / str(workers), workers)
-            scored = manifest["counts"]["built"]["rows"] + _validation_items(manifest)
-            for step, amount in (("build_samples", lists.rows), ("teach", scored)):
-                timed.setdefault(step, {})[workers] = amount / seconds[step]
-            for name, arm in arms.items():
-                timed.setdefault(name, {})[workers] = _of_training(arm, taught, workers)
+            for step, rate in _of_data(logs, lists.rows, teacher, Path(folder) / str(workers), workers).items():
+                timed.setdefault(step, {})[workers] = rate
+            for step, trained in arms.items():
+                rates = [_of_training(arm, taught, workers) for arm in trained]
+                timed.setdefault(step, {})[workers] = 1 / sum(1 / rate for rate in rates)
     found = rates_of(lists, manifest, teacher, timed)
     answer = needs(found, config.load)
     show(timed, answer, config.load)
@@ -81,14 +88,17 @@ def main(config: BenchmarkScale) -> dict:
     return results
 
 
-def arms_of(taught: Path, teacher: Path) -> dict[str, Arm]:
+def arms_of(taught: Path, teacher: Path) -> dict[str, list[Arm]]:
     """The teacher as it was trained, and the student with its defaults; two epochs, of which the second is timed."""
     arch, two = load_arch(teacher / "arch.json"), Optim(epochs=2)
-    arm = Arm("train_teacher", arch.features, arch.widths, hard="listwise", unexposed_ratio=3.0, select_by="auc")
-    student = train_student.arm_of(
-        train_student.TrainStudent(taught, taught, distill=Distill(score=1.0, contrast=0.5), optim=two)
-    )
-    return {"train_teacher": replace(arm, optim=two), "train_student": replace(student, name="train_student")}
+    features, widths = ",".join(arch.features), ",".join(map(str, arch.widths))
+    student = train_student.TrainStudent(taught, taught, distill=Distill(score=1.0, contrast=0.5), optim=two)
+    return {
+        "train_teacher": train_teacher.arms_of(
+            train_teacher.TrainTeacher(taught, teacher, features=features, widths=widths, optim=two)
+        ),
+        "train_student": [train_student.arm_of(student)],
+    }
 
 
 def rates_of(lists: LogsTable, manifest: dict[str, Any], teacher: Path, timed: dict[str, dict[int, float]]) -> Rates:
@@ -112,29 +122,33 @@ def rates_of(lists: LogsTable, manifest: dict[str, Any], teacher: Path, timed: d
     )
 
 
-def _validation_items(manifest: dict[str, Any]) -> int:
-    """Of the validation requests, which are taught as well."""
-    counts = manifest["counts"]
-    return counts["candidates"]["read"]["rows"] if "candidates" in counts else 0
+def _items(samples: Path) -> int:
+    """Of training and validation: what the teacher scores."""
+    files = [path for split in ("train", "val") for path, _ in sample_files(samples, split)]
+    return sum(len(parquet(path).read(columns=["item_id"])["item_id"].combine_chunks().flatten()) for path in files)
 
 
-def _of_data(logs: Path, teacher: Path, folder: Path, cpus: int) -> dict[str, float]:
-    """Seconds of each step of the data on a local Ray with so many CPUs; the second time, as its workers run then."""
+def _of_data(logs: Path, rows: int, teacher: Path, folder: Path, cpus: int) -> dict[str, float]:
+    """Rows or items a second of each step of the data on a local Ray with so many CPUs.
+
+    The second time, as its workers run then.
+    """
     start_ray(cpus)
-    seconds = {}
+    rates = {}
     try:
         for turn in ("first", "second"):
             samples = folder / turn / "samples"
             begun = time.monotonic()
             with redirect_stdout(StringIO()):
                 build_samples.main(build_samples.BuildSamples(logs, samples))
-            seconds["build_samples"], begun = time.monotonic() - begun, time.monotonic()
+            rates["build_samples"], begun = rows / (time.monotonic() - begun), time.monotonic()
             with redirect_stdout(StringIO()):
                 teach.main(teach.Teach(samples, teacher, folder / turn / "taught"))
-            seconds["teach"] = time.monotonic() - begun
+            seconds = time.monotonic() - begun
+            rates["teach"] = _items(samples) / seconds
     finally:
         ray.shutdown()
-    return seconds
+    return rates
 
 
 def _of_training(arm: Arm, samples: Path, workers: int) -> float:

@@ -45,7 +45,26 @@ class TrainTeacher:
 def main(config: TrainTeacher, parent: Run | None = None) -> dict:
     """Returns the validation hit-rates and AUCs of the teacher and of the single groups."""
     samples, out = config.samples.resolve(), config.out.resolve()
-    schema = load_schema(samples)
+    teacher, *groups = arms_of(config)
+    start_ray()
+    manifest = train_models(
+        {out: teacher},
+        samples,
+        kind="teacher",
+        work=out.parent / f".{out.name}.work",
+        compute=config.compute,
+        k=config.k,
+        beside=tuple(groups),
+        extra=lambda trained: {"proof": {name: _proof(arm, config.k) for name, arm in trained.items()}},
+        parent=parent,
+    )["teacher"]
+    show(manifest["proof"], config.k)
+    return manifest["proof"]
+
+
+def arms_of(config: TrainTeacher) -> list[Arm]:
+    """The teacher, and the small models on a single group of its features that it has to beat."""
+    schema = load_schema(config.samples)
     chosen = schema.select(names(config.features) or schema.names, where="--features")
     teacher = Arm(
         name="teacher",
@@ -58,22 +77,8 @@ def main(config: TrainTeacher, parent: Run | None = None) -> dict:
         seed=config.seed,
     )
     groups = {side: tuple(feature.name for feature in chosen if feature.side == side) for side in ("item", "cross")}
-    start_ray()
-    manifest = train_models(
-        {out: teacher},
-        samples,
-        kind="teacher",
-        work=out.parent / f".{out.name}.work",
-        compute=config.compute,
-        k=config.k,
-        beside=tuple(
-            replace(teacher, name=side, features=group, widths=(64, 32)) for side, group in groups.items() if group
-        ),
-        extra=lambda trained: {"proof": {name: _proof(arm, config.k) for name, arm in trained.items()}},
-        parent=parent,
-    )["teacher"]
-    show(manifest["proof"], config.k)
-    return manifest["proof"]
+    small = [replace(teacher, name=side, features=group, widths=(64, 32)) for side, group in groups.items() if group]
+    return [teacher, *small]
 
 
 def _proof(trained: Trained, k: int) -> dict[str, float]:
