@@ -10,10 +10,12 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import ray
 from mlflow.tracking import MlflowClient
 from ray import tune as ray_tune
 from samples_fixture import build, made_up_latency, random_teacher, teach_here
@@ -24,9 +26,9 @@ from prerank.arch import load_arch
 from prerank.errors import InputError
 from prerank.options import Compute, Distill, Latency, Optim, Search
 from prerank.outputs import read_manifest
-from prerank.sweep import SCHEDULED, sweep
+from prerank.sweep import SCHEDULED, _held, sweep
 from prerank.tracking import Run, run
-from prerank.training import Job
+from prerank.training import Job, files_of
 from prerank.trial import Trials
 from workflows import search_arch, train_student, tune
 from workflows.tune import Tune
@@ -141,6 +143,16 @@ def the_parent(client):
     experiment = client.get_experiment_by_name("tune")
     (parent,) = client.search_runs([experiment.experiment_id], "tags.kind = 'sweep'")
     return parent
+
+
+def test_samples_are_held_where_each_node_has_room(config, monkeypatch):
+    """One put is copied to every node with a trial, the smallest among them."""
+    trials = SimpleNamespace(job=SimpleNamespace(samples=config.samples))
+    files = files_of(config.samples, "train")
+    for smallest, held in ((2e9, sum(pq.ParquetFile(path).num_row_groups for path in files)), (100.0, 0)):
+        stores = [{"Alive": True, "Resources": {"object_store_memory": size}} for size in (2e9, smallest)]
+        monkeypatch.setattr(ray, "nodes", lambda stores=stores: stores)
+        assert len(_held(trials)) == held
 
 
 @pytest.mark.ray
