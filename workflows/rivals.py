@@ -65,8 +65,6 @@ class Rivals:
     """Base widths, which rivals keep."""
     k: int = 150
     """Items that pre-ranking keeps."""
-    rival_epochs: int = 6
-    """Passes over the samples for the rivals' plain networks, which settle sooner than a super network."""
     search: Search = Search()
     latency: Latency = Latency()
     distill: Distill = Distill(score=1.0, contrast=0.5)
