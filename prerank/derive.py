@@ -77,8 +77,9 @@ def derive(
         cheapest = program.arch(program.solve(cost_V))
         kept = [feature for feature in features if feature.name in cheapest.features]
         raise InputError(
-            f"budget_us {budget_us:g}: nothing fits; the cheapest, {', '.join(cheapest.features)} with widths "
-            f"{cheapest.widths}, takes {latency_us(table, kept, fetch, cheapest.widths):.1f}; allow at least that"
+            f"--budget-us {budget_us:g} (workflows.rivals: --budgets): nothing fits; the cheapest, "
+            f"{', '.join(cheapest.features)} with widths {cheapest.widths}, takes "
+            f"{latency_us(table, kept, fetch, cheapest.widths):.1f}; allow at least that"
         )
     return program.arch(program.solve(cost_V, in_budget, (-value_V, -value_V @ best_V + TOLERANCE)))
 
