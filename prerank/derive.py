@@ -50,9 +50,12 @@ def derive(
 ) -> Arch:
     """The architecture of the largest Σ value of the kept features + Σ log p of the chosen widths within the budget.
 
-    `features` in the schema's order; `value_M` are gate logits or any other importance; `log_p_SC` is of slot s and
-    `widths[c]`, -inf where it may not be chosen. A feature whose value is not positive is left out; but as a ranker
-    needs an item or cross feature, one of those is kept where none of positive value is.
+    `features` in the schema's order; `value_M` are losses, as `AutoFAS.values` gives them, or any other importance;
+    `log_p_SC` is of slot s and `widths[c]`, -inf where it may not be chosen. A feature whose value is not positive is
+    left out; but as a ranker needs an item or cross feature, one of those is kept where none of positive value is.
+
+    Losses and nats are summed as they are, though not of one unit: of twice the loss, features weigh twice as much
+    against widths.
 
     Ties, to a millionth of the largest value or of the spread of log p, go to the fewest microseconds; of features
     that are alike in all that counts, the first in the schema is kept. The same arguments give the same answer.
@@ -77,8 +80,9 @@ def derive(
         cheapest = program.arch(program.solve(cost_V))
         kept = [feature for feature in features if feature.name in cheapest.features]
         raise InputError(
-            f"budget_us {budget_us:g}: nothing fits; the cheapest, {', '.join(cheapest.features)} with widths "
-            f"{cheapest.widths}, takes {latency_us(table, kept, fetch, cheapest.widths):.1f}; allow at least that"
+            f"--budget-us {budget_us:g} (workflows.rivals: --budgets): nothing fits; the cheapest, "
+            f"{', '.join(cheapest.features)} with widths {cheapest.widths}, takes "
+            f"{latency_us(table, kept, fetch, cheapest.widths):.1f}; allow at least that"
         )
     return program.arch(program.solve(cost_V, in_budget, (-value_V, -value_V @ best_V + TOLERANCE)))
 

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from prerank.arch import Arch
-from prerank.intervals import ratio
+from prerank.intervals import DRAWS_AT_ONCE, ratio
 from prerank.outputs import fingerprint
 
 METRICS = ("recall", "hit_rate")
@@ -115,8 +115,11 @@ def two_way_interval(
     seeds, requests = difference_SR.shape
     rng = np.random.default_rng(seed)
     weight_BS = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=replicates)
-    weight_BR = rng.multinomial(requests, np.full(requests, 1 / requests), size=replicates).astype(float)
-    sums_BS, counts_BS = (weight_BR @ x_SR.T for x_SR in (np.where(defined_SR, difference_SR, 0.0), defined_SR * 1.0))
+    value_R2S = np.concatenate([np.where(defined_SR, difference_SR, 0.0), defined_SR]).T
+    chunk, p_R = max(1, DRAWS_AT_ONCE // requests), np.full(requests, 1 / requests)
+    chunks = (min(chunk, replicates - begin) for begin in range(0, replicates, chunk))
+    drawn_B2S = np.concatenate([rng.multinomial(requests, p_R, size=rows) @ value_R2S for rows in chunks])
+    sums_BS, counts_BS = np.split(drawn_B2S, 2, axis=1)
     mean_B = ratio((weight_BS * sums_BS).sum(axis=1), (weight_BS * counts_BS).sum(axis=1))
     lo, hi = np.nanpercentile(mean_B, 100 * np.array([(1 - level) / 2, (1 + level) / 2]))
     return float(lo), float(hi)

@@ -1,8 +1,9 @@
 """Scores the candidates of the test days with teacher and students, on Ray Data, and sums up what each keeps.
 
-A part of the logs holds whole requests, so every metric is exact whatever the number of parts and workers; no row is
-left out but for faults of the logs, which are counted. Items of a request are in canonical order (ascending hash of
-item_id), which decides ties; the scores are as exact as a network's sums of floats are in batches of any size.
+A part of the logs holds whole requests, so every metric is exact whatever the number of parts and workers. What is left
+out is counted: rows for faults of the logs and, of fine lists, the requests beyond `MOST_REQUESTS`. Items of a request
+are in canonical order (ascending hash of item_id), which decides ties; the scores are as exact as a network's sums of
+floats are in batches of any size.
 """
 
 import json
@@ -20,23 +21,26 @@ import torch
 from prerank import data
 from prerank.batches import scoring_batch
 from prerank.checkpoint import Model, known_model, load_model, require_same_features
-from prerank.counts import merge
+from prerank.counts import count, merge
 from prerank.data import executed, whole_requests
 from prerank.errors import InputError
 from prerank.hashing import hash_ids
 from prerank.intervals import curve_means, paired_interval, summary
-from prerank.logs import Logs
+from prerank.logs import DAY, Logs
 from prerank.metrics import LABELS, Candidates, Comparison, pooled_aucs
 from prerank.nested import flat, flat_numpy, nest, offsets_of, segment_of
 from prerank.outputs import fingerprint
 from prerank.requests import to_requests
-from prerank.samples import attach_features
+from prerank.samples import attach_features, number_of, val_key
 from prerank.storage import place
 
 LOGGED = "logged"
 """In place of a teacher's folder: the logs' own `fine_score`."""
 SCORED_AT_ONCE = 64
 """Requests in one forward pass."""
+MOST_REQUESTS = 20_000
+"""At most so many are evaluated over the fine lists, which are logged of every request: drawn by a hash of request_id,
+the same for all models. Candidates are logged of a sampled share already."""
 
 
 @dataclass(frozen=True)
@@ -101,11 +105,14 @@ def plan(
 def evaluate(plan: Plan, *, blocks: int | None = None, seed: int = 0) -> Evaluation:
     """Runs the plan on the cluster and sums up, with 95% bootstrap intervals over the requests.
 
-    The driver gathers the scores of all models, 4 bytes each, for the AUC over all requests: candidates are logged of
-    a sampled share of the requests.
+    The driver gathers the scores of all models, 4 bytes each, for the AUC over all requests.
     """
-    slim = replace(plan, logs=data.slim(plan.logs))
-    scored = whole_requests(plan.logs, plan.table, partial(score, plan=slim), blocks=blocks, since=plan.test_from)
+    slim, at_most = replace(plan, logs=data.slim(plan.logs)), 1.0
+    if plan.table == "fine_lists":
+        until = (plan.logs.days[1] + DAY).astype("datetime64[us]")
+        at_most = val_key(plan.logs, plan.table, plan.test_from, until, requests=MOST_REQUESTS, seed=0)
+    task = partial(score, plan=slim, at_most=at_most)
+    scored = whole_requests(plan.logs, plan.table, task, blocks=blocks, since=plan.test_from)
     parts = executed(scored)
     counts: dict[str, Any] = {}
     for said in (text for part in parts if part.num_rows for text in part["counts"].drop_null().to_pylist()):
@@ -145,12 +152,19 @@ def evaluate(plan: Plan, *, blocks: int | None = None, seed: int = 0) -> Evaluat
     return Evaluation(rows, table.drop_columns(sorted(lists)), facts)
 
 
-def score(rows: pa.Table, shown: pa.Table, plan: Plan) -> pa.Table:
-    """The test requests of a part of the logs: labels, every model's scores and metrics, one row a request."""
+def score(rows: pa.Table, shown: pa.Table, plan: Plan, at_most: float) -> pa.Table:
+    """The test requests of a part of the logs: labels, every model's scores and metrics, one row a request.
+
+    Those whose `number_of` is above `at_most` are only counted.
+    """
     late = rows["request_id"].filter(pc.greater_equal(rows["ts"], pa.scalar(plan.test_from))).combine_chunks()
     rows, shown = (part.filter(pc.is_in(part["request_id"], late)) for part in (rows, shown))
     requests, counts = to_requests(rows, shown, sampled=plan.table == "candidates")
     requests = requests.filter(pc.greater_equal(requests["ts"], pa.scalar(plan.test_from)))
+    drawn = number_of(requests["request_id"], 0) <= at_most
+    others = requests.filter(pa.array(~drawn))
+    count(counts["noted"], "not_drawn", len(flat(others["item_id"])), others.num_rows)
+    requests = requests.filter(pa.array(drawn))
     said = json.dumps({key: counts[key] for key in ("dropped", "noted")})
     if not requests.num_rows:
         return pa.table({"counts": [said]})

@@ -82,8 +82,9 @@ def train(
         chosen = next((value for name, value in values.items() if name.partition("_at_")[0] == arm.select_by), None)
         if chosen is None:
             raise InputError(
-                f"{arm.name}: no request of the validation day has the {arm.select_by} that decides on early stopping; "
-                "build samples with more validation days or requests (split.val_days, val_requests)"
+                f"{arm.name}: no request of the validation day has the {arm.select_by} that decides on early stopping: "
+                "recall takes more than k candidates, hit_rate and auc a click; build samples with more validation "
+                "days or requests (split.val_days, val_requests), or lower --k"
             )
         if state.best is None or chosen > state.best:
             state.best, state.best_epoch = chosen, state.epoch
@@ -104,8 +105,8 @@ def validator(
     """Scores this worker's validation requests and averages over all workers': no request is lost or counted twice.
 
     `hit_rate_at_K` and `auc` (clicked against all other candidates, within the request) are over requests with a
-    click, `recall_at_K` is the overlap with the teacher's top K where there is a teacher. What no request defines is
-    left out.
+    click, `recall_at_K` is the overlap with the teacher's top K where there is a teacher, over requests of more than K
+    candidates. What no request defines is left out.
     """
     parts = []
     for table in tables:

@@ -74,12 +74,17 @@ class Validation:
         self.relevant_N = None if self.teacher is None else self.teacher.in_top(m or k)
 
     def __call__(self, student_N: np.ndarray) -> dict[str, np.ndarray]:
-        """recall (where there is a teacher), hit_rate and auc as in `per_request`, float64 [R]."""
+        """recall (where there is a teacher), hit_rate and auc as in `per_request`, float64 [R].
+
+        But recall is NaN for a request of at most k candidates, where every student's is 1.
+        """
         return self._columns(_Ranking("student", student_N, self.candidates))
 
     def _columns(self, student: "_Ranking") -> dict[str, np.ndarray]:
-        kept_K = student.top(self.k)
-        recall = {} if self.relevant_N is None else {"recall": self._share(kept_K, self.relevant_N)}
+        kept_K, recall = student.top(self.k), {}
+        if self.relevant_N is not None:
+            tells_R = np.diff(self.candidates.offsets) > self.k
+            recall["recall"] = np.where(tells_R, self._share(kept_K, self.relevant_N), np.nan)
         return {**recall, "hit_rate": self._share(kept_K, self.clicked_N), "auc": student.auc(self.clicked_N)}
 
     def _share(self, kept_K: np.ndarray, of_N: np.ndarray) -> np.ndarray:
@@ -118,6 +123,7 @@ class Comparison(Validation):
             "n": n_R.astype(float),
             "n_exposed": self._count(exposed_N).astype(float),
             "clicks": self._count(clicked_N).astype(float),
+            "recall": self._share(kept_K, relevant_N),
             "recall_exposed": self._share(kept_K, relevant_N & exposed_N),
             "recall_unexposed": self._share(kept_K, relevant_N & ~exposed_N),
             "random_recall": np.minimum(1.0, ratio(np.full(len(n_R), self.k), n_R)),

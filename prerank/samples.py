@@ -112,9 +112,13 @@ def val_key(logs: Logs, table: str, since: np.datetime64, until: np.datetime64, 
             rows = read_groups(logs.tables[table], (group,), ["request_id", "ts"])
             day = pc.and_(pc.greater_equal(rows["ts"], pa.scalar(since)), pc.less(rows["ts"], pa.scalar(until)))
             ids = rows["request_id"].filter(day).drop_null()
-            numbers = keyed_uniform(seed, "validation", np.unique(hash_ids(ids)))
-            lowest = np.unique(np.concatenate([lowest, numbers]))[:requests]
+            lowest = np.unique(np.concatenate([lowest, number_of(ids, seed)]))[:requests]
     return float(lowest[-1]) if len(lowest) else -1.0
+
+
+def number_of(request_id: pa.Array | pa.ChunkedArray, seed: int) -> np.ndarray:
+    """float64 [N] in [0, 1): the keyed number that decides whether a request is drawn to validate or evaluate on."""
+    return keyed_uniform(seed, "validation", hash_ids(request_id))
 
 
 def attach_features(requests: pa.Table, rows: pa.Table, schema: Schema) -> tuple[pa.Table, dict]:
@@ -183,7 +187,7 @@ def _write_val(requests: pa.Table, rows: pa.Table, recipe: Recipe) -> dict[str, 
 
 def validation_requests(table: pa.Table, recipe: Recipe) -> np.ndarray:
     """bool [N]: whether a row is of the requests that `val_key` chose, if it is of their days."""
-    return keyed_uniform(recipe.seed, "validation", hash_ids(table["request_id"])) <= recipe.val_key
+    return number_of(table["request_id"], recipe.seed) <= recipe.val_key
 
 
 def _items(requests: pa.Table, inside: np.ndarray) -> int:

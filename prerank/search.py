@@ -22,7 +22,7 @@ from prerank.config import plain, widths
 from prerank.derive import derive
 from prerank.errors import InputError
 from prerank.fit import launch, train_worker
-from prerank.latency import Table, item_width
+from prerank.latency import Table
 from prerank.options import Arm, Compute, Latency, Search
 from prerank.outputs import fingerprint, read_manifest
 from prerank.reader import Reader
@@ -109,18 +109,16 @@ def key_of(specs: list[Spec], samples: Path, k: int, lanes: int) -> str:
 
 
 def check_spec(spec: Spec, samples: Path, schema: Schema) -> None:
-    """Raises InputError where a search cannot be run on these samples with this table."""
+    """Raises InputError where a search cannot be run on these samples with this table, or nothing fits its budget."""
     arm, search = spec.arm, spec.search
     search.check(arm.name)
     spec.latency.check(arm.name)
     if search.joint and not (arm.distill.score or arm.distill.kl or arm.distill.contrast):
         raise InputError(f"{arm.name}: search.joint distils the ranking network: give distill.score a weight")
     check([arm], samples, taught=not search.joint)
-    features = schema.select(arm.features, where=arm.name)
-    hidden = widths(search.widths) if search.method == "autofas" else arm.widths
-    spec.table.check(item_width(features), tuple(width for width in hidden if width), features)
-    if spec.budget_us <= 0:
-        raise InputError(f"{arm.name}: budget_us must be above 0, got {spec.budget_us}")
+    searched = ((0.0,) * len(widths(search.widths)),) * search.layers
+    log_p = searched if search.method == "autofas" else _fixed(arm.widths)
+    Found(spec, [], (0.0,) * len(arm.features), log_p).derive(schema)  # of nothing that it values: the cheapest
 
 
 def _untrained(spec: Spec, schema: Schema) -> Found:

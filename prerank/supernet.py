@@ -39,7 +39,9 @@ class Supernet(nn.Module):
 
     Width 0 is the identity. It carries what came in: the outputs of earlier slots stay in their columns, and the inputs
     of the network, which no column holds, are kept beside them with the weight `carried`. With a one-hot draw the score
-    is that of the `Ranker` of the same features and widths, exactly but for the order of sums.
+    is that of the `Ranker` of the same features and widths, exactly but for the order of sums. So is its
+    representation, in the columns of its width, unless every layer is skipped: the `Ranker`'s is then its inputs, while
+    the columns here are all 0, of which a contrastive loss learns nothing.
     """
 
     def __init__(

@@ -17,6 +17,7 @@ from prerank import checkpoint, loop
 from prerank.batches import columns, scoring_batch
 from prerank.checkpoint import State
 from prerank.distill import Distiller
+from prerank.draw import NEED_POSITIONS
 from prerank.errors import InputError
 from prerank.metrics import Candidates, Validation
 from prerank.nested import flat_numpy
@@ -206,8 +207,23 @@ def check(arms: list[Arm], samples: Path, *, taught: bool = True) -> None:
             raise InputError(
                 f"{samples}: built with strategies {', '.join(built)}; {arm.name} needs {', '.join(missing)}"
             )
+        if not manifest["positions"]:
+            _check_positions(arm, samples)
         if arm.hard == "listwise":
             _check_negatives(arm, samples, manifest["draw"]["uniform_items"])
+
+
+def _check_positions(arm: Arm, samples: Path) -> None:
+    """Raises InputError where the arm learns from positions, which the samples do not have."""
+    asking = [f"--strategy {name}" for name in arm.strategies if arm.hard == "pairwise" and name in NEED_POSITIONS]
+    if arm.distill.contrast and arm.distill.positives == "bin":
+        asking.append("--distill.positives bin")
+    if asking:
+        raise InputError(
+            f"{samples}: built from logs without fine_position, which {arm.name} needs for {', '.join(asking)}; run "
+            "workflows.teach, which gives positions by the teacher's scores, or build from logs with fine_position "
+            "(0 for the highest fine_score), or give --strategy exposed and --distill.positives item"
+        )
 
 
 def _check_negatives(arm: Arm, samples: Path, drawn: int) -> None:

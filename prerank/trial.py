@@ -162,7 +162,10 @@ def _worker(trials: Trials, tracked: Run) -> Iterator[tuple[Worker, dict[str, An
             metric, epoch = last.get(f"val/{trials.metric}"), at["before"] + state.epoch
             if metric is None:
                 there = ", ".join(key.removeprefix("val/") for key in last if key.startswith("val/"))
-                raise InputError(f"--metric {trials.metric}: the validation day gives {there or 'nothing'}; name one")
+                raise InputError(
+                    f"--metric {trials.metric}: the validation day gives {there or 'nothing'}; name one (recall takes "
+                    "requests of more than --k candidates)"
+                )
             tracked.metrics(logged(state), step=epoch)
             said = {trials.metric: metric, "epoch": epoch, **_latency(at | last)}
             tune.report(said, checkpoint=tune.Checkpoint.from_directory(kept))

@@ -21,13 +21,13 @@ from workflows import build_samples
 
 def build(logs: Path, out: Path, **options) -> Path:
     """What workflows.build_samples writes."""
-    here = {"whole_requests": _here, "executed": lambda rows: rows, "start_ray": lambda: None}
-    with mock.patch.multiple(data, **here):
+    local = {"whole_requests": here, "executed": lambda rows: rows, "start_ray": lambda: None}
+    with mock.patch.multiple(data, **local):
         build_samples.main(build_samples.BuildSamples(logs, out, **options))
     return out
 
 
-def _here(logs, table, function, *, blocks=None, wanted=None, since=None, until=None):
+def here(logs, table, function, *, blocks=None, wanted=None, since=None, until=None):
     rows = []
     for tile in cut(logs, table, tiles=blocks):
         if any(overlaps(group, since, until) for group in tile.groups):

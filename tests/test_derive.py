@@ -108,7 +108,7 @@ def test_nothing_fits():
     arguments |= {"value_M": [5.0, 2.0, -1.0], "log_p_SC": torch.zeros(1, 3)}
     # 50 + 9 to fetch cheap, 20 + 1 + T[1, 1] = 10.1 to infer
     for budget_us in (0.0, 90.0):
-        with pytest.raises(InputError, match=rf"budget_us {budget_us:g}: nothing fits.* cheap with .*takes 90\.1;"):
+        with pytest.raises(InputError, match=rf"budget-us {budget_us:g} .*: nothing fits.* cheap with .*takes 90\.1;"):
             derive(budget_us=budget_us, **arguments)
     assert derive(budget_us=90.11, **arguments).features == ("cheap",)  # not wanted, but a ranker needs one
     with pytest.raises(InputError, match="no feature of the side item"):

@@ -1,9 +1,12 @@
 """Rows by hand, and the two-way bootstrap against what it must be where only seeds or only requests differ."""
 
+import tracemalloc
+
 import numpy as np
 import pyarrow as pa
 import pytest
 
+from prerank import equal_budget
 from prerank.arch import Arch
 from prerank.equal_budget import Entry, best_rivals, difference, rows_of, spread, two_way_interval
 from prerank.intervals import paired_interval
@@ -92,6 +95,18 @@ def test_the_variances_of_seeds_and_requests_add_up():
     lo, hi = two_way_interval(values_SR, np.zeros_like(values_SR), replicates=4000)
     half = 1.96 * np.sqrt(of_seed_S1.var() / 40 + of_request_R.var() / 360)
     assert (hi - lo) / 2 == pytest.approx(half, rel=0.06)
+
+
+def test_requests_are_drawn_in_chunks_which_change_nothing(monkeypatch):
+    a_SR, b_SR = np.random.default_rng(2).random((2, 3, 400))
+    whole = two_way_interval(a_SR, b_SR)
+    monkeypatch.setattr(equal_budget, "DRAWS_AT_ONCE", 3000)
+    tracemalloc.start()
+    try:
+        assert two_way_interval(a_SR, b_SR) == pytest.approx(whole, abs=1e-12)
+        assert tracemalloc.get_traced_memory()[1] < 400_000  # all 1,000 x 400 draws at once are 3.2 MB
+    finally:
+        tracemalloc.stop()
 
 
 def test_undefined_requests_are_left_out():

@@ -5,10 +5,11 @@ import shutil
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from logs_fixture import write_logs
-from samples_fixture import build, random_teacher, rows_of
+from samples_fixture import build, here, random_teacher, rows_of
 
 from prerank.batches import scoring_batch
 from prerank.checkpoint import load_model
@@ -107,6 +108,27 @@ def test_the_logs_own_scores_are_a_teacher_over_the_fine_lists(ray_cluster, logs
     found = evaluate(plan(open_logs(logs), "logged", {"student": models[1]}, k=6))
     assert found.facts["space"] == "fine_lists" and found.facts["candidates"] == 24
     assert found.rows["teacher"]["recall_at_6"] == 1.0
+
+
+def test_of_many_fine_lists_some_requests_are_drawn_and_the_others_counted(logs, models, monkeypatch, capsys):
+    """The same for any number of parts, and of each the very figures that it has among all."""
+    monkeypatch.setattr("prerank.evaluate.whole_requests", here)
+    monkeypatch.setattr("prerank.evaluate.executed", lambda parts: parts)
+    planned = plan(open_logs(logs), "logged", {"student": models[1]}, k=6)
+    whole = evaluate(planned)
+    workflow.warn_of(whole.facts)
+    assert whole.facts["requests"] == 60 and "left out" not in capsys.readouterr().out
+    monkeypatch.setattr("prerank.evaluate.MOST_REQUESTS", 20)
+    some, in_parts = evaluate(planned), evaluate(planned, blocks=5)
+    assert some.per_request.num_rows == some.facts["requests"] == 20 and in_parts.facts == some.facts
+    assert some.facts["noted"]["not_drawn"] == {"requests": 40, "rows": 40 * 24}
+    drawn = pc.is_in(whole.per_request["request_id"], some.per_request["request_id"].combine_chunks())
+    for name in ("request_id", "student.clicks", "teacher.auc", "teacher.ndcg_at_10"):
+        expected = whole.per_request[name].filter(drawn).to_numpy()
+        np.testing.assert_array_equal(some.per_request[name].to_numpy(), expected)
+    workflow.warn_of(some.facts)
+    assert "note: 20 requests of the test were drawn, 40 were left out" in capsys.readouterr().out
+    assert run(logs, models).facts["requests"] == 60  # candidates
 
 
 @pytest.fixture

@@ -3,6 +3,8 @@
 import json
 from dataclasses import replace
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -13,6 +15,7 @@ from prerank.checkpoint import State
 from prerank.distill import Distiller
 from prerank.draw import CODES
 from prerank.errors import InputError
+from prerank.metrics import LABELS
 from prerank.options import Arm, Distill, Optim
 from prerank.ranker import Ranker
 from prerank.reader import Reader
@@ -132,6 +135,24 @@ def test_validation_against_the_metrics_of_the_whole(taught):
         for tables in ([table], [table.slice(0, 7), table.slice(7)])
     )
     assert whole == pytest.approx(cut, rel=1e-6)
+
+
+def test_requests_without_a_choice_do_not_decide(taught, tmp_path):
+    """Of at most k candidates every student keeps all: their recall of 1 would ship the student of epoch 0."""
+    price = load_schema(taught).select(("price",), where="test")
+    distiller = Distiller(
+        Ranker(price, (8,), json.loads((taught / "stats.json").read_text())), Arm("a", ("price",), (8,))
+    )
+    [(path, _)] = sample_files(taught, "val")
+    table, score = pq.read_table(path), "teacher_score"
+    short = pa.table({name: pc.list_slice(table[name], 0, 10) for name in ("item_id", score, "price", *LABELS)})
+    short_alone, long_alone, both = (
+        loop.validator(tables, price, k=10, teacher_score=score, device=torch.device("cpu"))(distiller)
+        for tables in ([short], [table], [short, table])
+    )
+    assert both["recall_at_10"] == long_alone["recall_at_10"] < 1 and set(short_alone) == {"hit_rate_at_10", "auc"}
+    with pytest.raises(InputError, match=r"has the recall that decides .* more than k candidates.* lower --k"):
+        run(taught, tmp_path, validate=lambda distiller: short_alone)
 
 
 def test_without_a_request_that_decides_nothing_is_trained_in_silence(taught, tmp_path):

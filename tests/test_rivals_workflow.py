@@ -29,7 +29,6 @@ def config(logs, taught, tmp_path_factory):
         methods=",".join(method for method in METHODS if method != "gradient"),
         widths="4",
         k=12,
-        rival_epochs=2,
         search=Search(widths="8,4,0", layers=1, epochs=2, warmup_epochs=1, fold=2),
         distill=Distill(score=1.0, contrast=0.5, projection=4),
         optim=Optim(batch=16, epochs=1),

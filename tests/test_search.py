@@ -120,7 +120,8 @@ def test_what_makes_no_sense_is_named(config, tmp_path):
         ({"search": replace(config.search, fold=1)}, "search.fold must be 2 or more"),
         ({"search": replace(config.search, widths="16,4,0")}, "width 16 out of a layer, measured are"),
         ({"latency": Latency(candidates=48, penalty=-1.0)}, "latency.penalty is out of range"),
-        ({"budget_us": 0.0}, "budget_us must be above 0"),
+        ({"budget_us": 0.0}, "--budget-us 0 .*nothing fits; the cheapest, .*, takes .*; allow at least that"),
+        ({"budget_us": 9.0, "search": replace(config.search, method="fscd")}, "--budget-us 9 .*nothing fits"),
         ({"features": "query_city"}, "nothing tells one candidate from another"),
     ):
         with pytest.raises(InputError, match=complaint):

@@ -58,10 +58,16 @@ def test_a_one_hot_draw_is_the_derived_ranker_for_every_architecture(form, input
     net = network(form)
     for widths in itertools.product(WIDTHS, repeat=SLOTS):
         mix_SC = one_hot(widths, WIDTHS)
-        expected, _ = cut_out(net, widths)(inputs, REQUEST_I)
+        expected, repr_ID = cut_out(net, widths)(inputs, REQUEST_I)
+        last = next((width for width in reversed(widths) if width), 0)
+        start = sum(WIDTHS[: WIDTHS.index(last)]) if form == "independent" else 0
+        repr_IH = torch.zeros(len(REQUEST_I), net.repr_width)
+        if last:  # where every layer is skipped the ranker's are its inputs
+            repr_IH[:, start : start + last] = repr_ID
         for live_SC in (None, mix_SC > 0):
-            score_I, _ = net(inputs, REQUEST_I, Draw(torch.ones(len(FEATURES)), mix_SC, live_SC))
+            score_I, found_IH = net(inputs, REQUEST_I, Draw(torch.ones(len(FEATURES)), mix_SC, live_SC))
             torch.testing.assert_close(score_I, expected, rtol=1e-6, atol=1e-6)
+            torch.testing.assert_close(found_IH, repr_IH, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("form", ["independent", "shared"])

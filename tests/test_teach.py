@@ -1,5 +1,7 @@
 """What the teacher adds to the samples, against the model itself and the strategies drawn by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -10,9 +12,13 @@ from samples_fixture import build, random_teacher, rows_of, teach_here
 
 from prerank.batches import scoring_batch
 from prerank.checkpoint import load_model
+from prerank.draw import CODES
+from prerank.errors import InputError
 from prerank.hashing import hash_ids
+from prerank.options import Arm, Distill
 from prerank.outputs import read_manifest
 from prerank.samples import sample_files
+from prerank.training import check
 from workflows.teach import warn_of
 
 
@@ -82,6 +88,23 @@ def test_strategies_are_drawn_after_teaching(unranked):
                 assert row["position"][hi] < row["position"][lo]
             if code == 8:
                 assert row["bin"][hi] < row["bin"][lo]
+
+
+def test_what_needs_positions_waits_for_the_teacher(unranked):
+    """Without the error the student learns from the exposed pairs alone, or from one bin, in silence."""
+    samples, taught = unranked
+    student = Arm("student", ("price",), (8,), strategies=tuple(CODES))
+    contrast = replace(student, strategies=("exposed",), distill=Distill(contrast=0.5))
+    for arm, is_taught, asking in (
+        (student, True, "--strategy low_rank_negatives, --strategy rank_pairs, --strategy bin_pairs;"),
+        (contrast, False, "--distill.positives bin;"),
+    ):
+        with pytest.raises(InputError, match=rf"without fine_position, .* needs for {asking} run workflows.teach"):
+            check([arm], samples, taught=is_taught)
+        check([arm], taught)
+    teacher = Arm("teacher", ("price",), (8,), hard="listwise", unexposed_ratio=2.0, select_by="auc")
+    check([teacher, replace(student, strategies=("exposed",))], samples)
+    check([replace(contrast, distill=Distill(contrast=0.5, positives="item"))], samples, taught=False)
 
 
 def _array(item):

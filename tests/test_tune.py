@@ -100,6 +100,7 @@ def test_a_grid_has_the_quantiles_of_its_ranges():
         ({"scheduler": "pbt"}, "give --sampler random"),
         ({"scheduler": "pbt", "sampler": "random", "space": "distill"}, "distill.merge_bins, strategy cannot change"),
         ({"space": "joint", "latency_table": None}, "--space joint searches: give --latency-table"),
+        ({"space": "joint", "budget_us": 5.0}, "--budget-us 5 .*nothing fits"),
         ({"features": "pricy"}, "unknown feature 'pricy'"),
         ({"compute": Compute(workers=2)}, "compute.workers 2: a trial is one process"),
         ({"resume": True}, "--resume: .* holds no sweep"),

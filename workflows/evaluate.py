@@ -73,6 +73,9 @@ def warn_of(facts: dict) -> None:
     """Says where the figures mean less than they seem to."""
     if facts["space"] == "fine_lists":
         print("note: no candidates/ to evaluate on (or the teacher is logged): these figures are over the fine lists")
+    others = facts["noted"].get("not_drawn")
+    if others:
+        print(f"note: {facts['requests']:,} requests of the test were drawn, {others['requests']:,} were left out")
     lost = sum(n["rows"] for n in facts["dropped"].values())
     if lost:
         print(f"note: {lost:,} rows of the test were dropped for faults: {', '.join(facts['dropped'])}")

@@ -30,7 +30,7 @@ from prerank.options import Arm, Compute, Distill, Latency, Method, Optim, Searc
 from prerank.outputs import fingerprint, write_json
 from prerank.rival_figures import recall_against_latency, terminal_table
 from prerank.schema import Schema, load_schema
-from prerank.search import Found, Spec, key_of, search_all
+from prerank.search import Found, Spec, check_spec, key_of, search_all
 from prerank.storage import rmtree, write_parquet
 from prerank.tracking import Run, run
 from workflows import search_arch
@@ -65,8 +65,6 @@ class Rivals:
     """Base widths, which rivals keep."""
     k: int = 150
     """Items that pre-ranking keeps."""
-    rival_epochs: int = 6
-    """Passes over the samples for the rivals' plain networks, which settle sooner than a super network."""
     search: Search = Search()
     latency: Latency = Latency()
     distill: Distill = Distill(score=1.0, contrast=0.5)
@@ -80,9 +78,8 @@ def main(config: Rivals) -> dict[str, Any]:
     logs, out = open_logs(config.logs.resolve()), config.out.resolve()
     samples, schema = config.samples.resolve(), load_schema(config.samples)
     base = search_arch.spec_of(_search_config(config))
-    picked = search_all([base], samples, out, compute=config.compute, k=config.k, runs={})[base.arm.name]
     for factor in factors:
-        picked.derive(schema, factor * base.budget_us)  # a budget that nothing fits fails here, before any search
+        check_spec(replace(base, budget_us=factor * base.budget_us), samples, schema)
     start_ray()
     with run("rivals", out=out, state=out / "run.json", params=plain(config)) as parent:
         found = _searched(_specs(config, base, methods, factors), samples, out, config)

@@ -33,7 +33,8 @@ class SearchArch:
     """Search which features a student reads and how wide its layers are, within a latency budget."""
 
     samples: Path
-    """A folder made by workflows.teach; with --search.joint, workflows.build_samples is enough."""
+    """A folder made by workflows.teach; with --search.joint, workflows.build_samples is enough where the logs have
+    fine_position."""
     latency_table: Path
     """The latency.json of workflows.profile_latency."""
     out: Path

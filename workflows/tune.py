@@ -26,7 +26,8 @@ from prerank.latency import Table, load_table
 from prerank.live import Outcome
 from prerank.options import Compute, Distill, Latency, Optim, Search
 from prerank.outputs import write_json
-from prerank.schema import nearest
+from prerank.schema import load_schema, nearest
+from prerank.search import check_spec
 from prerank.sweep import Plan, sweep
 from prerank.tracking import Run, run
 from prerank.training import Job, check
@@ -101,6 +102,8 @@ def main(config: Tune) -> dict[str, Any]:
         raise InputError(f"compute.workers {config.compute.workers}: a trial is one process; trials run in parallel")
     planned = planned_by(config, {}, searches=searches(space))  # a fault of the configuration ends it here
     check([planned.arm], config.samples)
+    if planned.spec:
+        check_spec(planned.spec, config.samples, load_schema(config.samples))
     table = planned.spec.table if planned.spec else _table(config)
     _begun(config)
     start_ray()
