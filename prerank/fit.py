@@ -27,6 +27,7 @@ from prerank.errors import InputError
 from prerank.options import Arm, Compute
 from prerank.outputs import fingerprint, is_done, publish, read_manifest
 from prerank.progress import Bars, Teller
+from prerank.samples import check_k
 from prerank.schema import load_schema
 from prerank.storage import rmtree, staged
 from prerank.tracking import Run, run, send_unsent
@@ -124,6 +125,8 @@ def train_models(
     missing = {out: arm for out, arm in arms.items() if not is_done(out, kind=kind, config=configs[out], inputs=inputs)}
     if missing:
         check([*missing.values(), *beside], samples)
+        if any(arm.select_by == "recall" for arm in missing.values()):
+            check_k(samples, k)
     for out in arms.keys() - missing.keys():
         send_unsent(out)
     key = key_of([*arms.values(), *beside], samples, k, compute.lanes)

@@ -224,12 +224,24 @@ def sample_files(folder: Path, split: str) -> list[tuple[Path, int]]:
 
 def candidates_of(samples: Path) -> int:
     """The median number of candidates of the validation requests, which are whole; raises InputError without any."""
-    counts = [
-        pc.list_value_length(parquet(path).read(columns=["item_id"])["item_id"])
-        for path, _ in sample_files(samples, "val")
-    ]
-    if not counts:
+    counts_R = _validation_candidates(samples)
+    if not len(counts_R):
         raise InputError(
             f"{samples}: no validation requests to count the candidates of; build samples with val_requests"
         )
-    return int(np.median(np.concatenate([count.to_numpy() for count in counts])))
+    return int(np.median(counts_R))
+
+
+def check_k(samples: Path, k: int) -> None:
+    """Raises InputError where each validation request has at most k candidates, of which any student keeps all."""
+    counts_R = _validation_candidates(samples)
+    if len(counts_R) and counts_R.max() <= k:
+        raise InputError(
+            f"{samples}: validation requests have {counts_R.max()} candidates at most, all of which any student keeps "
+            f"at --k {k}; lower --k, or build from logs with candidates/"
+        )
+
+
+def _validation_candidates(samples: Path) -> np.ndarray:
+    lists = [parquet(path).read(columns=["item_id"])["item_id"] for path, _ in sample_files(samples, "val")]
+    return np.concatenate([np.zeros(0, int), *(pc.list_value_length(column).to_numpy() for column in lists)])

@@ -27,6 +27,7 @@ from prerank.options import Arm, Compute, Latency, Search
 from prerank.outputs import fingerprint, read_manifest
 from prerank.reader import Reader
 from prerank.rivals import RIVALS, untrained_values
+from prerank.samples import check_k
 from prerank.schema import Schema, load_schema
 from prerank.search_loop import make_optimizer, search_steps
 from prerank.tracking import Run
@@ -87,6 +88,8 @@ def search_all(
     samples, schema = samples.resolve(), load_schema(samples)
     for spec in specs:
         check_spec(spec, samples, schema)
+        if spec.arm.select_by == "recall":
+            check_k(samples, k)
     untrained = {s.arm.name: s for s in specs if s.search.method in ("random", "hand_picked")}
     trained = [spec for spec in specs if spec.arm.name not in untrained]
     found = {name: _untrained(spec, schema) for name, spec in untrained.items()}

@@ -7,6 +7,7 @@ import signal
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 from mlflow.tracking import MlflowClient
@@ -16,6 +17,7 @@ from prerank.checkpoint import load_model
 from prerank.errors import InputError
 from prerank.fit import drop_torn, fit, key_of, train_models
 from prerank.options import Arm, Compute, Distill, Optim
+from prerank.samples import check_k, sample_files
 from prerank.tracking import run
 from prerank.training import check
 
@@ -143,6 +145,13 @@ def test_what_an_arm_lacks_is_named(samples, taught):
         check([replace(BASE, features=("query_city",))], taught)
     with pytest.raises(InputError, match="needs best_pairs"):
         check([replace(BASE, strategies=("best_pairs",))], taught)
+
+
+def test_lists_that_leave_no_choice_are_named(taught):
+    [most] = {len(row) for path, _ in sample_files(taught, "val") for row in pq.read_table(path)["item_id"].to_pylist()}
+    check_k(taught, most - 1)
+    with pytest.raises(InputError, match=rf"have {most} candidates at most, .* at --k {most}; lower --k"):
+        check_k(taught, most)
 
 
 def test_checkpoints_of_another_configuration_are_not_gone_on_from(samples, taught):

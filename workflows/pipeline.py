@@ -29,7 +29,7 @@ from prerank.logs import open_logs
 from prerank.options import Arm, Compute, Distill, Latency, Optim, Search
 from prerank.outputs import write_json
 from prerank.report import terminal_table, write_report
-from prerank.samples import Split, candidates_of
+from prerank.samples import Split, candidates_of, check_k
 from prerank.schema import load_schema
 from prerank.search_section import pictures
 from prerank.serving import serving_costs
@@ -89,6 +89,7 @@ def main(config: Pipeline) -> dict[str, Any]:
             built = build_samples.main(build_samples.BuildSamples(logs.folder, samples, **shared))
             tracked.metrics({f"samples/{what}": float(rows) for what, _, rows in lines(built["counts"])})
             tracked.artifact(samples / "manifest.json")
+        check_k(samples, config.k)
         shared = {name: getattr(config, name) for name in ("unexposed_ratio", "k", "seed", "optim", "compute")}
         proof = train_teacher.main(
             train_teacher.TrainTeacher(samples, teacher, widths=config.teacher_widths, **shared), parent
