@@ -6,6 +6,7 @@ workers divide a batch, and GPUs.
 """
 
 from dataclasses import dataclass
+from math import ceil
 
 from prerank.errors import InputError
 
@@ -82,6 +83,7 @@ def needs(rates: Rates, load: Load) -> list[Need]:
     }
     total = sum(hours.values())
     cpus = total / load.hours
+    nodes = ceil(cpus / load.node_cpus)
     shuffle, disk = load.rows_a_day * rates.memory_bytes, load.rows_a_day * rates.disk_bytes
     build_s = load.hours * HOUR_S * hours["build_samples"] / total
     sent = 2 * 4 * rates.parameters
@@ -99,12 +101,12 @@ def needs(rates: Rates, load: Load) -> list[Need]:
         *(Need(step, value, "CPU hours", by[step]) for step, value in hours.items()),
         Need("all steps", total, "CPU hours", "the sum"),
         Need("CPUs", cpus, f"for {load.hours:g} h", "CPU hours / hours"),
-        Need("nodes", cpus / load.node_cpus, f"of {load.node_cpus} CPUs", "CPUs / CPUs of a node"),
+        Need("nodes", nodes, f"of {load.node_cpus} CPUs", "CPUs / CPUs of a node, rounded up"),
         Need("cost", total * load.cpu_hour_usd, "USD", f"CPU hours x {load.cpu_hour_usd:g}"),
         Need("read from storage", disk / build_s / GIB, "GiB/s", "bytes on disk / the build's share of the hours"),
         Need("shuffled, logs clustered by request", 0.0, "TiB", "nothing"),
         Need("shuffled, logs in any order", shuffle / TIB, "TiB", "rows x bytes in memory, written once and read once"),
-        Need("local disk of a node for that", shuffle * load.node_cpus / cpus / TIB, "TiB", "shuffled / nodes"),
+        Need("local disk of a node for that", shuffle / nodes / TIB, "TiB", "shuffled / nodes"),
         Need("object store of a node", 2 * load.node_cpus * rates.tile_bytes / GIB, "GiB", "a tile in and out a CPU"),
         Need("gradients a worker sends", steps * sent / TIB, "TiB", "steps x 2 x 4 bytes x parameters of the teacher"),
     ]

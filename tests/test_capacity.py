@@ -37,12 +37,12 @@ def test_a_day_worked_by_hand():
     assert found["train_student"] == pytest.approx(15)  # 3 x 18,000 s
     assert found["all steps"] == pytest.approx(85)
     assert found["CPUs"] == pytest.approx(8.5)
-    assert found["nodes"] == pytest.approx(8.5 / 16)
+    assert found["nodes"] == 1
     assert found["cost"] == pytest.approx(8.5)
     assert found["logs on disk"] == pytest.approx(7.2e11 / 2**40)
     assert found["taught samples on disk"] == pytest.approx(3.6e11 / 2**40)
     assert found["shuffled, logs in any order"] == pytest.approx(2.88e12 / 2**40)
-    assert found["local disk of a node for that"] == pytest.approx(2.88e12 / 2**40 / (8.5 / 16))
+    assert found["local disk of a node for that"] == pytest.approx(2.88e12 / 2**40)
     assert found["object store of a node"] == pytest.approx(8)  # 16 CPUs, 2 x 256 MiB
     # The build has 20 of 85 CPU hours, so 20/85 of the 10 h, to read all of it.
     assert found["read from storage"] == pytest.approx(7.2e11 / (36_000 * 20 / 85) / 2**30)
@@ -56,8 +56,8 @@ def test_what_grows_with_the_rows():
     assert same == {
         "shuffled, logs clustered by request",
         "object store of a node",
-        "local disk of a node for that",  # three times the nodes
     }
+    assert thrice["local disk of a node for that"] == pytest.approx(1.5 * once["local disk of a node for that"])  # of 2
     assert thrice["read from storage"] == pytest.approx(3 * once["read from storage"])
 
 

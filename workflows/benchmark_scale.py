@@ -3,15 +3,16 @@
     python -m workflows.benchmark_scale --logs runs/logs --taught runs/demo/taught --teacher runs/demo/teacher
 
 Builds samples with as many CPUs, teaches them, and trains a teacher (with the small models that it has to beat) and a
-student by the loop that Ray Train runs; each is timed once it runs, so that what a start costs is left out.
-`--load.rows-a-day` and the rest of `--load` say what is asked.
+student in batches of `--load.batch` by the loop that Ray Train runs; each is timed once it runs, so that what a start
+costs is left out. `--load.rows-a-day` and the rest of `--load` say what is asked. On Linux.
 """
 
 import json
 import os
 import tempfile
 import time
-from contextlib import redirect_stdout
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict, dataclass
 from io import StringIO
 from pathlib import Path
@@ -66,18 +67,19 @@ def main(config: BenchmarkScale) -> dict:
         raise InputError(f"RAY_ADDRESS is {os.environ['RAY_ADDRESS']}: expected none, as Ray is started here; unset it")
     logs, taught, teacher = (path.resolve() for path in (config.logs, config.taught, config.teacher))
     manifest, lists = read_manifest(taught, kind="samples"), open_logs(logs).tables["fine_lists"]
-    built, batch = manifest["counts"]["built"]["requests"], Optim().batch
-    if built < 2 * batch:
-        raise InputError(f"{taught}: {built} training requests, expected {2 * batch} or more, two batches to time")
-    arms = arms_of(taught, teacher)
+    built, least = manifest["counts"]["built"]["requests"], 3 * config.load.batch
+    if built < least:
+        raise InputError(f"{taught}: {built} training requests, expected {least} for three batches; lower --load.batch")
+    arms = arms_of(taught, teacher, config.load.batch)
     timed: dict[str, dict[int, float]] = {}
     with tempfile.TemporaryDirectory() as folder, Progress(transient=True) as progress:
         for workers in progress.track(WORKERS, description="1, 2, 4 workers"):
-            for step, rate in _of_data(logs, lists.rows, teacher, Path(folder) / str(workers), workers).items():
-                timed.setdefault(step, {})[workers] = rate
-            for step, trained in arms.items():
-                rates = [_of_training(arm, taught, workers) for arm in trained]
-                timed.setdefault(step, {})[workers] = 1 / sum(1 / rate for rate in rates)
+            with _cpus(workers):
+                for step, rate in _of_data(logs, lists.rows, teacher, Path(folder) / str(workers), workers).items():
+                    timed.setdefault(step, {})[workers] = rate
+                for step, trained in arms.items():
+                    rates = [_of_training(arm, taught, workers) for arm in trained]
+                    timed.setdefault(step, {})[workers] = 1 / sum(1 / rate for rate in rates)
     found = rates_of(lists, manifest, teacher, timed)
     answer = needs(found, config.load)
     show(timed, answer, config.load)
@@ -88,9 +90,9 @@ def main(config: BenchmarkScale) -> dict:
     return results
 
 
-def arms_of(taught: Path, teacher: Path) -> dict[str, list[Arm]]:
+def arms_of(taught: Path, teacher: Path, batch: int) -> dict[str, list[Arm]]:
     """The teacher as it was trained, and the student with its defaults; two epochs, of which the second is timed."""
-    arch, two = load_arch(teacher / "arch.json"), Optim(epochs=2)
+    arch, two = load_arch(teacher / "arch.json"), Optim(epochs=2, batch=batch)
     features, widths = ",".join(arch.features), ",".join(map(str, arch.widths))
     student = train_student.TrainStudent(taught, taught, distill=Distill(score=1.0, contrast=0.5), optim=two)
     return {
@@ -120,6 +122,17 @@ def rates_of(lists: LogsTable, manifest: dict[str, Any], teacher: Path, timed: d
         parameters=sum(weight.numel() for weight in load_model(teacher, kind="teacher").ranker.parameters()),
         tile_bytes=TILE_BYTES,
     )
+
+
+@contextmanager
+def _cpus(count: int) -> Iterator[None]:
+    """This process and those that it starts have so many CPUs, or all that there are."""
+    there = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, sorted(there)[:count])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, there)
 
 
 def _items(samples: Path) -> int:
