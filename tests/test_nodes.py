@@ -34,7 +34,7 @@ def test_two_workers_on_two_nodes_learn_what_one_does(nodes, tracked, one_worker
 
 
 def test_sqlite_is_refused_on_several_nodes(nodes, taught, tmp_path):
-    flags = ["--samples", taught, "--out", tmp_path / "student"]
+    flags = ["--samples", taught, "--out", tmp_path / "student", "--k", "12"]
     with Driver(tmp_path / "log", nodes.env, "workflows.train_student", *flags) as driver:
         assert driver.end() == 2
     assert "error: MLflow at sqlite:///" in tail(driver.log) and "cannot be shared by 3 nodes" in tail(driver.log)
