@@ -123,8 +123,9 @@ def train_models(
     inputs = {"samples": manifest["fingerprint"]}
     configs = {out: {**plain(arm), "k": k, "compute.lanes": compute.lanes} for out, arm in arms.items()}
     missing = {out: arm for out, arm in arms.items() if not is_done(out, kind=kind, config=configs[out], inputs=inputs)}
+    todo = [*missing.values(), *beside]
     if missing:
-        check([*missing.values(), *beside], samples)
+        check(todo, samples)
         if any(arm.select_by == "recall" for arm in missing.values()):
             check_k(samples, k)
     for out in arms.keys() - missing.keys():
@@ -140,7 +141,6 @@ def train_models(
                 opened = run(arm.name, out=out, state=states[out], params=configs[out], tags=inputs, parent=parent)
                 runs[arm.name] = stack.enter_context(opened)
             if missing:
-                todo = [*missing.values(), *beside]
                 refuse_local_store(runs)
                 trained = fit(todo, samples, work, compute=compute, k=k, runs=runs, key=key)
                 saved = extra(trained)

@@ -224,7 +224,7 @@ def sample_files(folder: Path, split: str) -> list[tuple[Path, int]]:
 
 def candidates_of(samples: Path) -> int:
     """The median number of candidates of the validation requests, which are whole; raises InputError without any."""
-    counts_R = _validation_candidates(samples)
+    counts_R = items_of(samples, "val")
     if not len(counts_R):
         raise InputError(
             f"{samples}: no validation requests to count the candidates of; build samples with val_requests"
@@ -234,7 +234,7 @@ def candidates_of(samples: Path) -> int:
 
 def check_k(samples: Path, k: int) -> None:
     """Raises InputError where each validation request has at most k candidates, of which any student keeps all."""
-    counts_R = _validation_candidates(samples)
+    counts_R = items_of(samples, "val")
     if len(counts_R) and counts_R.max() <= k:
         raise InputError(
             f"{samples}: validation requests have {counts_R.max()} candidates at most, all of which any student keeps "
@@ -242,6 +242,7 @@ def check_k(samples: Path, k: int) -> None:
         )
 
 
-def _validation_candidates(samples: Path) -> np.ndarray:
-    lists = [parquet(path).read(columns=["item_id"])["item_id"] for path, _ in sample_files(samples, "val")]
+def items_of(samples: Path, split: str) -> np.ndarray:
+    """int [R]: the number of items of each request of `train` or `val`."""
+    lists = [parquet(path).read(columns=["item_id"])["item_id"] for path, _ in sample_files(samples, split)]
     return np.concatenate([np.zeros(0, int), *(pc.list_value_length(column).to_numpy() for column in lists)])

@@ -88,8 +88,8 @@ def search_all(
     samples, schema = samples.resolve(), load_schema(samples)
     for spec in specs:
         check_spec(spec, samples, schema)
-        if spec.arm.select_by == "recall":
-            check_k(samples, k)
+    if any(spec.arm.select_by == "recall" for spec in specs):
+        check_k(samples, k)
     untrained = {s.arm.name: s for s in specs if s.search.method in ("random", "hand_picked")}
     trained = [spec for spec in specs if spec.arm.name not in untrained]
     found = {name: _untrained(spec, schema) for name, spec in untrained.items()}

@@ -28,8 +28,6 @@ from prerank.storage import Remote, fetched
 from prerank.store import KEYED, connect, is_down, is_refusal, masked, probe, send
 
 PARAM_LENGTH = 6000
-UNMADE = "RESOURCE_DOES_NOT_EXIST"
-"""What MLflow answers of a run that is not there."""
 TRY_AGAIN_S, DRAIN_S = 5.0, 2.0  # between two tries of a store that is down; to send what waits, of a call in training
 _next_try: dict[Path, float] = {}  # by queue, on this process's clock
 
@@ -216,14 +214,18 @@ def _drain(uri: str, folder: Path, *, all_of_it: bool = False, strict: bool = Fa
             if refused:
                 print(f"MLflow at {masked(uri)} refused {refused} entries: see {spool.refused}", file=sys.stderr)
     except Exception as error:
-        if strict or not (is_down(error) or getattr(error, "error_code", "") == UNMADE):
+        if strict or not (is_down(error) or _is_unmade(error)):
             raise
         _wait(folder, began)
 
 
 def _is_early(run_id: str, error: Exception) -> bool:
     """Of an output in object storage, whether another node's queue may still have to make the run."""
-    return run_id.startswith(KEYED) and getattr(error, "error_code", "") == UNMADE
+    return run_id.startswith(KEYED) and _is_unmade(error)
+
+
+def _is_unmade(error: Exception) -> bool:
+    return getattr(error, "error_code", "") == "RESOURCE_DOES_NOT_EXIST"
 
 
 def _wait(folder: Path, began: float) -> None:
@@ -254,7 +256,7 @@ def _resumed(uri: str, spool: Path | None, state: Path) -> Run | None:
         try:
             return replace(current, run_id=send(uri, current._entry(running), None))
         except Exception as error:
-            if getattr(error, "error_code", "") == UNMADE:
+            if _is_unmade(error):
                 return None
             if spool is None or not is_down(error):
                 raise

@@ -38,8 +38,7 @@ from prerank.logs import Table as LogsTable
 from prerank.logs import open_logs
 from prerank.options import Arm, Compute, Distill, Optim
 from prerank.outputs import read_manifest, write_json
-from prerank.samples import sample_files
-from prerank.storage import parquet
+from prerank.samples import items_of
 from prerank.training import Job, Worker, train_arm
 from workflows import build_samples, teach, train_student, train_teacher
 
@@ -135,12 +134,6 @@ def _cpus(count: int) -> Iterator[None]:
         os.sched_setaffinity(0, there)
 
 
-def _items(samples: Path) -> int:
-    """Of training and validation: what the teacher scores."""
-    files = [path for split in ("train", "val") for path, _ in sample_files(samples, split)]
-    return sum(len(parquet(path).read(columns=["item_id"])["item_id"].combine_chunks().flatten()) for path in files)
-
-
 def _of_data(logs: Path, rows: int, teacher: Path, folder: Path, cpus: int) -> dict[str, float]:
     """Rows or items a second of each step of the data on a local Ray with so many CPUs.
 
@@ -158,7 +151,7 @@ def _of_data(logs: Path, rows: int, teacher: Path, folder: Path, cpus: int) -> d
             with redirect_stdout(StringIO()):
                 teach.main(teach.Teach(samples, teacher, folder / turn / "taught"))
             seconds = time.monotonic() - begun
-            rates["teach"] = _items(samples) / seconds
+            rates["teach"] = sum(int(items_of(samples, split).sum()) for split in ("train", "val")) / seconds
     finally:
         ray.shutdown()
     return rates
