@@ -171,3 +171,22 @@ def test_rescaling_leaves_the_other_probabilities_alone():
     rescale(after, before, live)
     torch.testing.assert_close(after.softmax(1)[~live], before.softmax(1)[~live])
     torch.testing.assert_close(after[:, 1] - after[:, 3], difference)
+
+
+@pytest.mark.parametrize("form", ["independent", "shared"])
+@pytest.mark.parametrize("live", [False, True])
+def test_in_bfloat16_it_is_the_same_to_its_rounding(form, live, inputs):  # noqa: F811
+    torch.manual_seed(0)
+    net = Supernet(FEATURES, WIDTHS, SLOTS, STATS, form)
+    mix_SC = torch.rand(SLOTS, len(WIDTHS)).softmax(1)
+    draw = Draw(torch.ones(len(FEATURES)), mix_SC, torch.ones_like(mix_SC, dtype=torch.bool) if live else None)
+    outs = []
+    for enabled in (False, True):
+        net.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            score_I, _ = net(inputs, REQUEST_I, draw)
+        score_I.float().square().sum().backward()
+        outs.append((score_I.float().detach(), torch.cat([p.grad.flatten() for p in net.slot_weights])))
+    for exact, rounded in zip(*outs, strict=True):
+        assert not torch.equal(exact, rounded)
+        assert (rounded - exact).norm() < 0.1 * exact.norm()
