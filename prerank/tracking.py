@@ -115,6 +115,8 @@ def tracking_uri(out: Path) -> str:
         raise InputError(
             f"{out}: no database can lie beside it; set MLFLOW_TRACKING_URI to a server, or sqlite:///FILE"
         )
+    if uri.startswith("sqlite:///"):  # a trial runs in a folder of its own
+        return f"sqlite:///{Path(uri.removeprefix('sqlite:///')).resolve()}"
     return uri or f"sqlite:///{out.resolve().parent / 'mlflow.db'}"
 
 

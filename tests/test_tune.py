@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -110,6 +111,33 @@ def test_faults_are_named_before_anything_runs(config, change, complaint, tmp_pa
     with pytest.raises(InputError, match=complaint):
         tune.main(replace(config, out=tmp_path / "sweep", **change))
     assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_trials_find_what_was_named_from_the_drivers_folder(config, monkeypatch, tmp_path):
+    """Ray Tune runs each trial in a folder of its own."""
+
+    class Begun(Exception):
+        pass
+
+    def begun(trials, *_, **__):
+        raise Begun(trials)
+
+    monkeypatch.setattr(tune, "sweep", begun)
+    for name in ("start_ray", "refuse_local_store"):
+        monkeypatch.setattr(tune, name, lambda *_: None)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///runs.db")
+    monkeypatch.chdir(tmp_path)
+    named = {name: Path(os.path.relpath(getattr(config, name))) for name in ("samples", "latency_table")}
+    with pytest.raises(Begun) as caught:
+        tune.main(replace(config, space="joint", out=Path("sweep"), **named))
+    (trials,) = caught.value.args
+    (tmp_path / "trial").mkdir()
+    monkeypatch.chdir(tmp_path / "trial")
+    expected = tune.planned_by(replace(config, space="joint"), {}, searches=True)
+    assert trials.plan({}).spec == expected.spec
+    assert trials.job.samples == config.samples and trials.out == tmp_path / "sweep"
+    trials.run("0", {})
+    assert (tmp_path / "runs.db").is_file() and not (tmp_path / "trial" / "runs.db").exists()
 
 
 def test_a_key_that_is_no_field_is_named(config, monkeypatch):

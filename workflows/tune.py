@@ -95,8 +95,8 @@ class Tune:
 
 def main(config: Tune) -> dict[str, Any]:
     """Returns what stands in results.json."""
-    space, out = space_of(config), config.out.resolve()
-    config = replace(config, samples=config.samples.resolve(), out=out, metric=config.metric or f"recall_at_{config.k}")
+    space, config = space_of(config), _absolute(replace(config, metric=config.metric or f"recall_at_{config.k}"))
+    out = config.out
     plan_of(config, searches(space)).check(space)
     if config.compute.workers != 1:
         raise InputError(f"compute.workers {config.compute.workers}: a trial is one process; trials run in parallel")
@@ -144,6 +144,12 @@ def main(config: Tune) -> dict[str, Any]:
     )
     print(f"{out}/results.json\nmlflow ui --backend-store-uri {parent.uri}   (run {parent.run_id})")
     return results
+
+
+def _absolute(config: Tune) -> Tune:
+    """With paths that hold in the trials too, each of which Ray Tune runs in a folder of its own."""
+    paths = {name: path for name, path in vars(config).items() if hasattr(path, "resolve")}
+    return replace(config, **{name: path.resolve() for name, path in paths.items()})
 
 
 def space_of(config: Tune) -> dict[str, Any]:
