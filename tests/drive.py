@@ -8,10 +8,13 @@ import sys
 
 import held
 
-from prerank import data, fit, sweep, tracking
+from prerank.samples import job
+from prerank.sweeps import sweep
+from prerank.tracking import run
+from prerank.training import group
 
 
-class Run(tracking.Run):
+class Run(run.Run):
     def metrics(self, values: dict[str, float | None], step: int = 0) -> None:
         if step:
             held.hold(f"epoch{step}")
@@ -20,8 +23,8 @@ class Run(tracking.Run):
 
 def main() -> None:
     """What the driver ships to the cluster is found there by the names in `held` and here."""
-    data.build_fine_lists, fit._train_arms, sweep.run_trial = held.build_fine_lists, held.train_arms, held.run_trial
-    tracking.Run = Run
+    job.build_fine_lists, group._train_arms, sweep.run_trial = held.build_fine_lists, held.train_arms, held.run_trial
+    run.Run = Run
     sys.argv = sys.argv[1:]
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 

@@ -25,7 +25,7 @@ def hold(point: str) -> None:
 
 
 def build_fine_lists(*parts: Any) -> dict[str, Any]:
-    from prerank.samples import build_fine_lists
+    from prerank.samples.build import build_fine_lists
 
     counts = build_fine_lists(*parts)
     hold("part")
@@ -35,15 +35,15 @@ def build_fine_lists(*parts: Any) -> dict[str, Any]:
 def run_trial(drawn: dict[str, Any], *, trials: Any, held: Any) -> None:
     import drive
 
-    from prerank import tracking
-    from prerank.trial import run_trial
+    from prerank.sweeps.trial import run_trial
+    from prerank.tracking import run
 
-    tracking.Run = drive.Run
+    run.Run = drive.Run
     run_trial(drawn, trials=trials, held=held)
 
 
 def train_arms(job: dict[str, Any]) -> None:
-    from prerank.fit import _train_arms
+    from prerank.training.group import _train_arms
 
     hold("worker")
     _train_arms(job)

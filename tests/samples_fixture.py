@@ -6,16 +6,17 @@ from unittest import mock
 
 import pyarrow.parquet as pq
 import torch
+from prerank.samples.files import sample_files
 
-from prerank import checkpoint, data
-from prerank.arch import Arch
-from prerank.logs import cut, overlaps, read_tile
-from prerank.outputs import publish, read_manifest
-from prerank.ranker import Ranker
-from prerank.samples import sample_files
-from prerank.schema import load_schema
-from prerank.storage import staged
-from prerank.teach import finish, jobs, teach_file
+from prerank.core.outputs import publish, read_manifest
+from prerank.core.storage import staged
+from prerank.logs.folder import cut, overlaps, read_tile
+from prerank.logs.schema import load_schema
+from prerank.models import checkpoint
+from prerank.models.arch import Arch
+from prerank.models.ranker import Ranker
+from prerank.samples import job
+from prerank.training.teach import finish, jobs, teach_file
 from workflows import build_samples
 
 
@@ -31,7 +32,7 @@ def here(logs, table, function, *, blocks=None, wanted=None, since=None, until=N
     rows = []
     for tile in cut(logs, table, tiles=blocks):
         if any(overlaps(group, since, until) for group in tile.groups):
-            rows.append(function(*(data._only(part, wanted) for part in read_tile(logs, table, tile))))
+            rows.append(function(*(job._only(part, wanted) for part in read_tile(logs, table, tile))))
     return rows
 
 

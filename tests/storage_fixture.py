@@ -11,7 +11,7 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoReque
 from pyarrow.fs import FileSystem
 from werkzeug.serving import make_server
 
-from prerank.storage import Remote
+from prerank.core.storage import Remote
 
 App = Callable[[dict[str, Any], Callable], Any]
 """A WSGI application."""

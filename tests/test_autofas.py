@@ -6,16 +6,19 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from prerank.latency.options import Latency
+from prerank.latency.table import Table
+from prerank.search.options import Search
 from scipy.stats import spearmanr
 
-from prerank.autofas import AutoFAS
-from prerank.batches import training_batch
-from prerank.checkpoint import State
-from prerank.derive import derive
-from prerank.latency import Table, fetch_us, inference_us, latency_us
-from prerank.options import Arm, Distill, Latency, Optim, Search
-from prerank.schema import Feature
-from prerank.search_loop import make_optimizer, search_steps
+from prerank.latency.formula import fetch_us, inference_us, latency_us
+from prerank.logs.schema import Feature
+from prerank.models.checkpoint import State
+from prerank.models.options import Arm, Distill, Optim
+from prerank.samples.batches import training_batch
+from prerank.search.autofas import AutoFAS
+from prerank.search.derive import derive
+from prerank.search.loop import make_optimizer, search_steps
 
 FETCH = {"F1": {"per_feature_us": 5.0}, "F2": {"per_feature_us": 10.0}}
 FEATURES = (

@@ -6,13 +6,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from prerank.samples.files import sample_files
 from samples_fixture import rows_of
 
-from prerank.batches import ahead, columns, scoring_batch, training_batch
-from prerank.draw import CODES, UNIFORM
-from prerank.options import Arm, Distill
-from prerank.samples import sample_files
-from prerank.schema import load_schema
+from prerank.logs.schema import load_schema
+from prerank.models.options import Arm, Distill
+from prerank.samples.batches import ahead, columns, scoring_batch, training_batch
+from prerank.samples.draw import CODES, UNIFORM
 
 FEATURES = ("user_tags", "query_city", "price", "brand", "item_tags", "item_vector", "user_vector")
 

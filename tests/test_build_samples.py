@@ -12,13 +12,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from logs_fixture import write_logs
+from prerank.samples.files import sample_files
 from ray import cloudpickle
 
-from prerank import data
-from prerank.draw import DrawConfig
-from prerank.errors import InputError
-from prerank.logs import cut, open_logs
-from prerank.samples import sample_files
+from prerank.core.errors import InputError
+from prerank.logs.folder import cut, open_logs
+from prerank.samples import job
+from prerank.samples.draw import DrawConfig
 from workflows.build_samples import BuildSamples, main
 
 pytestmark = pytest.mark.ray
@@ -123,7 +123,7 @@ def test_done_already_or_another_run(built, capsys):
 def test_a_task_is_shipped_its_own_part_alone(ray_cluster, tmp_path, monkeypatch, shuffled):
     write_logs(tmp_path / "logs", files=5, shuffled=shuffled)
     logs = open_logs(tmp_path / "logs")
-    shipped, tasks = [], data._tasks
+    shipped, tasks = [], job._tasks
 
     def spy(jobs, function):
         shipped.extend(jobs)
@@ -131,16 +131,16 @@ def test_a_task_is_shipped_its_own_part_alone(ray_cluster, tmp_path, monkeypatch
         return tasks(jobs, function)
 
     monkeypatch.setattr(data, "_tasks", spy)
-    rows = data.whole_requests(logs, "fine_lists", lambda rows, shown: rows.select(["request_id"]), blocks=10)
+    rows = job.whole_requests(logs, "fine_lists", lambda rows, shown: rows.select(["request_id"]), blocks=10)
     assert sum(row["request_id"] > 0 for row in rows.iter_rows()) == 60 * 24
     assert len(shipped) >= 10 and max(len(pickle.dumps(job)) for job in shipped) < 3000
-    assert data.slim(logs).tables["fine_lists"].groups == ()
+    assert job.slim(logs).tables["fine_lists"].groups == ()
 
 
 def test_no_part_holds_the_days(ray_cluster, tmp_path):
     write_logs(tmp_path / "logs")
     logs = open_logs(tmp_path / "logs")
-    rows = data.whole_requests(logs, "fine_lists", lambda rows, shown: rows, since=np.datetime64("2025-01-01"))
+    rows = job.whole_requests(logs, "fine_lists", lambda rows, shown: rows, since=np.datetime64("2025-01-01"))
     assert list(rows.iter_rows()) == []
 
 
@@ -210,7 +210,7 @@ def test_faults_stop_it_with_one_sentence_and_nothing_is_published(ray_cluster, 
 
 
 def test_a_fault_inside_a_task_arrives_as_itself(ray_cluster, tmp_path):
-    from prerank.cli import _input_error
+    from prerank.core.cli import _input_error
 
     write_logs(tmp_path / "logs")
     path = tmp_path / "logs/fine_lists/part-1.parquet"

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from prerank.capacity import Load, Rates, needs
-from prerank.errors import InputError
+from prerank.benchmarks.capacity import Load, Rates, needs
+from prerank.core.errors import InputError
 
 RATES = Rates(
     rows_a_request=200,

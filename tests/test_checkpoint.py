@@ -8,9 +8,9 @@ import torch
 from logs_fixture import SCHEMA
 from samples_fixture import random_teacher
 
-from prerank.checkpoint import load_model, require_same_features
-from prerank.errors import InputError
-from prerank.schema import parse_schema
+from prerank.core.errors import InputError
+from prerank.logs.schema import parse_schema
+from prerank.models.checkpoint import load_model, require_same_features
 
 
 @pytest.fixture

@@ -15,14 +15,14 @@ from rich.console import Console
 from sweep_fixture import SWEPT, write_sweep
 from test_report import Page
 
-from prerank.compare_figures import chosen_shares, compare_figures
-from prerank.compare_page import terminal_table, write_page_of
-from prerank.compare_words import finding, front_sentences
-from prerank.comparison import compared
-from prerank.errors import InputError
-from prerank.intervals import bootstrap_interval, paired_interval
-from prerank.runs import connect
-from prerank.swept_figures import is_logarithmic, running_median, short
+from prerank.core.errors import InputError
+from prerank.evaluation.comparison import compared
+from prerank.evaluation.intervals import bootstrap_interval, paired_interval
+from prerank.reports.compare_figures import chosen_shares, compare_figures
+from prerank.reports.compare_page import terminal_table, write_page_of
+from prerank.reports.compare_words import finding, front_sentences
+from prerank.reports.swept_figures import is_logarithmic, running_median, short
+from prerank.tracking.find import connect
 from workflows.compare import Compare, main
 
 SHARED = {"scheduler": "none", "metric": "recall_at_150", "runs": 2, "left_out": 0}

@@ -9,9 +9,9 @@ from typing import Literal
 import pytest
 from safetensors import SafetensorError
 
-from prerank import cli
-from prerank.config import apply, flatten, names, plain
-from prerank.errors import InputError
+from prerank.core import cli
+from prerank.core.config import apply, flatten, names, plain
+from prerank.core.errors import InputError
 
 
 @dataclass(frozen=True)

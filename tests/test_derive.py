@@ -6,11 +6,12 @@ import math
 import numpy as np
 import pytest
 import torch
+from prerank.latency.table import Table
 
-from prerank.derive import derive
-from prerank.errors import InputError
-from prerank.latency import Table, latency_us
-from prerank.schema import Feature
+from prerank.core.errors import InputError
+from prerank.latency.formula import latency_us
+from prerank.logs.schema import Feature
+from prerank.search.derive import derive
 
 WIDTHS = (32, 8, 0)
 FETCH = {"store": {"per_feature_us": 9.0}, "stream": {"per_feature_us": 4.0}}

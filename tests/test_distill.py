@@ -5,14 +5,14 @@ import json
 import pyarrow.parquet as pq
 import pytest
 import torch
+from prerank.samples.files import sample_files
 
-from prerank import losses
-from prerank.batches import columns, training_batch
-from prerank.distill import Distiller
-from prerank.options import Arm, Distill
-from prerank.ranker import Ranker
-from prerank.samples import sample_files
-from prerank.schema import load_schema
+from prerank.logs.schema import load_schema
+from prerank.models import losses
+from prerank.models.distill import Distiller
+from prerank.models.options import Arm, Distill
+from prerank.models.ranker import Ranker
+from prerank.samples.batches import columns, training_batch
 
 
 def setting(taught, **distill):

@@ -6,11 +6,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from prerank import equal_budget
-from prerank.arch import Arch
-from prerank.equal_budget import Entry, best_rivals, difference, rows_of, spread, two_way_interval
-from prerank.intervals import paired_interval
-from prerank.rival_figures import recall_against_latency, terminal_table
+from prerank.evaluation.intervals import paired_interval
+from prerank.models.arch import Arch
+from prerank.reports.rival_figures import recall_against_latency, terminal_table
+from prerank.search import equal_budget
+from prerank.search.equal_budget import Entry, best_rivals, difference, rows_of, spread, two_way_interval
 
 PICKED, WIDE, NARROW = Arch(("a", "b"), (8,)), Arch(("a", "c", "d"), (8,)), Arch(("a", "c"), (4,))
 

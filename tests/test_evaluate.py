@@ -9,15 +9,16 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from logs_fixture import write_logs
+from prerank.samples.files import sample_files
 from samples_fixture import build, here, random_teacher, rows_of
 
-from prerank.batches import scoring_batch
-from prerank.checkpoint import load_model
-from prerank.errors import InputError
-from prerank.evaluate import evaluate, plan
-from prerank.logs import open_logs
-from prerank.nested import offsets_of
-from prerank.samples import Split, sample_files
+from prerank.core.errors import InputError
+from prerank.core.nested import offsets_of
+from prerank.evaluation.evaluate import evaluate, plan
+from prerank.logs.folder import open_logs
+from prerank.models.checkpoint import load_model
+from prerank.samples.batches import scoring_batch
+from prerank.samples.build import Split
 from workflows import evaluate as workflow
 
 K = 12
@@ -112,13 +113,13 @@ def test_the_logs_own_scores_are_a_teacher_over_the_fine_lists(ray_cluster, logs
 
 def test_of_many_fine_lists_some_requests_are_drawn_and_the_others_counted(logs, models, monkeypatch, capsys):
     """The same for any number of parts, and of each the very figures that it has among all."""
-    monkeypatch.setattr("prerank.evaluate.whole_requests", here)
-    monkeypatch.setattr("prerank.evaluate.executed", lambda parts: parts)
+    monkeypatch.setattr("prerank.evaluation.evaluate.whole_requests", here)
+    monkeypatch.setattr("prerank.evaluation.evaluate.executed", lambda parts: parts)
     planned = plan(open_logs(logs), "logged", {"student": models[1]}, k=6)
     whole = evaluate(planned)
     workflow.warn_of(whole.facts)
     assert whole.facts["requests"] == 60 and "left out" not in capsys.readouterr().out
-    monkeypatch.setattr("prerank.evaluate.MOST_REQUESTS", 20)
+    monkeypatch.setattr("prerank.evaluation.evaluate.MOST_REQUESTS", 20)
     some, in_parts = evaluate(planned), evaluate(planned, blocks=5)
     assert some.per_request.num_rows == some.facts["requests"] == 20 and in_parts.facts == some.facts
     assert some.facts["noted"]["not_drawn"] == {"requests": 40, "rows": 40 * 24}

@@ -14,12 +14,12 @@ from mlflow.tracking import MlflowClient
 from samples_fixture import random_teacher
 from server_fixture import answering, free_port
 
-from prerank import export, parity
-from prerank.checkpoint import load_model
-from prerank.errors import InputError
-from prerank.hashing import hash_ids
-from prerank.onnx_graph import ranker_graph
-from prerank.outputs import read_manifest
+from prerank.core.errors import InputError
+from prerank.core.hashing import hash_ids
+from prerank.core.outputs import read_manifest
+from prerank.models.checkpoint import load_model
+from prerank.serving import export, parity
+from prerank.serving.graph import ranker_graph
 from workflows import export as workflow
 
 READ = ("user_age", "user_vector", "user_tags", "query_city", "quality", "brand", "item_tags", "price")

@@ -16,7 +16,7 @@ from nodes_fixture import (
     runs_of,
 )
 
-from prerank.outputs import read_manifest
+from prerank.core.outputs import read_manifest
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.faults]
 

@@ -12,9 +12,11 @@ from nodes_fixture import Driver, Watch, content, environment, tmpfs
 from storage_fixture import new_bucket, s3_server
 from test_fit import ALL, BASE, ONE, assert_same, undisturbed  # noqa: F401
 
-from prerank import cli, data, tracking
-from prerank.fit import fit
-from prerank.outputs import read_manifest
+from prerank.core import cli
+from prerank.core.outputs import read_manifest
+from prerank.samples import job
+from prerank.tracking import run
+from prerank.training.group import fit
 from workflows import build_samples, train_student
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.faults]
@@ -56,7 +58,7 @@ def test_a_write_that_fails_is_tried_again(ray_cluster, logs, samples, tmp_path,
     disk = tmp_path / "disk"
     seen, roomy = tmp_path / "seen", tmp_path / "roomy"
     seen.mkdir()
-    whole = data.build_fine_lists
+    whole = job.build_fine_lists
 
     def build_fine_lists(*parts):
         try:
@@ -192,7 +194,7 @@ def test_a_training_on_a_disk_that_fills(ray_cluster, taught, marks, tmp_path, m
     train = monkeypatch, capsys, train_student.main, train_student.TrainStudent, *flags.split(), "--out"
     assert called(*train, tmp_path / "student") == (0, "")
 
-    class Marked(tracking.Run):
+    class Marked(run.Run):
         def metrics(self, values, step=0):
             marks.metrics(values, step)
             super().metrics(values, step)
@@ -213,7 +215,7 @@ def test_a_training_on_a_disk_that_fills(ray_cluster, taught, marks, tmp_path, m
         history = read_manifest(disk / "student", kind="student")["history"]
         assert history == read_manifest(tmp_path / "student", kind="student")["history"]
         assert [path.name for path in disk.iterdir()] == ["student"]
-    client = tracking.connect(f"sqlite:///{tmp_path}/mlflow.db")
+    client = run.connect(f"sqlite:///{tmp_path}/mlflow.db")
     (experiment,) = [found for found in client.search_experiments() if found.name == "student"]
     runs = client.search_runs([experiment.experiment_id])
     assert [run.info.status for run in runs] == ["FINISHED", "FINISHED"]

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prerank.errors import InputError
-from prerank.features import Moments, encode, encoded_type, moments, statistics
-from prerank.hashing import hash_ids, keyed_uniform, mix
-from prerank.schema import Feature, Schema
+from prerank.core.errors import InputError
+from prerank.core.hashing import hash_ids, keyed_uniform, mix
+from prerank.logs.encoding import Moments, encode, encoded_type, moments, statistics
+from prerank.logs.schema import Feature, Schema
 
 
 def schema_of(**keys) -> Schema:

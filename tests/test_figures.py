@@ -8,8 +8,8 @@ from matplotlib._pylab_helpers import Gcf
 from matplotlib.figure import Figure
 from test_report import made_up, with_search
 
-from prerank.drawing import inline_svg
-from prerank.figures import figures
+from prerank.reports.drawing import inline_svg
+from prerank.reports.report_figures import figures
 
 
 @pytest.fixture

@@ -11,15 +11,16 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from mlflow.tracking import MlflowClient
+from prerank.samples.files import check_k, sample_files
+from prerank.training.options import Compute
 
-import prerank.fit as fit_module
-from prerank.checkpoint import load_model
-from prerank.errors import InputError
-from prerank.fit import drop_torn, fit, key_of, train_models
-from prerank.options import Arm, Compute, Distill, Optim
-from prerank.samples import check_k, sample_files
-from prerank.tracking import run
-from prerank.training import check
+import prerank.training.group as fit_module
+from prerank.core.errors import InputError
+from prerank.models.checkpoint import load_model
+from prerank.models.options import Arm, Distill, Optim
+from prerank.tracking.run import run
+from prerank.training.group import drop_torn, fit, key_of, train_models
+from prerank.training.worker import check
 
 BASE = Arm(
     "base",

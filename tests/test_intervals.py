@@ -5,9 +5,9 @@ import pytest
 from sklearn.metrics import roc_auc_score
 from test_metrics import draw
 
-from prerank import intervals
-from prerank.intervals import bootstrap_interval, curve_means, paired_interval, pooled_auc, summary
-from prerank.metrics import Candidates, per_request, pooled_aucs
+from prerank.evaluation import intervals
+from prerank.evaluation.intervals import bootstrap_interval, curve_means, paired_interval, pooled_auc, summary
+from prerank.evaluation.metrics import Candidates, per_request, pooled_aucs
 
 
 def test_bootstrap_of_normal_values_is_the_analytic_interval():

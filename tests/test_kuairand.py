@@ -13,13 +13,13 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 
-from prerank.errors import InputError
-from prerank.kuairand import HISTORY, LOG, USERS, VIDEO_STATISTICS, VIDEOS, read_kuairand
-from prerank.kuairand_features import STATISTICS, USER_IDS, VIDEO_IDS
-from prerank.kuairand_history import best
-from prerank.kuairand_logs import Sizes, write_logs
-from prerank.logs import open_logs
-from prerank.schema import load_schema
+from prerank.core.errors import InputError
+from prerank.logs.folder import open_logs
+from prerank.logs.schema import load_schema
+from prerank.sources.kuairand.features import STATISTICS, USER_IDS, VIDEO_IDS
+from prerank.sources.kuairand.files import HISTORY, LOG, USERS, VIDEO_STATISTICS, VIDEOS, read_kuairand
+from prerank.sources.kuairand.history import best
+from prerank.sources.kuairand.logs import Sizes, write_logs
 from workflows.import_kuairand import ImportKuaiRand, main
 
 FIRST = date(2022, 4, 25)
@@ -252,7 +252,7 @@ def test_all_unwatched_videos_are_candidates(release, tmp_path):
 
 
 def test_files_hold_whole_requests_in_order(release, tmp_path, monkeypatch):
-    monkeypatch.setattr("prerank.kuairand_logs._ROWS_A_GROUP", 45)
+    monkeypatch.setattr("prerank.sources.kuairand.logs._ROWS_A_GROUP", 45)
     logs_of(release, tmp_path / "out")
     for table in ("fine_lists", "candidates"):
         last = -1
@@ -266,7 +266,7 @@ def test_files_hold_whole_requests_in_order(release, tmp_path, monkeypatch):
 
 
 def test_chunks_change_nothing(logs, release, tmp_path, monkeypatch):
-    monkeypatch.setattr("prerank.kuairand_logs._ROWS_A_GROUP", 45)
+    monkeypatch.setattr("prerank.sources.kuairand.logs._ROWS_A_GROUP", 45)
     _, tables = logs_of(release, tmp_path / "out")
     for name, table in logs[2].items():
         assert table.equals(tables[name])

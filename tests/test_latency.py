@@ -6,17 +6,11 @@ import math
 
 import pytest
 import torch
+from prerank.latency.table import load_table
 
-from prerank.errors import InputError
-from prerank.latency import (
-    expected_fetch_us,
-    expected_inference_us,
-    fetch_us,
-    inference_us,
-    latency_us,
-    load_table,
-)
-from prerank.schema import Feature
+from prerank.core.errors import InputError
+from prerank.latency.formula import expected_fetch_us, expected_inference_us, fetch_us, inference_us, latency_us
+from prerank.logs.schema import Feature
 
 FETCH = {"store": {"per_feature_us": 10.0}, "stream": {"per_feature_us": 3.0}, "cache": {"per_feature_us": 1.0}}
 FEATURES = (

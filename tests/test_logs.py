@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 from logs_fixture import SCHEMA, write_logs
 
-from prerank.errors import InputError
-from prerank.logs import cut, open_logs, read_groups, read_tile
+from prerank.core.errors import InputError
+from prerank.logs.folder import cut, open_logs, read_groups, read_tile
 
 
 @pytest.fixture(scope="module")

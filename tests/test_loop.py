@@ -8,19 +8,20 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import torch
+from prerank.samples.files import sample_files
 
-from prerank import checkpoint, loop
-from prerank.batches import columns
-from prerank.checkpoint import State
-from prerank.distill import Distiller
-from prerank.draw import CODES
-from prerank.errors import InputError
-from prerank.metrics import LABELS
-from prerank.options import Arm, Distill, Optim
-from prerank.ranker import Ranker
-from prerank.reader import Reader
-from prerank.samples import sample_files
-from prerank.schema import load_schema
+from prerank.core.errors import InputError
+from prerank.evaluation.metrics import LABELS
+from prerank.logs.schema import load_schema
+from prerank.models import checkpoint
+from prerank.models.checkpoint import State
+from prerank.models.distill import Distiller
+from prerank.models.options import Arm, Distill, Optim
+from prerank.models.ranker import Ranker
+from prerank.samples.batches import columns
+from prerank.samples.draw import CODES
+from prerank.samples.reader import Reader
+from prerank.training import loop
 
 ARM = Arm(
     "student",
@@ -37,7 +38,7 @@ class Killed(Exception):
 
 
 def run(taught, folder, arm=ARM, kill_after=None, validate=None, every=2):
-    """Trains as prerank.fit does, with checkpoints in `folder`; raises Killed after so many saves."""
+    """Trains as prerank.training.group does, with checkpoints in `folder`; raises Killed after so many saves."""
     features = load_schema(taught).select(arm.features, where="test")
     torch.manual_seed(arm.seed)
     ranker = Ranker(features, arm.widths, json.loads((taught / "stats.json").read_text()))

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from prerank import losses
+from prerank.models import losses
 
 SIZES = (4, 1, 3)
 

@@ -22,7 +22,7 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
-from prerank import cli
+from prerank.core import cli
 
 ROOT = Path(__file__).parents[1]
 CLUSTER = ROOT / "cluster"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import ndcg_score, roc_auc_score
 
-from prerank.metrics import Candidates, Comparison, Validation, per_request, pooled_aucs
+from prerank.evaluation.metrics import Candidates, Comparison, Validation, per_request, pooled_aucs
 
 
 def draw(seed: int, *, requests: int = 12, most: int = 30, levels: int | None = 6, sizes=None):

@@ -4,7 +4,7 @@ import pytest
 from logs_fixture import write_logs
 from nodes_fixture import CPUS, Driver, assert_same_student, content, tail
 
-from prerank.outputs import read_manifest
+from prerank.core.outputs import read_manifest
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 

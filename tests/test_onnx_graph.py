@@ -8,11 +8,11 @@ import onnxruntime
 import pytest
 import torch
 from logs_fixture import SCHEMA
+from prerank.models.batch import Bags
 
-from prerank.embed import Bags
-from prerank.onnx_graph import BLANK, empty_graph, inputs_graph, layer_graph, ranker_graph
-from prerank.ranker import Ranker
-from prerank.schema import parse_schema
+from prerank.logs.schema import parse_schema
+from prerank.models.ranker import Ranker
+from prerank.serving.graph import BLANK, empty_graph, inputs_graph, layer_graph, ranker_graph
 
 FEATURES = parse_schema(SCHEMA, "test").features
 rng = np.random.default_rng(0)
@@ -56,7 +56,7 @@ def request(features, n, seed=0):
 
 
 def by_torch(model, features, inputs, n):
-    """The same request as prerank.features and prerank.batches would hand it to the ranker."""
+    """The same request as prerank.logs.encoding and prerank.samples.batches would hand it to the ranker."""
     batch = {}
     for f in features:
         x = inputs[f.name]

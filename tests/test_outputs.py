@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from prerank.errors import InputError
-from prerank.outputs import is_done, publish, read_manifest
+from prerank.core.errors import InputError
+from prerank.core.outputs import is_done, publish, read_manifest
 
 RUN = {"kind": "samples", "config": {"seed": 0, "bins": [1, 2]}, "inputs": {"logs": "abc"}}
 

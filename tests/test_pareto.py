@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from prerank.pareto import covered, dominates, front, hypervolume
+from prerank.evaluation.pareto import covered, dominates, front, hypervolume
 
 
 def draw(rng, n, top=6):

@@ -7,12 +7,14 @@ from dataclasses import replace
 import pytest
 from logs_fixture import write_logs
 from mlflow.tracking import MlflowClient
+from prerank.search.options import Search
+from prerank.training.options import Compute
 
-from prerank.errors import InputError
-from prerank.latency import fetch_us
-from prerank.options import Compute, Optim, Search
-from prerank.outputs import read_manifest
-from prerank.schema import load_schema
+from prerank.core.errors import InputError
+from prerank.core.outputs import read_manifest
+from prerank.latency.formula import fetch_us
+from prerank.logs.schema import load_schema
+from prerank.models.options import Optim
 from workflows import evaluate, pipeline, train_student
 from workflows.pipeline import Pipeline
 

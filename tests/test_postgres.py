@@ -6,8 +6,8 @@ import pytest
 from mlflow.tracking import MlflowClient
 from server_fixture import free_port, postgres, started
 
-from prerank.spool import Spool
-from prerank.tracking import open_run
+from prerank.tracking.run import open_run
+from prerank.tracking.unsent import Spool
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]  # a database and a server start
 

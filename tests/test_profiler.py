@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 from logs_fixture import SCHEMA
+from prerank.latency.table import load_table
 
-from prerank import profiler
-from prerank.errors import InputError
-from prerank.latency import inference_us, load_table
-from prerank.pieces import PIECES, Setting
-from prerank.schema import parse_schema
+from prerank.core.errors import InputError
+from prerank.latency import profiler
+from prerank.latency.formula import inference_us
+from prerank.latency.pieces import PIECES, Setting
+from prerank.logs.schema import parse_schema
 from workflows import profile_latency
 
 FEATURES = tuple(f for f in parse_schema(SCHEMA, "test").features if not f.teacher_only)

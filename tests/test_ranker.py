@@ -5,10 +5,11 @@ import math
 import pytest
 import torch
 from logs_fixture import SCHEMA
+from prerank.models.batch import Bags
 
-from prerank.embed import FAR, Bags
-from prerank.ranker import Ranker
-from prerank.schema import parse_schema
+from prerank.logs.schema import parse_schema
+from prerank.models.embed import FAR
+from prerank.models.ranker import Ranker
 
 FEATURES = parse_schema(SCHEMA, "test").features
 STATS = {f.name: {"mean": [0.5] * f.size, "std": [2.0] * f.size} for f in FEATURES if not f.dim}

@@ -5,8 +5,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from prerank.errors import InputError
-from prerank.reader import Reader, sequential
+from prerank.core.errors import InputError
+from prerank.samples.reader import Reader, sequential
 
 ROWS = 1000
 
@@ -56,14 +56,14 @@ def test_row_groups_in_memory_are_not_read_again(files, monkeypatch):
     opened = {path: pq.ParquetFile(path) for path in files[:2]}
     held = {(path, i): file.read_row_group(i) for path, file in opened.items() for i in range(file.num_row_groups)}
     read = []
-    monkeypatch.setattr("prerank.reader.open_file", lambda path: read.append(path) or pq.ParquetFile(path))
+    monkeypatch.setattr("prerank.samples.reader.open_file", lambda path: read.append(path) or pq.ParquetFile(path))
     assert epoch(files, tables=held) == expected
     assert set(read) == {files[2]}
 
 
 @pytest.mark.parametrize("start", [1, 7, 20])
 def test_from_any_step_on(files, start, monkeypatch):
-    monkeypatch.setattr("prerank.reader.WINDOW", 18)  # several windows in a lane
+    monkeypatch.setattr("prerank.samples.reader.WINDOW", 18)  # several windows in a lane
     assert epoch(files, start=start) == epoch(files)[start:]
 
 

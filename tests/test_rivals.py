@@ -2,13 +2,24 @@
 
 import pytest
 import torch
+from prerank.latency.options import Latency
+from prerank.latency.table import Table
+from prerank.models.batch import Batch
+from prerank.search.options import Search
 
-from prerank.batches import Batch
-from prerank.latency import Table
-from prerank.options import Arm, Distill, Latency, Optim, Search
-from prerank.rivals import FSCD, RIVALS, TEMPERATURE, Gradient, Permutation, Rival, SqueezeExcite, untrained_values
-from prerank.schema import Feature
-from prerank.search_loop import make_optimizer
+from prerank.logs.schema import Feature
+from prerank.models.options import Arm, Distill, Optim
+from prerank.search.loop import make_optimizer
+from prerank.search.rivals import (
+    FSCD,
+    RIVALS,
+    TEMPERATURE,
+    Gradient,
+    Permutation,
+    Rival,
+    SqueezeExcite,
+    untrained_values,
+)
 
 FEATURES = (
     Feature("noise_of_request", "user", "dense", "F1", 10.0, size=2),

@@ -5,11 +5,13 @@ from dataclasses import replace
 
 import pytest
 from mlflow.tracking import MlflowClient
+from prerank.search.options import Search
+from prerank.training.options import Compute
 from samples_fixture import build, made_up_latency, random_teacher, teach_here
 
-from prerank.errors import InputError
-from prerank.options import Compute, Distill, Optim, Search
-from prerank.outputs import read_manifest
+from prerank.core.errors import InputError
+from prerank.core.outputs import read_manifest
+from prerank.models.options import Distill, Optim
 from workflows import rivals
 from workflows.rivals import METHODS, Rivals
 

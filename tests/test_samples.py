@@ -14,16 +14,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from logs_fixture import write_logs
 
-from prerank.counts import check_dropped, lines, merge
-from prerank.draw import CODES, UNIFORM, DrawConfig, check_built, draw, parse_strategies, undrawn
-from prerank.errors import InputError
-from prerank.hashing import hash_ids, keyed_uniform
-from prerank.logs import open_logs, read_groups
-from prerank.nested import find_within, lowest_within, rank_within
-from prerank.outputs import publish
-from prerank.requests import to_requests
-from prerank.samples import Recipe, Split, build_fine_lists, val_key, validation, validation_requests
-from prerank.schema import Feature, Schema
+from prerank.core.counts import check_dropped, lines, merge
+from prerank.core.errors import InputError
+from prerank.core.hashing import hash_ids, keyed_uniform
+from prerank.core.nested import find_within, lowest_within, rank_within
+from prerank.core.outputs import publish
+from prerank.logs.folder import open_logs, read_groups
+from prerank.logs.requests import to_requests
+from prerank.logs.schema import Feature, Schema
+from prerank.samples.build import Recipe, Split, build_fine_lists, val_key, validation, validation_requests
+from prerank.samples.draw import CODES, UNIFORM, DrawConfig, check_built, draw, parse_strategies, undrawn
 
 SCHEMA = Schema((Feature("price", "item", "dense", "F1", 1.0),), {"F1": {"per_feature_us": 1.0}})
 ALL = tuple(CODES)

@@ -6,8 +6,8 @@ import json
 import pytest
 from logs_fixture import SCHEMA
 
-from prerank.errors import InputError
-from prerank.schema import load_schema, parse_schema
+from prerank.core.errors import InputError
+from prerank.logs.schema import load_schema, parse_schema
 
 
 def test_round_trip(tmp_path):

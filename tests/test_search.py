@@ -6,15 +6,19 @@ import signal
 from dataclasses import replace
 
 import pytest
+from prerank.latency.options import Latency
+from prerank.latency.table import load_table
+from prerank.search.options import Search
+from prerank.training.options import Compute
 from samples_fixture import build, made_up_latency, random_teacher, teach_here
 
-from prerank.arch import load_arch
-from prerank.checkpoint import load_model
-from prerank.errors import InputError
-from prerank.latency import fetch_us, inference_us, load_table
-from prerank.options import Compute, Distill, Latency, Optim, Search
-from prerank.schema import load_schema
-from prerank.search import search_all
+from prerank.core.errors import InputError
+from prerank.latency.formula import fetch_us, inference_us
+from prerank.logs.schema import load_schema
+from prerank.models.arch import load_arch
+from prerank.models.checkpoint import load_model
+from prerank.models.options import Distill, Optim
+from prerank.search.group import search_all
 from workflows import search_arch, train_student
 from workflows.search_arch import SearchArch, spec_of
 

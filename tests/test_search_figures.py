@@ -5,9 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from prerank.arch import Arch
-from prerank.drawing import inline_svg
-from prerank.search_figures import by_source, search_figures
+from prerank.models.arch import Arch
+from prerank.reports.drawing import inline_svg
+from prerank.reports.search_figures import by_source, search_figures
 
 FEATURES = [
     SimpleNamespace(name="price", source="near", fetch_us=3.0),

@@ -8,13 +8,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from prerank.errors import InputError
-from prerank.logs import open_logs
-from prerank.schema import RESERVED, parse_schema
-from prerank.simulate import SHOWN, Simulation, chunks, simulate_chunk, write_chunk
-from prerank.world import build_world
-from prerank.world_features import FETCH
-from prerank.world_truth import examination
+from prerank.core.errors import InputError
+from prerank.logs.folder import open_logs
+from prerank.logs.schema import RESERVED, parse_schema
+from prerank.sources.simulator.cascade import SHOWN, Simulation, chunks, simulate_chunk, write_chunk
+from prerank.sources.simulator.features import FETCH
+from prerank.sources.simulator.truth import examination
+from prerank.sources.simulator.world import build_world
 
 TINY = Simulation(requests=240, candidates=60, fine_list=30, items=900, users=80, days=3, eval_requests=30, seed=5)
 KEYS = ["request_id", "item_id"]

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from prerank.spool import Refused, Spool
+from prerank.tracking.unsent import Refused, Spool
 
 ALL = {"seconds": float("inf"), "wait": True}
 

@@ -15,13 +15,14 @@ from logs_fixture import write_logs
 from ray import cloudpickle
 from samples_fixture import build, random_teacher, teach_here
 
-from prerank import cli, tracking
-from prerank.checkpoint import load_model
-from prerank.errors import InputError
-from prerank.logs import open_logs
-from prerank.outputs import is_done, publish, read_manifest, write_json
-from prerank.storage import Remote, fetched, parquet, place, rmtree, sizes, staged, whole
-from prerank.tracking import Run
+from prerank.core import cli
+from prerank.core.errors import InputError
+from prerank.core.outputs import is_done, publish, read_manifest, write_json
+from prerank.core.storage import Remote, fetched, parquet, place, rmtree, sizes, staged, whole
+from prerank.logs.folder import open_logs
+from prerank.models.checkpoint import load_model
+from prerank.tracking import run
+from prerank.tracking.run import Run
 
 RUN = {"kind": "samples", "config": {"seed": 0}, "inputs": {"logs": "abc"}}
 TREE = {"a.json": "{}", "b.parquet": "bb", "part/c.parquet": "ccc", "part/deep/d.txt": "dddd", "part-2/é.txt": "é"}
@@ -148,7 +149,7 @@ def test_what_the_storage_refuses_is_one_line(bucket):
         nowhere.write_text("x")
     with pytest.raises(InputError, match="set MLFLOW_TRACKING_URI"), pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        tracking.tracking_uri(bucket / "out")
+        run.tracking_uri(bucket / "out")
 
 
 def test_published_whole(bucket):
@@ -262,8 +263,8 @@ def test_artifacts_and_the_unsent_queue_of_remote_outputs(bucket, tmp_path, monk
     (bucket / "out" / "arch.json").write_text("{}")
     down = "http://127.0.0.1:9"
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    queue = tracking._spool(down, bucket / "out")
-    assert queue.is_relative_to(tmp_path) and queue != tracking._spool(down, bucket / "other")
+    queue = run._spool(down, bucket / "out")
+    assert queue.is_relative_to(tmp_path) and queue != run._spool(down, bucket / "other")
     Run(down, "run", "0", queue).artifact(bucket / "out" / "arch.json")
     [waiting] = queue.glob("files/*/arch.json")
     assert waiting.read_text() == "{}" and set(sizes(bucket)) == {"out/arch.json"}

@@ -6,8 +6,8 @@ import pytest
 import torch
 from test_ranker import FEATURES, REQUEST_I, STATS, inputs  # noqa: F401
 
-from prerank.ranker import Ranker
-from prerank.supernet import Draw, Supernet, bernoulli, one_path, rescale, two_path
+from prerank.models.ranker import Ranker
+from prerank.search.supernet import Draw, Supernet, bernoulli, one_path, rescale, two_path
 
 WIDTHS, SLOTS = (8, 4, 2, 0), 3
 

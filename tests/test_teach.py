@@ -8,17 +8,17 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from logs_fixture import write_logs
+from prerank.samples.files import sample_files
 from samples_fixture import build, random_teacher, rows_of, teach_here
 
-from prerank.batches import scoring_batch
-from prerank.checkpoint import load_model
-from prerank.draw import CODES
-from prerank.errors import InputError
-from prerank.hashing import hash_ids
-from prerank.options import Arm, Distill
-from prerank.outputs import read_manifest
-from prerank.samples import sample_files
-from prerank.training import check
+from prerank.core.errors import InputError
+from prerank.core.hashing import hash_ids
+from prerank.core.outputs import read_manifest
+from prerank.models.checkpoint import load_model
+from prerank.models.options import Arm, Distill
+from prerank.samples.batches import scoring_batch
+from prerank.samples.draw import CODES
+from prerank.training.worker import check
 from workflows.teach import warn_of
 
 

@@ -16,10 +16,10 @@ from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, TEMPORARILY_UN
 from mlflow.tracking import MlflowClient
 from server_fixture import free_port, started
 
-from prerank import store, tracking
-from prerank.errors import InputError
-from prerank.spool import Spool
-from prerank.tracking import Run, open_run, run, send_unsent
+from prerank.core.errors import InputError
+from prerank.tracking import run, server
+from prerank.tracking.run import Run, open_run, run, send_unsent
+from prerank.tracking.unsent import Spool
 
 
 def opened(folder, name="job", **options):
@@ -68,7 +68,7 @@ def test_a_run_that_could_not_be_remembered_is_not_made_twice(tmp_path, monkeypa
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     with opened(tmp_path) as parent:
         pass
-    write, calls = tracking.write_json, []
+    write, calls = run.write_json, []
 
     def full(*args):
         calls.append(args)
@@ -108,8 +108,8 @@ def test_which_faults_are_an_outage():
 
     def fault(uri):
         with pytest.raises(MlflowException) as caught:
-            store.send(uri, entry, None)
-        return store.is_down(caught.value), store.is_refusal(caught.value)
+            server.send(uri, entry, None)
+        return server.is_down(caught.value), server.is_refusal(caught.value)
 
     try:
         for server.status in (429, 502, 503, 504):
@@ -143,7 +143,7 @@ def test_secrets_are_masked():
         ("postgresql+psycopg2://u:p@ss@host/db", "postgresql+psycopg2://***@host/db"),
         ("http://host:5000/a@b", "http://host:5000/a@b"),
     ):
-        assert store.masked(said) == shown
+        assert server.masked(said) == shown
 
 
 @pytest.fixture
@@ -203,7 +203,7 @@ def test_an_outage_is_waited_out(tmp_path, fake, capsys):
 
 def test_the_same_command_sends_what_the_last_one_could_not(tmp_path, fake, monkeypatch, capsys):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://host")
-    here = Run("http://host", "r", "0", tracking._spool("http://host", tmp_path / "out"), top=True)
+    here = Run("http://host", "r", "0", run._spool("http://host", tmp_path / "out"), top=True)
     fake.down = True
     here.metrics({"x": 1.0})
     here.end()
@@ -235,7 +235,7 @@ def test_faults_that_are_no_outage(tmp_path, fake, capsys):
 
 def test_a_run_that_another_queue_has_yet_to_make_is_waited_for(tmp_path, fake):
     """Of an output in object storage every node has a queue of its own."""
-    late, deleted = (Run("http://host", name, "0", tmp_path / name) for name in (f"{store.KEYED}1", "r"))
+    late, deleted = (Run("http://host", name, "0", tmp_path / name) for name in (f"{server.KEYED}1", "r"))
     fake.unmade = True
     with pytest.raises(MlflowException):
         deleted.metrics({"x": 1.0})
@@ -272,7 +272,7 @@ def wait_for(*paths: Path) -> None:
 
 @pytest.mark.slow  # a server starts, twice
 def test_all_that_is_logged_while_the_server_is_down_is_there_once(tmp_path, monkeypatch, capsys):
-    server = f"sqlite:///{tmp_path}/store.db", tmp_path / "artifacts", free_port()
+    server = f"sqlite:///{tmp_path}/server.db", tmp_path / "artifacts", free_port()
     spawn, report = multiprocessing.get_context("spawn"), tmp_path / "report.html"
     go_on, ready = tmp_path / "go_on", [tmp_path / f"{who}.ready" for who in "ab"]
     with started(*server) as uri:
@@ -307,7 +307,7 @@ def test_all_that_is_logged_while_the_server_is_down_is_there_once(tmp_path, mon
     assert time.time() - began < 60 and len(Spool(parent.spool)) > 45
     down_until = time.time()
     with started(*server):
-        tracking._next_try.clear()
+        run._next_try.clear()
         while not Spool(parent.spool).empty():
             parent.metrics({"x": 0.25}, step=1)  # a part is sent with every call
         with run("child", state=tmp_path / "child.json", **children) as again:

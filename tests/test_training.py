@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from prerank.errors import InputError
-from prerank.schema import Feature
-from prerank.training import check_memory
+from prerank.core.errors import InputError
+from prerank.logs.schema import Feature
+from prerank.training.worker import check_memory
 
 CPU = torch.device("cpu")
 SMALL = Feature("city", "context", "id", "F1", 1.0, size=400, dim=8)

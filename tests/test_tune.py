@@ -18,19 +18,22 @@ import pyarrow.parquet as pq
 import pytest
 import ray
 from mlflow.tracking import MlflowClient
+from prerank.latency.options import Latency
+from prerank.search.options import Search
+from prerank.training.options import Compute
 from ray import tune as ray_tune
 from samples_fixture import build, made_up_latency, random_teacher, teach_here
 
 import tune_spaces
-from prerank import grid
-from prerank.arch import load_arch
-from prerank.errors import InputError
-from prerank.options import Compute, Distill, Latency, Optim, Search
-from prerank.outputs import read_manifest
-from prerank.sweep import SCHEDULED, _held, sweep
-from prerank.tracking import Run, run
-from prerank.training import Job, files_of
-from prerank.trial import Trials
+from prerank.core.errors import InputError
+from prerank.core.outputs import read_manifest
+from prerank.models.arch import load_arch
+from prerank.models.options import Distill, Optim
+from prerank.sweeps import grid
+from prerank.sweeps.sweep import SCHEDULED, _held, sweep
+from prerank.sweeps.trial import Trials
+from prerank.tracking.run import Run, run
+from prerank.training.worker import Job, files_of
 from workflows import search_arch, train_student, tune
 from workflows.tune import Tune
 

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import tyro
 
-from prerank.cli import run
+from prerank.core.cli import run
 
 ITEMS, FILES, ROW_GROUP, START = 200, 10, 50_000, np.datetime64("2024-01-01", "us")
 DENSE, VECTOR, HISTORY = 45, 16, 50

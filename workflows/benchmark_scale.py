@@ -23,23 +23,25 @@ import ray
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from prerank.core.cluster.start import start_ray
+from prerank.logs.parts import TILE_BYTES
+from prerank.samples.files import items_of
+from prerank.training.options import Compute
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 from torch.nn.parallel import DistributedDataParallel
 
-from prerank import cli
-from prerank.arch import load_arch
-from prerank.capacity import GIB, Load, Need, Rates, needs
-from prerank.checkpoint import load_model
-from prerank.data import TILE_BYTES, start_ray
-from prerank.errors import InputError
-from prerank.logs import Table as LogsTable
-from prerank.logs import open_logs
-from prerank.options import Arm, Compute, Distill, Optim
-from prerank.outputs import read_manifest, write_json
-from prerank.samples import items_of
-from prerank.training import Job, Worker, train_arm
+from prerank.benchmarks.capacity import GIB, Load, Need, Rates, needs
+from prerank.core import cli
+from prerank.core.errors import InputError
+from prerank.core.outputs import read_manifest, write_json
+from prerank.logs.folder import Table as LogsTable
+from prerank.logs.folder import open_logs
+from prerank.models.arch import load_arch
+from prerank.models.checkpoint import load_model
+from prerank.models.options import Arm, Distill, Optim
+from prerank.training.worker import Job, Worker, train_arm
 from workflows import build_samples, teach, train_student, train_teacher
 
 WORKERS = (1, 2, 4)

@@ -16,21 +16,25 @@ from typing import Literal
 
 import numpy as np
 import torch
+from prerank.latency.options import Latency
+from prerank.latency.table import HEAD, Table
+from prerank.models.batch import Batch
+from prerank.samples.files import sample_files
+from prerank.search.options import Search
 from torch import Tensor, nn
 
-from prerank import cli, loop
-from prerank.autofas import AutoFAS
-from prerank.batches import Batch, columns, training_batch
-from prerank.config import widths
-from prerank.distill import Distiller
-from prerank.latency import HEAD, Table
-from prerank.options import Arm, Distill, Latency, Optim, Search
-from prerank.outputs import read_manifest
-from prerank.ranker import Ranker
-from prerank.reader import Reader
-from prerank.samples import sample_files
-from prerank.schema import load_schema
-from prerank.search_loop import make_optimizer, take_turn
+from prerank.core import cli
+from prerank.core.config import widths
+from prerank.core.outputs import read_manifest
+from prerank.logs.schema import load_schema
+from prerank.models.distill import Distiller
+from prerank.models.options import Arm, Distill, Optim
+from prerank.models.ranker import Ranker
+from prerank.samples.batches import columns, training_batch
+from prerank.samples.reader import Reader
+from prerank.search.autofas import AutoFAS
+from prerank.search.loop import make_optimizer, take_turn
+from prerank.training import loop
 
 
 @dataclass(frozen=True)

@@ -14,15 +14,15 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from prerank import data
-from prerank.cli import run
-from prerank.config import plain
-from prerank.counts import check_dropped, lines
-from prerank.draw import DrawConfig, check_built, parse_strategies
-from prerank.features import statistics
-from prerank.logs import open_logs
-from prerank.outputs import is_done, publish, read_manifest, write_json
-from prerank.samples import Recipe, Split, no_validation, validation
+from prerank.core.cli import run
+from prerank.core.config import plain
+from prerank.core.counts import check_dropped, lines
+from prerank.core.outputs import is_done, publish, read_manifest, write_json
+from prerank.logs.encoding import statistics
+from prerank.logs.folder import open_logs
+from prerank.samples import job
+from prerank.samples.build import Recipe, Split, no_validation, validation
+from prerank.samples.draw import DrawConfig, check_built, parse_strategies
 
 
 @dataclass(frozen=True)
@@ -63,10 +63,10 @@ def main(config: BuildSamples) -> dict[str, Any]:
     if table == "fine_lists":
         missing = "of the validation days in candidates/" if logs.has_candidates else "in the logs"
         print(f"note: no candidates {missing}: validation on the fine lists")
-    data.start_ray()
+    job.start_ray()
     with publish(out, kind="samples", **identity) as (folder, extra):
         recipe = Recipe(logs.schema, config.draw, strategies, config.seed, *days, key, table, folder)
-        counts = data.build_samples(logs, recipe, blocks=config.blocks)
+        counts = job.build_samples(logs, recipe, blocks=config.blocks)
         check_dropped(counts, config.max_dropped)
         check_built(counts, strategies, positions=logs.has_positions)
         if not any(name.startswith("val/") for name in counts["files"]):

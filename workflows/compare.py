@@ -17,18 +17,18 @@ from typing import Any
 from mlflow.tracking import MlflowClient
 from rich.console import Console
 
-from prerank import cli
-from prerank.compare import compare
-from prerank.compare_figures import compare_figures
-from prerank.compare_page import terminal_table, write_page_of
-from prerank.compare_words import front_sentences
-from prerank.config import names, plain
-from prerank.errors import InputError
-from prerank.outputs import write_json
-from prerank.runs import children, connect, listed, queried
-from prerank.storage import write_parquet
-from prerank.store import masked
-from prerank.tracking import Run, tracking_uri
+from prerank.core import cli
+from prerank.core.config import names, plain
+from prerank.core.errors import InputError
+from prerank.core.outputs import write_json
+from prerank.core.storage import write_parquet
+from prerank.evaluation.tracked import compare
+from prerank.reports.compare_figures import compare_figures
+from prerank.reports.compare_page import terminal_table, write_page_of
+from prerank.reports.compare_words import front_sentences
+from prerank.tracking.find import children, connect, listed, queried
+from prerank.tracking.run import Run, tracking_uri
+from prerank.tracking.server import masked
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,14 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from prerank import cli
-from prerank.data import start_ray
-from prerank.errors import InputError
-from prerank.evaluate import LOGGED, evaluate, plan
-from prerank.logs import open_logs
-from prerank.outputs import write_json
-from prerank.storage import place, write_parquet
+from prerank.core.cluster.start import start_ray
+
+from prerank.core import cli
+from prerank.core.errors import InputError
+from prerank.core.outputs import write_json
+from prerank.core.storage import place, write_parquet
+from prerank.evaluation.evaluate import LOGGED, evaluate, plan
+from prerank.logs.folder import open_logs
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prerank import cli, export
-from prerank.checkpoint import load_model, require_same_features
-from prerank.outputs import fingerprint, is_done, publish, read_manifest
-from prerank.schema import load_schema
-from prerank.storage import rmtree, staged
-from prerank.tracking import Run, run, send_unsent
+from prerank.core import cli
+from prerank.core.outputs import fingerprint, is_done, publish, read_manifest
+from prerank.core.storage import rmtree, staged
+from prerank.logs.schema import load_schema
+from prerank.models.checkpoint import load_model, require_same_features
+from prerank.serving import export
+from prerank.tracking.run import Run, run, send_unsent
 
 
 @dataclass(frozen=True)

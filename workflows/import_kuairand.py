@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prerank import outputs
-from prerank.cli import run
-from prerank.config import plain
-from prerank.kuairand import fingerprints, read_kuairand
-from prerank.kuairand_logs import Sizes, write_logs
-from prerank.storage import staged
+from prerank.core import outputs
+from prerank.core.cli import run
+from prerank.core.config import plain
+from prerank.core.storage import staged
+from prerank.sources.kuairand.files import fingerprints, read_kuairand
+from prerank.sources.kuairand.logs import Sizes, write_logs
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,12 +14,12 @@ from typing import Any
 
 import pyarrow as pa
 import ray
+from prerank.core.cluster.start import start_ray
 
-from prerank.cli import run
-from prerank.config import plain
-from prerank.data import start_ray
-from prerank.outputs import is_done, publish, read_manifest
-from prerank.simulate import SHOWN, TABLES, Simulation, chunks, write_chunk
+from prerank.core.cli import run
+from prerank.core.config import plain
+from prerank.core.outputs import is_done, publish, read_manifest
+from prerank.sources.simulator.cascade import SHOWN, TABLES, Simulation, chunks, write_chunk
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,28 +13,33 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from prerank.core.cluster.start import start_ray
+from prerank.latency.options import Latency
+from prerank.latency.table import load_table
+from prerank.samples.files import candidates_of, check_k
+from prerank.search.options import Search
+from prerank.training.options import Compute
 from rich.console import Console
 
-from prerank import cli
-from prerank.config import names, plain, widths
-from prerank.counts import lines
-from prerank.data import start_ray
-from prerank.draw import DrawConfig
-from prerank.evaluate import Evaluation, evaluate, plan
-from prerank.figures import figures
-from prerank.fit import train_models
-from prerank.ladder import ladder
-from prerank.latency import latency_us, load_table
-from prerank.logs import open_logs
-from prerank.options import Arm, Compute, Distill, Latency, Optim, Search
-from prerank.outputs import write_json
-from prerank.report import terminal_table, write_report
-from prerank.samples import Split, candidates_of, check_k
-from prerank.schema import load_schema
-from prerank.search_section import pictures
-from prerank.serving import serving_costs
-from prerank.storage import write_parquet
-from prerank.tracking import Run, run
+from prerank.core import cli
+from prerank.core.config import names, plain, widths
+from prerank.core.counts import lines
+from prerank.core.outputs import write_json
+from prerank.core.storage import write_parquet
+from prerank.evaluation.evaluate import Evaluation, evaluate, plan
+from prerank.latency.formula import latency_us
+from prerank.latency.served import serving_costs
+from prerank.logs.folder import open_logs
+from prerank.logs.schema import load_schema
+from prerank.models.options import Arm, Distill, Optim
+from prerank.reports.report import terminal_table, write_report
+from prerank.reports.report_figures import figures
+from prerank.reports.search_section import pictures
+from prerank.samples.build import Split
+from prerank.samples.draw import DrawConfig
+from prerank.tracking.run import Run, run
+from prerank.training.group import train_models
+from prerank.training.ladder import ladder
 from workflows import build_samples, profile_latency, search_arch, teach, train_teacher
 from workflows.evaluate import finished, warn_of
 

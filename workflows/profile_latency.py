@@ -13,16 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import onnxruntime
+from prerank.latency.table import load_table
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table as Printed
 
-from prerank import cli, config, profiler, tracking
-from prerank.errors import InputError
-from prerank.latency import inference_us, item_width, load_table
-from prerank.outputs import fingerprint, write_json
-from prerank.pieces import PIECES, Setting
-from prerank.schema import Feature, load_schema
+from prerank.core import cli, config
+from prerank.core.errors import InputError
+from prerank.core.outputs import fingerprint, write_json
+from prerank.latency import profiler
+from prerank.latency.formula import inference_us, item_width
+from prerank.latency.pieces import PIECES, Setting
+from prerank.logs.schema import Feature, load_schema
+from prerank.tracking import run
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class ProfileLatency:
     seed: int = 0
 
 
-def main(settings: ProfileLatency, parent: tracking.Run | None = None, *, any_host: bool = False) -> dict[str, Any]:
+def main(settings: ProfileLatency, parent: run.Run | None = None, *, any_host: bool = False) -> dict[str, Any]:
     """Returns what latency.json holds; with `any_host`, also where another host has measured it."""
     out = settings.out.resolve()
     schema = load_schema(settings.schema)
@@ -61,7 +64,7 @@ def main(settings: ProfileLatency, parent: tracking.Run | None = None, *, any_ho
     asked = {"config": key, "schema": fingerprint(schema.to_json())} | ({} if any_host else {"machine": machine})
     done = _done(out, asked)
     if done:
-        tracking.send_unsent(out)
+        run.send_unsent(out)
         if done["machine"] != machine:
             print(f"{out}: measured on another host ({done['machine']['cpu']}, {done['machine']['system']})")
         print(f"{out}: already done")
@@ -76,7 +79,7 @@ def main(settings: ProfileLatency, parent: tracking.Run | None = None, *, any_ho
     onnxruntime.set_default_logger_severity(3)  # it warns of machines without a GPU, a graph at a time
     state = out.parent / f".{out.name}.run.json"
     with (
-        tracking.run("profile_latency", out=out, state=state, params=config.plain(settings), parent=parent) as run,
+        run.run("profile_latency", out=out, state=state, params=config.plain(settings), parent=parent) as run,
         Progress(transient=True) as progress,
     ):
         for number, setting in enumerate(todo):

@@ -7,10 +7,11 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from prerank import cli
-from prerank.data import start_ray
-from prerank.outputs import is_done, read_manifest
-from prerank.teach import inputs_of, teach
+from prerank.core.cluster.start import start_ray
+
+from prerank.core import cli
+from prerank.core.outputs import is_done, read_manifest
+from prerank.training.teach import inputs_of, teach
 
 
 @dataclass(frozen=True)

@@ -6,16 +6,18 @@ python -m workflows.train_student --samples runs/taught --out runs/student --dis
 from dataclasses import dataclass
 from pathlib import Path
 
-from prerank import cli
-from prerank.arch import Arch, load_arch
-from prerank.config import names, widths
-from prerank.data import start_ray
-from prerank.fit import train_models
-from prerank.options import Arm, Compute, Distill, Optim
-from prerank.outputs import read_manifest
-from prerank.schema import load_schema
-from prerank.tracking import Run
-from prerank.training import teacher_column
+from prerank.core.cluster.start import start_ray
+from prerank.training.options import Compute
+
+from prerank.core import cli
+from prerank.core.config import names, widths
+from prerank.core.outputs import read_manifest
+from prerank.logs.schema import load_schema
+from prerank.models.arch import Arch, load_arch
+from prerank.models.options import Arm, Distill, Optim
+from prerank.tracking.run import Run
+from prerank.training.group import train_models
+from prerank.training.worker import teacher_column
 
 
 @dataclass(frozen=True)

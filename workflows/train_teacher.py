@@ -9,17 +9,18 @@ item): a teacher that finds fewer clicked items than the best of them is not wor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from prerank.core.cluster.start import start_ray
+from prerank.training.options import Compute
 from rich.console import Console
 from rich.table import Table
 
-from prerank import cli
-from prerank.config import names, widths
-from prerank.data import start_ray
-from prerank.fit import train_models
-from prerank.options import Arm, Compute, Optim
-from prerank.schema import load_schema
-from prerank.tracking import Run
-from prerank.training import Trained
+from prerank.core import cli
+from prerank.core.config import names, widths
+from prerank.logs.schema import load_schema
+from prerank.models.options import Arm, Optim
+from prerank.tracking.run import Run
+from prerank.training.group import train_models
+from prerank.training.worker import Trained
 
 
 @dataclass(frozen=True)

@@ -16,22 +16,26 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from prerank.core.cluster.start import start_ray
+from prerank.latency.options import Latency
+from prerank.latency.table import Table, load_table
+from prerank.search.options import Search
+from prerank.training.options import Compute
+
 import tune_spaces
-from prerank import cli
-from prerank.config import apply, plain
-from prerank.data import start_ray
-from prerank.errors import InputError
-from prerank.fit import refuse_local_store
-from prerank.latency import Table, load_table
-from prerank.live import Outcome
-from prerank.options import Compute, Distill, Latency, Optim, Search
-from prerank.outputs import write_json
-from prerank.schema import load_schema, nearest
-from prerank.search import check_spec
-from prerank.sweep import Plan, sweep
-from prerank.tracking import Run, run
-from prerank.training import Job, check
-from prerank.trial import Planned, Trials
+from prerank.core import cli
+from prerank.core.config import apply, plain
+from prerank.core.errors import InputError, nearest
+from prerank.core.outputs import write_json
+from prerank.logs.schema import load_schema
+from prerank.models.options import Distill, Optim
+from prerank.search.group import check_spec
+from prerank.sweeps.live import Outcome
+from prerank.sweeps.sweep import Plan, sweep
+from prerank.sweeps.trial import Planned, Trials
+from prerank.tracking.run import Run, run
+from prerank.training.group import refuse_local_store
+from prerank.training.worker import Job, check
 from workflows import compare, evaluate, export, search_arch, train_student
 
 SEARCHING = ("search.", "latency.")

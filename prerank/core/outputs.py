@@ -1,0 +1,173 @@
+"""Every step writes one folder, whole or not at all.
+
+A step locks its destination, writes beside it and publishes by one rename; `manifest.json`, written last, names the
+files, what made them and from what. Readers refuse a folder without one, so nothing half-written is ever read. The
+same command on the same folder finds its own manifest and does nothing; a different one is refused.
+
+Object storage has no rename and no lock: there a step writes in place, an object `.partial` first and the manifest
+last. Two drivers that write one folder at once are not kept apart there.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from prerank.core.errors import InputError
+from prerank.core.storage import Remote, rmtree, sizes, whole
+
+MANIFEST = "manifest.json"
+MARKER = ".partial"
+"""Beside no manifest: what a killed run left in object storage."""
+
+
+def fingerprint(value: Any) -> str:
+    """A short hash of anything that JSON can hold, the same in every process."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def read_manifest(folder: Path, *, kind: str) -> dict[str, Any]:
+    """The manifest of a finished output; raises InputError if the folder is unfinished or of another kind."""
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise InputError(
+            f"{folder}: no {MANIFEST}: not a finished output of this program; expected {kind}; run that step again"
+        )
+    manifest = json.loads(path.read_text())
+    if manifest["kind"] != kind:
+        raise InputError(f"{folder}: holds {manifest['kind']}, expected {kind}")
+    return manifest
+
+
+def is_done(out: Path, *, kind: str, config: dict[str, Any], inputs: dict[str, str]) -> bool:
+    """Whether `out` already holds exactly this run.
+
+    Raises InputError if it holds anything else, naming the first key that differs.
+    """
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())) or is_left_over(out):
+        return False
+    if not (out / MANIFEST).is_file():
+        raise InputError(f"{out}: not empty and not an output of this program; name another --out")
+    manifest = read_manifest(out, kind=kind)
+    for what, old, new in (("config", manifest["config"], config), ("input", manifest["inputs"], inputs)):
+        old, new = (json.loads(json.dumps(side, default=str)) for side in (old, new))
+        for key in sorted({*old, *new}):
+            if old.get(key) != new.get(key):
+                raise InputError(
+                    f"{out}: already holds another run: {what} {key} was {old.get(key)!r}, now {new.get(key)!r}; "
+                    "name another --out, or delete the folder"
+                )
+    return True
+
+
+def is_left_over(folder: Path) -> bool:
+    """Whether it is what a run in object storage has not finished."""
+    return (folder / MARKER).is_file() and not (folder / MANIFEST).is_file()
+
+
+@contextmanager
+def publish(
+    out: Path, *, kind: str, config: dict[str, Any], inputs: dict[str, str]
+) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Gives `(folder to write into, extra)`; on leaving, `extra` goes into the manifest and `out` is there as a whole.
+
+    On an exception nothing is published; what a killed run left behind is replaced by the next. `.*.partial` files,
+    which a killed task leaves, are removed. Raises InputError where another process writes `out`, or has written it
+    meanwhile; in object storage it sees the latter alone.
+    """
+    extra: dict[str, Any] = {}
+    with _locked(out):
+        if is_done(out, kind=kind, config=config, inputs=inputs):
+            raise InputError(f"{out}: another process has just finished it; run the same command again to use it")
+        with _in_place(out) if isinstance(out, Remote) else _beside(out) as staging:
+            yield staging, extra
+            for left_over in staging.rglob(".*.partial"):
+                left_over.unlink()
+            files = {name: size for name, size in sizes(staging).items() if name != MARKER}
+            manifest = {"kind": kind, "config": config, "inputs": inputs, "files": files, **extra}
+            manifest["fingerprint"] = fingerprint(manifest)
+            write_json(staging / MANIFEST, manifest)
+
+
+@contextmanager
+def _beside(out: Path) -> Iterator[Path]:
+    staging = out.parent / f".{out.name}.partial"
+    try:
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir()
+        yield staging
+        if out.is_dir():
+            out.rmdir()  # is_done let only an empty folder through
+        os.rename(staging, out)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+@contextmanager
+def _in_place(out: Remote) -> Iterator[Remote]:
+    (out / MARKER).write_text(f"process {os.getpid()} on {socket.gethostname()}\n")
+    try:
+        _clear(out)
+        yield out
+    except BaseException:
+        with suppress(OSError):
+            _clear(out)  # but for the marker: a task that has not stopped yet may still write
+        raise
+    (out / MARKER).unlink()
+
+
+def _clear(out: Remote) -> None:
+    """Deletes all but the marker, the manifest first."""
+    (out / MANIFEST).unlink(missing_ok=True)
+    for path in out.iterdir():
+        if path.is_dir():
+            rmtree(path)
+        elif path.name != MARKER:
+            path.unlink()
+
+
+@contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    """Holds the right to write `out`, which the kernel takes back from a process that dies; none in object storage."""
+    if isinstance(out, Remote):
+        yield
+        return
+    out.parent.mkdir(parents=True, exist_ok=True)
+    path = out.parent / f".{out.name}.lock"
+    file = _lock(path, out)
+    try:
+        os.truncate(file, 0)
+        os.write(file, f"process {os.getpid()} on {socket.gethostname()}".encode())
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(file)
+
+
+def _lock(path: Path, out: Path) -> int:
+    while True:
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(file), path.stat()):
+                return file
+        except BlockingIOError:
+            holder = os.read(file, 1000).decode() or "another process"
+            os.close(file)
+            raise InputError(f"{out}: being written by {holder}; wait for it, or name another --out") from None
+        except FileNotFoundError:
+            pass  # whoever held the lock has removed its file since it was opened
+        os.close(file)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """A reader sees the old file or the new one, never a part."""
+    text = json.dumps(value, indent=1, default=str, allow_nan=False)
+    with whole(path) as file:
+        file.write(f"{text}\n".encode())

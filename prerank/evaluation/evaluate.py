@@ -1,0 +1,225 @@
+"""Scores the candidates of the test days with teacher and students, on Ray Data, and sums up what each keeps.
+
+A part of the logs holds whole requests, so every metric is exact whatever the number of parts and workers. What is left
+out is counted: rows for faults of the logs and, of fine lists, the requests beyond `MOST_REQUESTS`. Items of a request
+are in canonical order (ascending hash of item_id), which decides ties; the scores are as exact as a network's sums of
+floats are in batches of any size.
+"""
+
+import json
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset
+import torch
+
+from prerank.core.cluster.tasks import executed
+from prerank.core.counts import count, merge
+from prerank.core.errors import InputError
+from prerank.core.hashing import hash_ids
+from prerank.core.nested import flat, flat_numpy, nest, offsets_of, segment_of
+from prerank.core.outputs import fingerprint
+from prerank.core.storage import place
+from prerank.evaluation.intervals import curve_means, paired_interval, summary
+from prerank.evaluation.metrics import LABELS, Candidates, Comparison, pooled_aucs
+from prerank.logs.folder import DAY, Logs
+from prerank.logs.parts import whole_requests
+from prerank.logs.requests import to_requests
+from prerank.models.checkpoint import Model, known_model, load_model, require_same_features
+from prerank.samples import job
+from prerank.samples.batches import scoring_batch
+from prerank.samples.build import attach_features, number_of, val_key
+
+LOGGED = "logged"
+"""In place of a teacher's folder: the logs' own `fine_score`."""
+SCORED_AT_ONCE = 64
+"""Requests in one forward pass."""
+MOST_REQUESTS = 20_000
+"""At most so many are evaluated over the fine lists, which are logged of every request: drawn by a hash of request_id,
+the same for all models. Candidates are logged of a sampled share already."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What every part of an evaluation shares."""
+
+    logs: Logs
+    table: str
+    """`candidates`, or `fine_lists` where the logs have none."""
+    models: dict[str, tuple[Path, str]]
+    """Folder and fingerprint of each student and, unless its scores were logged, of `teacher`."""
+    test_from: np.datetime64
+    k: int
+    m: int | None
+    curve: tuple[int, ...]
+
+    @property
+    def key(self) -> str:
+        """What the result follows from: the same key, the same result."""
+        models = {name: known for name, (_, known) in self.models.items()}
+        facts = [self.logs.fingerprint, self.table, models, str(self.test_from), self.k, self.m, self.curve]
+        return fingerprint(facts)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    rows: dict[str, dict[str, Any]]
+    """The summary of each student, and of `teacher`."""
+    per_request: pa.Table
+    """One row a request, columns `<model>.<metric>`: what paired comparisons need."""
+    facts: dict[str, Any]
+
+    def against(self, name: str, base: str, metric: str) -> list[float | None]:
+        """[difference, lo, hi] of a per-request metric, paired over the requests; None where no request defines it."""
+        a, b = (self.per_request[f"{model}.{metric}"].to_numpy() for model in (name, base))
+        return [None if np.isnan(x) else x for x in paired_interval(a, b)]
+
+
+def plan(
+    logs: Logs, teacher: str, students: dict[str, Path], *, k: int, m: int | None = None, curve: tuple[int, ...] = ()
+) -> Plan:
+    """Checks that the models fit the logs and were kept from the same test days; raises InputError otherwise."""
+    folders = students if teacher == LOGGED else {**students, "teacher": place(teacher)}
+    models = {name: load_model(folder, kind=_kind(name)) for name, folder in folders.items()}
+    for name, model in models.items():
+        require_same_features(model, logs.schema, folder=folders[name], where=logs.folder)
+    days = {name: model.manifest["split"]["test_from"] for name, model in models.items()}
+    if len(set(days.values())) > 1:
+        found = ", ".join(f"{name}: {day}" for name, day in days.items())
+        raise InputError(f"the models were kept from different test days ({found}); train them from the same samples")
+    table = "candidates" if logs.has_candidates else "fine_lists"
+    if teacher == LOGGED:
+        if not logs.has_scores:
+            raise InputError(
+                f"{logs.folder}/fine_lists: no fine_score, which --teacher {LOGGED} reads; name a teacher's folder"
+            )
+        table = "fine_lists"
+    known = {name: (folders[name], model.manifest["fingerprint"]) for name, model in models.items()}
+    return Plan(logs, table, known, np.datetime64(next(iter(days.values()))), k, m, curve)
+
+
+def evaluate(plan: Plan, *, blocks: int | None = None, seed: int = 0) -> Evaluation:
+    """Runs the plan on the cluster and sums up, with 95% bootstrap intervals over the requests.
+
+    The driver gathers the scores of all models, 4 bytes each, for the AUC over all requests.
+    """
+    slim, at_most = replace(plan, logs=job.slim(plan.logs)), 1.0
+    if plan.table == "fine_lists":
+        until = (plan.logs.days[1] + DAY).astype("datetime64[us]")
+        at_most = val_key(plan.logs, plan.table, plan.test_from, until, requests=MOST_REQUESTS, seed=0)
+    task = partial(score, plan=slim, at_most=at_most)
+    scored = whole_requests(plan.logs, plan.table, task, blocks=blocks, since=plan.test_from)
+    parts = executed(scored)
+    counts: dict[str, Any] = {}
+    for said in (text for part in parts if part.num_rows for text in part["counts"].drop_null().to_pylist()):
+        merge(counts, json.loads(said))
+    parts = [part.drop_columns("counts") for part in parts if "request_id" in part.column_names and part.num_rows]
+    if not parts:
+        raise InputError(
+            f"{plan.logs.folder}/{plan.table}: no request since {plan.test_from}, the first day of the test"
+        )
+    table = pa.concat_tables(parts)
+    table = table.take(pa.array(np.argsort(hash_ids(table["request_id"]), kind="stable")))
+    candidates = Candidates.of(table)
+    rows, lists = {}, set(LABELS)
+    for name in [*(name for name in plan.models if name != "teacher"), "teacher"]:
+        prefix = f"{name}."
+        lists.add(f"{prefix}score")
+        columns = {
+            column.removeprefix(prefix): table[column].to_numpy()
+            for column in table.column_names
+            if column.startswith(prefix) and column not in lists
+        }
+        pooled = pooled_aucs(candidates, flat_numpy(table[f"{prefix}score"]))
+        rows[name] = summary(columns, k=plan.k, pooled=pooled, seed=seed) | {"curve": curve_means(columns)}
+    sizes = np.diff(candidates.offsets)
+    facts = {
+        "space": plan.table,
+        "test_from": str(plan.test_from.astype("datetime64[D]")),
+        "requests": len(sizes),
+        "candidates": float(sizes.mean()),
+        "requests_at_most_k": int((sizes <= plan.k).sum()),
+        "k": plan.k,
+        "m": plan.m or plan.k,
+        "has_truth": "ctr" in rows["teacher"],
+        "dropped": counts["dropped"],
+        "noted": counts["noted"],
+    }
+    return Evaluation(rows, table.drop_columns(sorted(lists)), facts)
+
+
+def score(rows: pa.Table, shown: pa.Table, plan: Plan, at_most: float) -> pa.Table:
+    """The test requests of a part of the logs: labels, every model's scores and metrics, one row a request.
+
+    Those whose `number_of` is above `at_most` are only counted.
+    """
+    late = rows["request_id"].filter(pc.greater_equal(rows["ts"], pa.scalar(plan.test_from))).combine_chunks()
+    rows, shown = (part.filter(pc.is_in(part["request_id"], late)) for part in (rows, shown))
+    requests, counts = to_requests(rows, shown, sampled=plan.table == "candidates")
+    requests = requests.filter(pc.greater_equal(requests["ts"], pa.scalar(plan.test_from)))
+    drawn = number_of(requests["request_id"], 0) <= at_most
+    others = requests.filter(pa.array(~drawn))
+    count(counts["noted"], "not_drawn", len(flat(others["item_id"])), others.num_rows)
+    requests = requests.filter(pa.array(drawn))
+    said = json.dumps({key: counts[key] for key in ("dropped", "noted")})
+    if not requests.num_rows:
+        return pa.table({"counts": [said]})
+    table, _ = attach_features(requests, rows, plan.logs.schema)
+    offsets = offsets_of(table["item_id"])
+    # The truth is known of candidates alone, and there only where the logs come from a simulator.
+    truth = plan.logs.folder / "truth" if plan.table == "candidates" else None
+    truth_N = truth_of(table, truth) if truth and truth.is_dir() else None
+    candidates = Candidates.of(table, truth_N)
+    scores = {name: _scores(table, known_model(*known, _kind(name))) for name, known in plan.models.items()}
+    if "teacher" not in scores:
+        scores["teacher"] = flat_numpy(table["fine_score"])
+    out = {name: table[name] for name in ("request_id", *LABELS)}
+    compare = Comparison(candidates, scores["teacher"], k=plan.k, m=plan.m, curve=plan.curve)
+    for name, score_N in scores.items():
+        columns = compare(score_N)
+        out[f"{name}.score"] = nest(score_N, offsets)
+        out |= {f"{name}.{metric}": pa.array(values) for metric, values in columns.items()}
+    out["counts"] = pa.array([said] + [None] * (table.num_rows - 1), pa.string())
+    return pa.table(out)
+
+
+def truth_of(table: pa.Table, folder: Path) -> np.ndarray:
+    """click_probability of every candidate [N]; raises InputError where one has none."""
+    low, high = pc.min_max(table["request_id"]).as_py().values()
+    key = pc.field("request_id")
+    mine = (key >= low) & (key <= high) & key.isin(table["request_id"].combine_chunks())
+    truth = pyarrow.dataset.dataset(folder).to_table(filter=mine)
+    request_N = hash_ids(table["request_id"])[segment_of(offsets_of(table["item_id"]))]
+    wanted = pa.table({"request": request_N, "item": hash_ids(flat(table["item_id"])), "at": np.arange(len(request_N))})
+    known = pa.table(
+        {
+            "request": hash_ids(truth["request_id"]),
+            "item": hash_ids(truth["item_id"]),
+            "p": truth["click_probability"],
+        }
+    )
+    joined = wanted.join(known, ["request", "item"]).sort_by("at")
+    if joined["p"].null_count or joined.num_rows != len(request_N):
+        raise InputError(
+            f"{folder}: {joined['p'].null_count} candidates of requests {low} to {high} have no click_probability"
+        )
+    return joined["p"].to_numpy()
+
+
+def _kind(name: str) -> str:
+    return "teacher" if name == "teacher" else "student"
+
+
+def _scores(table: pa.Table, model: Model) -> np.ndarray:
+    features = model.schema.select(model.arch.features, where="model")
+    parts = []
+    for start in range(0, table.num_rows, SCORED_AT_ONCE):
+        batch = scoring_batch(table.slice(start, SCORED_AT_ONCE).combine_chunks(), features)
+        with torch.inference_mode():
+            parts.append(model.ranker(batch.features, batch.request_I)[0].numpy())
+    return np.concatenate(parts)

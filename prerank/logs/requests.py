@@ -1,0 +1,191 @@
+"""From rows of the logs to one row a request: lists checked, labels joined, everything that is dropped counted.
+
+Ids are compared by their 64-bit hashes (`hash_ids`). N rows of R requests, M impressions.
+"""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from prerank.core.counts import count
+from prerank.core.errors import InputError
+from prerank.core.hashing import hash_ids
+from prerank.core.nested import find_within, nest, offsets_from, rank_within
+
+CANDIDATE, FINE_LIST, EXPOSED, CLICKED, CONVERTED = range(5)
+
+
+def to_requests(rows: pa.Table, impressions: pa.Table, *, sampled: bool = False) -> tuple[pa.Table, dict]:
+    """Checks lists of items, joins what was shown: one row a request, items by ascending hash, `row` [N] their origin.
+
+    Faults are dropped and counted in rows and requests. An item is kept once: the row of the best position, then of the
+    highest fine_score, then the earliest; rows that repeat request, item and position (logged at least once) do not
+    count where positions are checked. A fine_score that is null, NaN or infinite is noted and becomes the lowest finite
+    one of its request, 0 where there is none.
+
+    `sampled` lists (candidates) have no positions, start at stage 0, and impressions of other requests are no fault;
+    clicks on items that are not among them are noted as `clicks_outside_candidates` (rows: clicks). Raises InputError
+    for a click that is neither 0 nor 1.
+    """
+    counts: dict[str, Any] = {"dropped": {}, "noted": {}}
+    with_positions = "fine_position" in rows.column_names and not sampled
+
+    request, item = hash_ids(rows["request_id"]), hash_ids(rows["item_id"])
+    null = _null(rows["request_id"])
+    broken = _null(rows["item_id"]) | _null(rows["ts"])
+    position = rows["fine_position"].fill_null(-1).to_numpy() if with_positions else np.full(len(request), -1)
+    ts = rows["ts"].to_numpy().astype("datetime64[us]")
+    score = _finite(rows["fine_score"]) if "fine_score" in rows.column_names else np.zeros(len(request))
+    keys = position, item, request
+    order = np.lexsort(keys)
+    if _repeated(*(key[order] for key in keys)).any():
+        order = np.lexsort((ts, -score, broken, *keys))  # of copies, the one to keep comes first
+    order = order[~null[order]]
+    ids, code = _runs(request[order])
+    item, position, broken = item[order], position[order], broken[order]
+    repeated = _repeated(position, item, code)
+    counts["read"] = {"rows": rows.num_rows, "requests": len(ids), "impressions": impressions.num_rows}
+
+    once = ~repeated
+    faulty = ~_permutations(position[once], code[once], len(ids)) if with_positions else np.zeros(len(ids), bool)
+    unusable = faulty[code] & once
+    broken &= ~unusable
+    twice = repeated & ~broken
+    left = np.flatnonzero(~unusable & ~broken & ~twice)
+    twice[left[1:]] = (np.diff(code[left]) == 0) & (item[left[1:]] == item[left[:-1]])
+    left = left[~twice[left]]
+    single = np.zeros(len(code), bool)
+    single[left] = (np.bincount(code[left], minlength=len(ids)) == 1)[code[left]]
+    dropped = {
+        "positions_not_a_permutation": unusable,
+        "null_key": broken,
+        "duplicate_item": twice,
+        "single_item": single,
+    }
+    for reason, rows_N in dropped.items():
+        count(counts["dropped"], reason, int(rows_N.sum()), len(np.unique(code[rows_N])))
+    count(counts["dropped"], "null_key", int(null.sum()), 0)
+
+    left = left[~single[left]]
+    order, item, position, known = order[left], item[left], position[left], ids
+    ids, code = _runs(request[order])
+    if with_positions and (twice.any() or broken.any()):
+        position = rank_within(code, position)  # closes the gaps that they left
+    offsets = offsets_from(code, len(ids))
+
+    labels = _labels(impressions, ids, offsets, item, known, counts, sampled=sampled)
+    first = order[offsets[:-1]]
+    ts = np.minimum.reduceat(ts[order], offsets[:-1]) if len(ids) else ts[order]
+    columns = {
+        "request_id": rows["request_id"].combine_chunks().take(pa.array(first)),
+        "ts": pa.array(ts, pa.timestamp("us")),
+        "item_id": nest(rows["item_id"].combine_chunks().take(pa.array(order)), offsets),
+        "position": nest(position.astype(np.int32), offsets),
+        **{name: nest(values, offsets) for name, values in labels.items()},
+    }
+    stage = np.full(len(item), CANDIDATE if sampled else FINE_LIST, np.int8)
+    for code_, name in ((EXPOSED, "exposed"), (CLICKED, "clicked"), (CONVERTED, "converted")):
+        stage[labels[name]] = code_
+    columns["stage"] = nest(stage, offsets)
+    if "fine_score" in rows.column_names:
+        columns["fine_score"] = nest(_imputed(score[order].astype(np.float32), code, offsets, counts), offsets)
+    columns["row"] = nest(order, offsets)
+
+    clicks = np.add.reduceat(labels["clicked"], offsets[:-1], dtype=np.int64) if len(ids) else np.empty(0)
+    count(counts["noted"], "without_click", int(np.diff(offsets)[clicks == 0].sum()), int((clicks == 0).sum()))
+    return pa.table(columns), counts
+
+
+def _repeated(*keys: np.ndarray) -> np.ndarray:
+    """bool [N]: whether an element equals the one before it in all keys."""
+    repeated = np.zeros(len(keys[0]), bool)
+    repeated[1:] = np.logical_and.reduce([key[1:] == key[:-1] for key in keys])
+    return repeated
+
+
+def _finite(scores: pa.ChunkedArray) -> np.ndarray:
+    """float64 [N], NaN for what is null or not finite as float32."""
+    values = pc.cast(scores, pa.float64(), safe=False).fill_null(np.nan).to_numpy()
+    return np.where(np.abs(values) <= np.finfo(np.float32).max, values, np.nan)
+
+
+def _imputed(score: np.ndarray, code: np.ndarray, offsets: np.ndarray, counts: dict) -> np.ndarray:
+    bad = np.isnan(score)
+    count(counts["noted"], "fine_score_not_finite", int(bad.sum()), len(np.unique(code[bad])))
+    if not bad.any():
+        return score
+    lowest = np.fmin.reduceat(score, offsets[:-1])
+    return np.where(bad, np.nan_to_num(lowest)[code], score)
+
+
+def _runs(ascending: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The distinct values, and for each element which of them it is."""
+    starts = np.ones(len(ascending), bool)
+    starts[1:] = ascending[1:] != ascending[:-1]
+    return ascending[starts], np.cumsum(starts) - 1
+
+
+def _permutations(position: np.ndarray, code: np.ndarray, n: int) -> np.ndarray:
+    """bool [R]: whether the positions of a request are 0..n-1, each once."""
+    offsets = offsets_from(code, n)
+    inside = (position >= 0) & (position < np.diff(offsets)[code])
+    slots = np.bincount((offsets[code] + position)[inside], minlength=len(position))
+    return np.bincount(code, weights=slots == 1, minlength=n) == np.diff(offsets)
+
+
+def _labels(
+    impressions: pa.Table,
+    ids: np.ndarray,
+    offsets: np.ndarray,
+    item: np.ndarray,
+    known: np.ndarray,
+    counts: dict,
+    *,
+    sampled: bool,
+) -> dict[str, np.ndarray]:
+    """exposed, clicked, converted: bool [N]; `ids` are the requests kept, `known` all that had a list."""
+    request_M, item_M = hash_ids(impressions["request_id"]), hash_ids(impressions["item_id"])
+    null = _null(impressions["request_id"]) | _null(impressions["item_id"])
+    count(counts["dropped"], "impression_null_key", int(null.sum()), 0)
+    if not sampled:
+        orphan = ~null & ~is_in(request_M, known)
+        count(counts["dropped"], "impression_without_list", int(orphan.sum()), len(np.unique(request_M[orphan])))
+    used = np.flatnonzero(~null & is_in(request_M, ids))
+    place = find_within(item, offsets, np.searchsorted(ids, request_M[used]), item_M[used])
+    missing = used[place < 0]
+    count(counts["dropped"], "impression_not_in_list", len(missing), len(np.unique(request_M[missing])))
+    used, place = used[place >= 0], place[place >= 0]
+    again = len(place) - len(np.unique(place))
+    count(counts["noted"], "duplicate_impression", again, 0)
+
+    flags = {name: _flags(impressions, name) for name in ("clicked", "converted") if name in impressions.column_names}
+    if sampled:
+        outside = np.unique(np.stack([request_M, item_M])[:, missing[flags["clicked"][missing]]], axis=1)
+        count(counts["noted"], "clicks_outside_candidates", outside.shape[1], len(np.unique(outside[0])))
+    labels = {name: np.zeros(len(item), bool) for name in ("exposed", "clicked", "converted")}
+    labels["exposed"][place] = True
+    for name, flags_M in flags.items():
+        labels[name][place[flags_M[used]]] = True
+    return labels
+
+
+def _flags(impressions: pa.Table, name: str) -> np.ndarray:
+    """bool [M], false for null."""
+    flags = impressions[name].fill_null(0).to_numpy()
+    wrong = flags[(flags != 0) & (flags != 1)]
+    if len(wrong):
+        raise InputError(f"impressions: column {name!r} holds {wrong[0]}; expected true and false, or 0 and 1")
+    return flags == 1
+
+
+def _null(column: pa.ChunkedArray) -> np.ndarray:
+    return column.is_null().to_numpy()
+
+
+def is_in(values: np.ndarray, ascending: np.ndarray) -> np.ndarray:
+    """bool [N]: whether a value is among the ascending ones."""
+    if not len(ascending):
+        return np.zeros(len(values), bool)
+    return ascending[np.searchsorted(ascending, values).clip(max=len(ascending) - 1)] == values

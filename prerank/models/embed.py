@@ -1,0 +1,98 @@
+"""From the features of requests and items to one input vector each.
+
+Shapes: R requests of a batch, I items over all of them, D inputs. A feature of a request has R rows, one of an item I.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from prerank.logs.schema import Feature
+
+FAR = 8.0
+"""Normalised inputs are cut at so many standard deviations, so that one corrupt log row cannot throw a gradient."""
+
+
+@dataclass(frozen=True)
+class Bags:
+    """A multi-valued id: the values of all rows, and where each row's begin."""
+
+    values: Tensor
+    offsets: Tensor
+
+    def to(self, device: torch.device, non_blocking: bool = False) -> "Bags":
+        return Bags(
+            self.values.to(device, non_blocking=non_blocking), self.offsets.to(device, non_blocking=non_blocking)
+        )
+
+
+Inputs = Mapping[str, Tensor | Bags]
+"""By feature: dense and embedding float [rows, size] with NaN where missing, id int64 [rows], ids Bags."""
+
+
+class Embed(nn.Module):
+    """Normalises numbers by the training split (missing values become its mean), looks ids up, averages several ids.
+
+    Ids are 0..size-1; row `size` of a table is for the unknown. `columns[name]` is the feature's slice of the D
+    inputs: requests' features first, then items'; `feature_D` is the index of the feature that each input belongs to.
+    """
+
+    def __init__(self, features: tuple[Feature, ...], stats: Mapping[str, Mapping[str, list[float]]]):
+        super().__init__()
+        self.tables = nn.ModuleDict()
+        self.columns: dict[str, slice] = {}
+        self.widths = [0, 0]  # inputs of a request, inputs of an item
+        self.dense: list[list[str]] = [[], []]
+        self.looked_up: list[list[Feature]] = [[], []]
+        for of_item in (0, 1):
+            here = [feature for feature in features if feature.of_request != bool(of_item)]
+            dense = [feature for feature in here if not feature.dim]
+            self.dense[of_item] = [feature.name for feature in dense]
+            self.looked_up[of_item] = [feature for feature in here if feature.dim]
+            for key in ("mean", "std"):
+                values = [value for feature in dense for value in stats[feature.name][key]]
+                self.register_buffer(f"{key}_{of_item}", torch.tensor(values, dtype=torch.float32))
+            for feature in dense + self.looked_up[of_item]:
+                start = sum(self.widths)
+                self.columns[feature.name] = slice(start, start + feature.width)
+                self.widths[of_item] += feature.width
+        feature_D = torch.zeros(sum(self.widths), dtype=torch.long)
+        for index, feature in enumerate(features):
+            feature_D[self.columns[feature.name]] = index
+        self.register_buffer("feature_D", feature_D, persistent=False)
+        for feature in features:
+            if feature.dim:
+                table = nn.Embedding(feature.size + 1, feature.dim)
+                nn.init.normal_(table.weight, std=0.05)
+                self.tables[feature.name] = table
+
+    def forward(self, inputs: Inputs) -> tuple[Tensor | None, Tensor]:
+        """Inputs of the requests [R, D_request] (None where there are none) and of the items [I, D_item]."""
+        request, item = self._side(inputs, 0), self._side(inputs, 1)
+        if item is None:
+            raise ValueError(
+                "a ranker needs a feature of the side item or cross: nothing tells one candidate from another"
+            )
+        return request, item
+
+    def gated(self, x_R: Tensor | None, x_I: Tensor, gate_M: Tensor) -> tuple[Tensor | None, Tensor]:
+        """The inputs with all of a feature's multiplied by its gate; M features, in the order of the constructor."""
+        gate_D, n = gate_M[self.feature_D], self.widths[0]
+        return None if x_R is None else x_R * gate_D[:n], x_I * gate_D[n:]
+
+    def _side(self, inputs: Inputs, of_item: int) -> Tensor | None:
+        parts = []
+        if self.dense[of_item]:
+            raw = torch.cat([inputs[name] for name in self.dense[of_item]], dim=1)
+            normal = (raw - getattr(self, f"mean_{of_item}")) / getattr(self, f"std_{of_item}")
+            parts.append(torch.nan_to_num(normal, nan=0.0).clamp(-FAR, FAR))
+        for feature in self.looked_up[of_item]:
+            table, ids = self.tables[feature.name], inputs[feature.name]
+            if isinstance(ids, Bags):
+                parts.append(F.embedding_bag(ids.values, table.weight, ids.offsets, mode="mean"))
+            else:
+                parts.append(table(ids))
+        return torch.cat(parts, dim=1) if parts else None

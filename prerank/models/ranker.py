@@ -1,0 +1,51 @@
+"""The one model: teacher, student and searched network differ only in features and widths.
+
+Shapes: R requests, I items over all of them, D the width of the last hidden layer.
+"""
+
+import itertools
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from prerank.logs.schema import Feature
+from prerank.models.batch import Inputs
+from prerank.models.embed import Embed
+
+
+class Ranker(nn.Module):
+    """embed -> hidden layers with ReLU -> score.
+
+    The first layer multiplies a request's inputs once and adds the result to each of its items' (as COLD serves it):
+    the same function as on the concatenation, at a fraction of the work.
+    """
+
+    def __init__(
+        self, features: tuple[Feature, ...], widths: tuple[int, ...], stats: Mapping[str, Mapping[str, list[float]]]
+    ):
+        super().__init__()
+        self.embed = Embed(features, stats)
+        sizes = [sum(self.embed.widths), *(width for width in widths if width), 1]
+        self.layers = nn.ModuleList(nn.Linear(i, o) for i, o in itertools.pairwise(sizes))
+        self.repr_width = sizes[-2]
+
+    def forward(self, inputs: Inputs, request_I: Tensor) -> tuple[Tensor, Tensor]:
+        """`request_I` is the row of each item's request. Returns score_I and repr_ID, the last hidden layer."""
+        return self.trunk(*self.embed(inputs), request_I)
+
+    def trunk(self, x_R: Tensor | None, x_I: Tensor, request_I: Tensor) -> tuple[Tensor, Tensor]:
+        """The same from the embedded inputs of requests [R, D_request] and of items [I, D_item]."""
+        first, *rest = self.layers
+        if not rest:
+            h = x_I if x_R is None else torch.cat([x_R[request_I], x_I], dim=1)
+            return first(h).squeeze(1), h
+        n = self.embed.widths[0]
+        h = F.linear(x_I, first.weight[:, n:], first.bias)
+        if x_R is not None:
+            h = h + F.linear(x_R, first.weight[:, :n])[request_I]
+        h = torch.relu(h)
+        for layer in rest[:-1]:
+            h = torch.relu(layer(h))
+        return rest[-1](h).squeeze(1), h

@@ -1,0 +1,181 @@
+"""From sample rows (one a request, lists of items) to tensors, without a Python loop over requests or items.
+
+Shapes: R requests of a batch, I items over all of them, P pairs, D the width of the teacher's representation.
+"""
+
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from prerank.core.hashing import hash_ids, keyed_uniform
+from prerank.core.nested import flat, flat_numpy, offsets_of, rank_within, segment_of
+from prerank.logs.schema import Feature
+from prerank.models.batch import Bags
+from prerank.models.options import Arm
+from prerank.samples.draw import CODES, UNIFORM
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Items of a request are contiguous; indices count over the batch."""
+
+    features: dict[str, Tensor | Bags]
+    request_I: Tensor
+    requests: int
+    exposed_I: Tensor | None = None
+    target_I: Tensor | None = None
+    """Clicked."""
+    bin_I: Tensor | None = None
+    teacher_I: Tensor | None = None
+    teacher_ID: Tensor | None = None
+    hi_P: Tensor | None = None
+    lo_P: Tensor | None = None
+    group_P: Tensor | None = None
+    """(request, strategy) of each pair, 0..groups-1."""
+    groups: int = 0
+
+    def to(self, device: torch.device) -> "Batch":
+        """Moves every tensor; asynchronously from pinned memory."""
+        moved = {f.name: _move(getattr(self, f.name), device) for f in fields(self) if f.name != "features"}
+        return replace(self, features={name: _move(x, device) for name, x in self.features.items()}, **moved)
+
+
+def _move(x: Any, device: torch.device) -> Any:
+    if isinstance(x, Tensor) and device.type == "cuda":
+        return x.pin_memory().to(device, non_blocking=True)
+    return x.to(device) if isinstance(x, Tensor | Bags) else x
+
+
+def columns(arm: Arm, teacher_score: str | None) -> tuple[str, ...]:
+    """The columns of the samples that training this arm reads; without a `teacher_score`, none of the teacher's."""
+    names = [*arm.features, "clicked", "exposed"]
+    if arm.hard == "listwise":
+        names += ["request_id", "item_id", "drawn"]
+    else:
+        names += ["pair_hi", "pair_lo", "pair_strategy"]
+    if teacher_score and (arm.distill.score or arm.distill.kl):
+        names.append(teacher_score)
+    if arm.distill.contrast:
+        names += ["bin", *(["teacher_repr"] if teacher_score else [])]
+    return tuple(names)
+
+
+def training_batch(
+    table: pa.Table, arm: Arm, features: tuple[Feature, ...], epoch: int, teacher_score: str | None = None
+) -> Batch:
+    """The batch that `arm` learns from; items that none of its losses reads are left out before any is encoded.
+
+    Without a `teacher_score` column the batch has no teacher's side: a joint search puts its own in.
+    """
+    offsets = offsets_of(table["clicked"])
+    requests, request_I = table.num_rows, segment_of(offsets)
+    exposed_I = flat_numpy(table["exposed"])
+    distill, labels = arm.distill, {}
+    if arm.hard == "listwise":
+        keep_I = _sampled(table, arm, request_I, epoch)
+    else:
+        hi_P, lo_P, group_P = _pairs(table, arm.strategies, offsets)
+        keep_I = np.zeros(len(request_I), dtype=bool)
+        keep_I[hi_P] = keep_I[lo_P] = True
+    if distill.kl or distill.contrast or (distill.score and distill.items == "all"):
+        keep_I[:] = True
+    elif distill.score:
+        keep_I |= exposed_I
+    if arm.hard == "pairwise":
+        new_I = np.cumsum(keep_I) - 1
+        labels |= {"hi_P": tensor(new_I[hi_P]), "lo_P": tensor(new_I[lo_P]), "group_P": tensor(group_P)}
+        labels["groups"] = requests * len(arm.strategies)
+    if teacher_score and (distill.score or distill.kl):
+        labels["teacher_I"] = tensor(flat_numpy(table[teacher_score])[keep_I].astype(np.float32))
+    if distill.contrast:
+        labels["bin_I"] = tensor(flat_numpy(table["bin"])[keep_I].astype(np.int64) // distill.merge_bins)
+    if distill.contrast and teacher_score:
+        width = table["teacher_repr"].type.value_type.list_size
+        repr_ID = flat(table["teacher_repr"]).flatten().to_numpy(zero_copy_only=False).reshape(-1, width)
+        labels["teacher_ID"] = tensor(repr_ID[keep_I].astype(np.float32))
+    return Batch(
+        features=encode(table, features, None if keep_I.all() else np.flatnonzero(keep_I)),
+        request_I=tensor(request_I[keep_I]),
+        requests=requests,
+        exposed_I=tensor(exposed_I[keep_I]),
+        target_I=tensor(flat_numpy(table["clicked"])[keep_I]),
+        **labels,
+    )
+
+
+def scoring_batch(table: pa.Table, features: tuple[Feature, ...]) -> Batch:
+    """Every item of every request, to be scored."""
+    request_I = segment_of(offsets_of(table["item_id"]))
+    return Batch(encode(table, features, None), tensor(request_I), table.num_rows)
+
+
+def _pairs(table: pa.Table, strategies: tuple[str, ...], offsets: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Item indices of the pairs that the strategies built, and their (request, strategy) group."""
+    request_P = segment_of(offsets_of(table["pair_hi"]))
+    slot = np.full(256, -1)
+    for index, name in enumerate(strategies):
+        slot[CODES[name]] = index
+    slot_P = slot[flat_numpy(table["pair_strategy"])]
+    mine = slot_P >= 0
+    request_P, slot_P = request_P[mine], slot_P[mine]
+    hi_P, lo_P = (flat_numpy(table[name])[mine] + offsets[request_P] for name in ("pair_hi", "pair_lo"))
+    return hi_P, lo_P, request_P * len(strategies) + slot_P
+
+
+def _sampled(table: pa.Table, arm: Arm, request_I: np.ndarray, epoch: int) -> np.ndarray:
+    """Exposed items and `unexposed_ratio` times as many of the uniform draw, of the requests with a click: bool [I]."""
+    clicked_I, exposed_I = flat_numpy(table["clicked"]), flat_numpy(table["exposed"])
+    drawn = np.flatnonzero((flat_numpy(table["drawn"]) & UNIFORM > 0) & ~exposed_I)
+    request_hash = hash_ids(table["request_id"])[request_I[drawn]]
+    item_hash = hash_ids(flat(table["item_id"]))[drawn]
+    rank = rank_within(
+        request_I[drawn], keyed_uniform(arm.seed, f"negatives of epoch {epoch}", request_hash, item_hash)
+    )
+    wanted_R = np.round(arm.unexposed_ratio * np.bincount(request_I[exposed_I], minlength=table.num_rows))
+    keep_I = exposed_I.copy()
+    keep_I[drawn[rank < wanted_R[request_I[drawn]]]] = True
+    return keep_I & (np.bincount(request_I[clicked_I], minlength=table.num_rows) > 0)[request_I]
+
+
+def encode(table: pa.Table, features: tuple[Feature, ...], items: np.ndarray | None) -> dict[str, Tensor | Bags]:
+    """The inputs of `prerank.models.embed.Embed`, of all items or of those at the given indices."""
+    return {feature.name: _encode(table[feature.name], feature, items) for feature in features}
+
+
+def _encode(column: pa.ChunkedArray, feature: Feature, items: np.ndarray | None) -> Tensor | Bags:
+    values = column.combine_chunks()
+    if not feature.of_request:
+        values = values.flatten()
+        if items is not None:
+            values = values.take(pa.array(items))
+    if feature.kind == "ids":
+        return Bags(tensor(flat_numpy(values).astype(np.int64)), tensor(offsets_of(values)[:-1]))
+    rows = len(values)
+    if pa.types.is_fixed_size_list(values.type):
+        values = values.flatten()
+    array = values.to_numpy(zero_copy_only=False)
+    return tensor(array.astype(np.int64) if feature.kind == "id" else array.reshape(rows, feature.size))
+
+
+def tensor(array: np.ndarray) -> Tensor:
+    """A tensor of its own: Arrow's buffers are read-only."""
+    return torch.from_numpy(array if array.flags.writeable and array.flags.owndata else array.copy())
+
+
+def ahead(items: Iterable[T], depth: int = 2) -> Iterator[T]:
+    """Makes the next `depth` items in a thread while the caller works on one."""
+    iterator = iter(items)
+    done = object()
+    with ThreadPoolExecutor(1) as pool:
+        queue = [pool.submit(next, iterator, done) for _ in range(depth)]
+        while (item := queue.pop(0).result()) is not done:
+            queue.append(pool.submit(next, iterator, done))
+            yield item

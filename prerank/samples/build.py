@@ -1,0 +1,248 @@
+"""Samples: from rows of the logs to one row a request, with labels, pool and pairs.
+
+    rows, impressions -> to_requests -> draw | undrawn -> attach_features -> one Parquet file
+
+works on whole requests, so any part of the logs can be built by itself; what it counts is summed by `merge`. Ids are
+compared by their 64-bit hashes (`hash_ids`). R requests, N rows, M impressions.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from prerank.core.counts import count, merge
+from prerank.core.errors import InputError
+from prerank.core.hashing import hash_ids, keyed_uniform
+from prerank.core.nested import flat_numpy, nest, offsets_of
+from prerank.core.outputs import read_manifest
+from prerank.core.storage import parquet, whole
+from prerank.logs.encoding import encode, moments
+from prerank.logs.folder import DAY, Logs, TableName, overlaps, read_groups
+from prerank.logs.requests import is_in, to_requests
+from prerank.logs.schema import Schema
+from prerank.samples.draw import DrawConfig, draw, undrawn
+
+ROW_GROUP = 128
+"""Requests a row group of the samples: what a reader has to hold at once."""
+
+
+NEEDED = "a validation day stops the training and chooses its best epoch, and the test day must not"
+
+
+@dataclass(frozen=True)
+class Split:
+    """Days by the clock of the logs: the last for the test, those before for validation, the rest for training."""
+
+    val_days: int = 1
+    test_days: int = 1
+
+    def bounds(self, logs: Logs) -> tuple[np.datetime64, np.datetime64]:
+        """First instants of validation and test; raises InputError where no day is left to train or validate on."""
+        first, last = logs.days
+        if self.val_days < 1:
+            raise InputError(f"split.val_days {self.val_days}: expected 1 or more; {NEEDED}")
+        test_from = last + DAY - self.test_days * DAY
+        val_from = test_from - self.val_days * DAY
+        if self.test_days < 0 or val_from <= first:
+            raise InputError(
+                f"{logs.folder}: logs of {first} to {last} leave no day to train on after split.val_days "
+                f"{self.val_days} and split.test_days {self.test_days}; bring more days, or lower these"
+            )
+        return val_from.astype("datetime64[us]"), test_from.astype("datetime64[us]")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What every part of a build shares."""
+
+    schema: Schema
+    draw: DrawConfig
+    strategies: tuple[str, ...]
+    seed: int
+    val_from: np.datetime64
+    test_from: np.datetime64
+    val_key: float
+    """Validation requests are those whose keyed number is at most this: see `val_key`."""
+    val_table: str
+    """`candidates`, or `fine_lists` where the logs have none of the validation days: see `validation`."""
+    folder: Path
+
+    def facts(self) -> dict[str, Any]:
+        """For the manifest: what it takes to draw again, and where the days were split."""
+        days = {"val_from": str(self.val_from), "test_from": str(self.test_from)}
+        drawn = {"draw": asdict(self.draw), "strategies": list(self.strategies), "seed": self.seed}
+        return {"split": days, "val_table": self.val_table} | drawn
+
+
+def validation(
+    logs: Logs, since: np.datetime64, until: np.datetime64, *, requests: int, seed: int
+) -> tuple[TableName, float]:
+    """The table to validate on and the `val_key` of its requests; raises InputError where there are none."""
+    if requests < 1:
+        raise InputError(f"--val-requests {requests}: expected 1 or more; {NEEDED}")
+    for table in ("candidates", "fine_lists"):
+        if table in logs.tables:
+            key = val_key(logs, table, since, until, requests=requests, seed=seed)
+            if key >= 0:
+                return table, key
+    raise no_validation(logs, since, until)
+
+
+def no_validation(logs: Logs, since: np.datetime64, until: np.datetime64) -> InputError:
+    return InputError(
+        f"{logs.folder}: no usable request of {since.astype('datetime64[m]')} until {until.astype('datetime64[m]')}, "
+        f"the validation days, in candidates/ or fine_lists/; {NEEDED}: raise split.val_days until they hold requests, "
+        "or bring logs of these days"
+    )
+
+
+def val_key(logs: Logs, table: str, since: np.datetime64, until: np.datetime64, *, requests: int, seed: int) -> float:
+    """The keyed number that the given count of requests of since <= ts < until do not exceed; two columns are read."""
+    lowest = np.empty(0)
+    for group in logs.tables[table].groups:
+        if overlaps(group, since, until):
+            rows = read_groups(logs.tables[table], (group,), ["request_id", "ts"])
+            day = pc.and_(pc.greater_equal(rows["ts"], pa.scalar(since)), pc.less(rows["ts"], pa.scalar(until)))
+            ids = rows["request_id"].filter(day).drop_null()
+            lowest = np.unique(np.concatenate([lowest, number_of(ids, seed)]))[:requests]
+    return float(lowest[-1]) if len(lowest) else -1.0
+
+
+def number_of(request_id: pa.Array | pa.ChunkedArray, seed: int) -> np.ndarray:
+    """float64 [N] in [0, 1): the keyed number that decides whether a request is drawn to validate or evaluate on."""
+    return keyed_uniform(seed, "validation", hash_ids(request_id))
+
+
+def attach_features(requests: pa.Table, rows: pa.Table, schema: Schema) -> tuple[pa.Table, dict]:
+    """Replaces `row` by the encoded features of those rows of the logs, and counts what `encode` found.
+
+    A feature of the request is taken from its first item.
+    """
+    offsets, row = offsets_of(requests["row"]), flat_numpy(requests["row"])
+    of_request = Schema(tuple(f for f in schema.features if f.of_request), {})
+    of_item = Schema(tuple(f for f in schema.features if not f.of_request), {})
+    once, found = encode(_take(rows, of_request.names, row[offsets[:-1]]), of_request)
+    many, more = encode(_take(rows, of_item.names, row), of_item)
+    out = requests.drop_columns("row")
+    for feature in schema.features:
+        column = once[feature.name] if feature.of_request else nest(many[feature.name].combine_chunks(), offsets)
+        out = out.append_column(feature.name, column)
+    return out, merge(merge({}, found), more)
+
+
+def _take(rows: pa.Table, names: tuple[str, ...], row: np.ndarray) -> pa.Table:
+    indices = pa.array(row)
+    return pa.table({name: rows[name].combine_chunks().take(indices) for name in names})
+
+
+def build_fine_lists(rows: pa.Table, impressions: pa.Table, recipe: Recipe) -> dict:
+    """Writes the training requests (and validation, without candidates) of some whole requests; the counts."""
+    requests, counts = to_requests(rows, impressions)
+    ts = requests["ts"].to_numpy()
+    validation, test = (ts >= recipe.val_from) & (ts < recipe.test_from), ts >= recipe.test_from
+    for name, inside in (("validation_day", validation), ("test_day", test)):
+        count(counts["noted"], name, _items(requests, inside), int(inside.sum()))
+    train = requests.filter(pa.array(ts < recipe.val_from))
+    train, drawn = draw(train, recipe.schema, recipe.draw, recipe.strategies, seed=recipe.seed)
+    merge(counts, drawn)
+    train, counts["features"] = attach_features(train, rows, recipe.schema)
+    counts["moments"] = moments(train, recipe.schema)
+    counts["files"] = write_part(train, recipe.folder / "train")
+    if recipe.val_table == "fine_lists":
+        counts["files"] |= _write_val(requests, rows, recipe)
+    return counts
+
+
+def build_candidates(rows: pa.Table, impressions: pa.Table, recipe: Recipe) -> dict:
+    """Writes those of `validation_requests` among some whole requests of the candidates; the counts, by themselves."""
+    rows, impressions = _of_validation_days(rows, impressions, recipe)
+    requests, counts = to_requests(rows, impressions, sampled=True)
+    return {"candidates": counts, "files": _write_val(requests, rows, recipe)}
+
+
+def _of_validation_days(rows: pa.Table, impressions: pa.Table, recipe: Recipe) -> tuple[pa.Table, pa.Table]:
+    """A part may reach into the days before and after: what lies there is neither read nor counted."""
+    ids, code = np.unique(hash_ids(rows["request_id"]), return_inverse=True)
+    ts = np.full(len(ids), np.datetime64("NaT", "us"))
+    np.fmin.at(ts, code, rows["ts"].to_numpy().astype("datetime64[us]"))
+    inside = (ts >= recipe.val_from) & (ts < recipe.test_from)
+    shown = is_in(hash_ids(impressions["request_id"]), ids[inside])
+    return rows.filter(pa.array(inside[code])), impressions.filter(pa.array(shown))
+
+
+def _write_val(requests: pa.Table, rows: pa.Table, recipe: Recipe) -> dict[str, int]:
+    ts = requests["ts"].to_numpy()
+    inside = (ts >= recipe.val_from) & (ts < recipe.test_from) & validation_requests(requests, recipe)
+    val, _ = attach_features(undrawn(requests.filter(pa.array(inside))), rows, recipe.schema)
+    return write_part(val, recipe.folder / "val")
+
+
+def validation_requests(table: pa.Table, recipe: Recipe) -> np.ndarray:
+    """bool [N]: whether a row is of the requests that `val_key` chose, if it is of their days."""
+    return number_of(table["request_id"], recipe.seed) <= recipe.val_key
+
+
+def _items(requests: pa.Table, inside: np.ndarray) -> int:
+    return int(np.diff(offsets_of(requests["item_id"]))[inside].sum())
+
+
+def write_part(table: pa.Table, folder: Path) -> dict[str, int]:
+    """Writes request rows under a name made of their ids, so that a repeated task replaces its file: `{file: rows}`."""
+    if not table.num_rows:
+        return {}
+    name = hashlib.sha256(np.sort(hash_ids(table["request_id"])).tobytes()).hexdigest()[:16]
+    return {f"{folder.name}/{name}.parquet": write_tables([table], folder / f"{name}.parquet")}
+
+
+def write_tables(tables: Iterable[pa.Table], path: Path) -> int:
+    """Writes tables of request rows to one file, whole or not at all; returns its rows. There must be at least one."""
+    path.parent.mkdir(exist_ok=True)  # not its parents: a late task would bring back a folder that is given up
+    rows = 0
+    options = {"compression": "zstd", "use_dictionary": False, "write_statistics": ["request_id"]}
+    tables = iter(tables)
+    first = next(tables)
+    with whole(path) as file, pq.ParquetWriter(file, first.schema, **options) as writer:
+        for table in chain([first], tables):
+            writer.write_table(table, row_group_size=ROW_GROUP)
+            rows += table.num_rows
+    return rows
+
+
+def sample_files(folder: Path, split: str) -> list[tuple[Path, int]]:
+    """Files of `train` or `val` with their rows, as the manifest has them; raises InputError for unfinished samples."""
+    manifest = read_manifest(folder, kind="samples")
+    return [(folder / name, rows) for name, rows in sorted(manifest["rows"].items()) if name.startswith(f"{split}/")]
+
+
+def candidates_of(samples: Path) -> int:
+    """The median number of candidates of the validation requests, which are whole; raises InputError without any."""
+    counts_R = items_of(samples, "val")
+    if not len(counts_R):
+        raise InputError(
+            f"{samples}: no validation requests to count the candidates of; build samples with val_requests"
+        )
+    return int(np.median(counts_R))
+
+
+def check_k(samples: Path, k: int) -> None:
+    """Raises InputError where each validation request has at most k candidates, of which any student keeps all."""
+    counts_R = items_of(samples, "val")
+    if len(counts_R) and counts_R.max() <= k:
+        raise InputError(
+            f"{samples}: validation requests have {counts_R.max()} candidates at most, all of which any student keeps "
+            f"at --k {k}; lower --k, or build from logs with candidates/"
+        )
+
+
+def items_of(samples: Path, split: str) -> np.ndarray:
+    """int [R]: the number of items of each request of `train` or `val`."""
+    lists = [parquet(path).read(columns=["item_id"])["item_id"] for path, _ in sample_files(samples, split)]
+    return np.concatenate([np.zeros(0, int), *(pc.list_value_length(column).to_numpy() for column in lists)])

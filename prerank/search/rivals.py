@@ -1,0 +1,251 @@
+"""What AutoFAS is compared with: other ways to say what each feature is worth to a network of fixed widths.
+
+Each trains a plain network over all features with the student's own losses, and then values the features on held-out
+batches; `prerank.search.derive` keeps the best set that fits. Shapes: R requests of a batch, I items over all of them, M
+features, D inputs.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from prerank.latency.options import Latency
+from prerank.latency.table import Table
+from prerank.logs.schema import Feature
+from prerank.models.batch import Batch
+from prerank.models.distill import Distiller
+from prerank.models.options import Arm
+from prerank.models.ranker import Ranker
+from prerank.search.options import Search
+
+TEMPERATURE = 0.1
+"""t of FSCD's relaxed Bernoulli gates, as in the paper."""
+
+
+class Rival(nn.Module):
+    """A network of the arm's widths in the place of `AutoFAS`; it has no architecture to learn beside its weights."""
+
+    def __init__(
+        self,
+        features: tuple[Feature, ...],
+        fetch: Mapping[str, Mapping[str, float]],
+        stats: Mapping[str, Mapping[str, list[float]]],
+        *,
+        arm: Arm,
+        search: Search,
+        latency: Latency,
+        table: Table,
+        budget_us: float,
+        teacher_width: int | None = None,
+    ):
+        super().__init__()
+        self.features, self.arm = features, arm
+        self.distiller = Distiller(Ranker(features, arm.widths, stats), arm, teacher_width)
+
+    def architecture(self) -> list[nn.Parameter]:
+        return []
+
+    def moved(self, before: list[Tensor]) -> None:
+        """Nothing to do where there is no architecture."""
+
+    def facts(self) -> dict[str, Any]:
+        """What the history shall say of the search, as JSON holds it."""
+        return {}
+
+    def student(self, features: Mapping[str, Any], request_I: Tensor) -> tuple[Tensor, Tensor]:
+        """score_I and the last hidden layer, for the loss and for validation."""
+        return self.distiller.student(features, request_I)
+
+    def forward(
+        self, batch: Batch, step: int = 0, warmup: float = 1.0, learns: str = "weights"
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of the student and its parts; `warmup` in 0..1 scales the distillation's λ."""
+        return self.distiller.loss(*self.student(batch.features, batch.request_I), batch, warmup)
+
+    def values(self, batches: Iterable[Batch]) -> Tensor:
+        """What keeping each feature is worth to `derive` [M], on batches that the weights did not learn from."""
+        raise NotImplementedError
+
+    def embedded(self, batch: Batch) -> tuple[Tensor | None, Tensor]:
+        """The inputs of the network before any gate: x_RD (None without features of requests) and x_ID."""
+        return self.distiller.student.embed(batch.features)
+
+    def loss_of(self, x_R: Tensor | None, x_I: Tensor, batch: Batch) -> Tensor:
+        """The whole loss from embedded inputs."""
+        return self.distiller.loss(*self.distiller.student.trunk(x_R, x_I, batch.request_I), batch)[0]
+
+    def _here(self, batches: Iterable[Batch]) -> Iterable[Batch]:
+        self.eval()
+        device = next(self.parameters()).device
+        return (batch.to(device) for batch in batches)
+
+
+class SqueezeExcite(Rival):
+    """COLD's block (Wang et al., DLP-KDD 2020): s_M = σ(W [e_1 ... e_M] + b) of each item scales its features.
+
+    A feature is worth the mean of its s over the items.
+    """
+
+    def __init__(self, features: tuple[Feature, ...], *args: Any, **options: Any):
+        super().__init__(features, *args, **options)
+        self.squeeze = nn.Linear(sum(self.distiller.student.embed.widths), len(features))
+
+    def excitation(self, x_ID: Tensor) -> Tensor:
+        """s_IM."""
+        return torch.sigmoid(self.squeeze(x_ID))
+
+    def _concatenated(self, features: Mapping[str, Any], request_I: Tensor) -> Tensor:
+        x_R, x_I = self.distiller.student.embed(features)
+        return x_I if x_R is None else torch.cat([x_R[request_I], x_I], dim=1)
+
+    def student(self, features: Mapping[str, Any], request_I: Tensor) -> tuple[Tensor, Tensor]:
+        ranker = self.distiller.student
+        x_ID = self._concatenated(features, request_I)
+        x_ID = x_ID * self.excitation(x_ID)[:, ranker.embed.feature_D]
+        # A request's inputs are scaled item by item, so that each item has a row of its own.
+        n, row_I = ranker.embed.widths[0], torch.arange(len(x_ID), device=x_ID.device)
+        return ranker.trunk(x_ID[:, :n] if n else None, x_ID[:, n:], row_I)
+
+    @torch.no_grad()
+    def values(self, batches: Iterable[Batch]) -> Tensor:
+        total_M, items = torch.zeros(len(self.features), dtype=torch.float64), 0
+        for batch in self._here(batches):
+            s_IM = self.excitation(self._concatenated(batch.features, batch.request_I))
+            total_M += s_IM.double().sum(0).cpu()
+            items += len(s_IM)
+        return (total_M / items).float()
+
+
+class FSCD(Rival):
+    """Feature selection by complexity and variational dropout (Ma et al., SIGIR 2021).
+
+    z_m = σ((logit δ_m + logit u_m) / t), u ~ U(0, 1), one for each feature and batch, scales the feature, and
+    λ Σ c_m z_m joins the loss; c_m is what fetching the feature alone takes, over the budget. δ learns with the
+    weights, on their batches, from `search.gate_start`. A feature is worth logit δ, so that
+    `derive` keeps the likeliest set.
+    """
+
+    def __init__(
+        self,
+        features: tuple[Feature, ...],
+        fetch: Mapping[str, Mapping[str, float]],
+        *args: Any,
+        arm: Arm,
+        search: Search,
+        latency: Latency,
+        budget_us: float,
+        **options: Any,
+    ):
+        super().__init__(
+            features, fetch, *args, arm=arm, search=search, latency=latency, budget_us=budget_us, **options
+        )
+        self.penalty = latency.penalty
+        self.faster = search.gate_lr / arm.optim.lr
+        start = torch.logit(torch.tensor(search.gate_start)) / self.faster
+        self.slow_logits = nn.Parameter(start.repeat(len(features)))
+        cost_us = [feature.fetch_us + fetch[feature.source]["per_feature_us"] for feature in features]
+        self.register_buffer("cost_M", torch.tensor(cost_us) / budget_us, persistent=False)
+
+    @property
+    def logits(self) -> Tensor:
+        """logit δ_M. Adam's step is its rate whatever the gradient's scale: this way `gate_lr`, in the weights' group,
+        and the gates' share of the gradient's norm, which is clipped, stays as it is."""
+        return self.slow_logits + (self.faster - 1) * self.slow_logits.detach()
+
+    def gates(self, step: int) -> Tensor:
+        """z_M of a step, the same on every worker."""
+        generator = torch.Generator().manual_seed(self.arm.seed * 1_000_003 + 2 * step + 1)
+        u_M = torch.rand(len(self.features), generator=generator).to(self.cost_M)
+        return torch.sigmoid((self.logits + torch.logit(u_M, eps=1e-6)) / TEMPERATURE)
+
+    def forward(
+        self, batch: Batch, step: int = 0, warmup: float = 1.0, learns: str = "weights"
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        z_M = self.gates(step)
+        ranker = self.distiller.student
+        score_I, repr_ID = ranker.trunk(*ranker.embed.gated(*self.embedded(batch), z_M), batch.request_I)
+        loss, parts = self.distiller.loss(score_I, repr_ID, batch, warmup)
+        complexity = (self.cost_M * z_M).sum()
+        return loss + self.penalty * complexity, parts | {"complexity": complexity.detach()}
+
+    def student(self, features: Mapping[str, Any], request_I: Tensor) -> tuple[Tensor, Tensor]:
+        """With the features whose δ is above 1/2."""
+        ranker = self.distiller.student
+        return ranker.trunk(*ranker.embed.gated(*ranker.embed(features), (self.logits > 0).float()), request_I)
+
+    def facts(self) -> dict[str, Any]:
+        delta_M = torch.sigmoid(self.logits.detach()).tolist()
+        return {"gates": dict(zip((feature.name for feature in self.features), delta_M, strict=True))}
+
+    def values(self, batches: Iterable[Batch]) -> Tensor:
+        return self.logits.detach().cpu()
+
+
+class Gradient(Rival):
+    """One shot by gradient: a feature is worth |∂L/∂g_m| at g = 1, of a gate that scales it, mean over the batches.
+
+    The absolute value is taken batch by batch (SFS, Wang et al., SIGIR 2023, after SNIP, Lee et al., ICLR 2019).
+    """
+
+    def values(self, batches: Iterable[Batch]) -> Tensor:
+        total_M, count = torch.zeros(len(self.features), dtype=torch.float64), 0
+        for batch in self._here(batches):
+            gate_M = torch.ones(len(self.features), device=batch.request_I.device, requires_grad=True)
+            embed = self.distiller.student.embed
+            loss = self.loss_of(*embed.gated(*self.embedded(batch), gate_M), batch)
+            total_M += torch.autograd.grad(loss, gate_M)[0].double().abs().cpu()
+            count += 1
+        return (total_M / count).float()
+
+
+class Permutation(Rival):
+    """A feature is worth the rise of the loss when its values are shuffled (Breiman 2001; Fisher et al. 2019).
+
+    A request's values are shuffled among the requests of a batch, an item's among all of its items. Negative where the
+    shuffled feature did better: `derive` leaves it out.
+    """
+
+    @torch.no_grad()
+    def values(self, batches: Iterable[Batch]) -> Tensor:
+        generator = torch.Generator().manual_seed(self.arm.seed)
+        embed, n = self.distiller.student.embed, self.distiller.student.embed.widths[0]
+        total_M, count = torch.zeros(len(self.features), dtype=torch.float64), 0
+        for batch in self._here(batches):
+            x_R, x_I = self.embedded(batch)
+            orders = [torch.randperm(0 if x is None else len(x), generator=generator) for x in (x_R, x_I)]
+            other_R, other_I = (None if x is None else x[order] for x, order in zip((x_R, x_I), orders, strict=True))
+            before = self.loss_of(x_R, x_I, batch)
+            for index, feature in enumerate(self.features):
+                columns = embed.columns[feature.name]
+                if feature.of_request:
+                    after = self.loss_of(_replaced(x_R, other_R, columns), x_I, batch)
+                else:
+                    columns = slice(columns.start - n, columns.stop - n)
+                    after = self.loss_of(x_R, _replaced(x_I, other_I, columns), batch)
+                total_M[index] += float(after - before)
+            count += 1
+        return (total_M / count).float()
+
+
+def _replaced(x: Tensor, other: Tensor, columns: slice) -> Tensor:
+    x = x.clone()
+    x[:, columns] = other[:, columns]
+    return x
+
+
+def untrained_values(method: str, features: tuple[Feature, ...], hand_picked: tuple[str, ...], seed: int) -> Tensor:
+    """[M] of the methods that look at no data: `random` uniform in (0, 1]; `hand_picked` 1 for those, 0 for others."""
+    if method == "random":
+        return 1 - torch.rand(len(features), generator=torch.Generator().manual_seed(seed))
+    return torch.tensor([float(feature.name in hand_picked) for feature in features])
+
+
+RIVALS: dict[str, type[Rival]] = {
+    "squeeze_excite": SqueezeExcite,
+    "fscd": FSCD,
+    "gradient": Gradient,
+    "permutation": Permutation,
+}
+"""The rivals that train, by the name of `Search.method`."""

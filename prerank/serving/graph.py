@@ -1,0 +1,247 @@
+"""A ranker as an ONNX graph for the candidates of one request, and the pieces of it that are timed.
+
+Written by hand with `onnx.helper` rather than exported: torch.onnx.export takes more than a second a graph where the
+profiler needs hundreds, and one writer makes both the network that is served and the pieces that are timed.
+
+Shapes: N candidates of one request, D inputs, H width of the first layer. Item-side numbers are worked on as [D, N]:
+ONNX Runtime joins and normalises few long rows several times faster than many short ones.
+"""
+
+import json
+from collections.abc import Iterable
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor
+
+from prerank.core.errors import InputError
+from prerank.logs.schema import Feature
+from prerank.models.embed import FAR
+from prerank.models.ranker import Ranker
+
+OPSET, IR_VERSION = 21, 10
+CANDIDATES = "candidates"
+SCORE = "score"
+BLANK = "/blank"
+"""The one input of pieces that read no feature."""
+IDS = "integers as they are, strings by prerank.core.hashing.hash_ids % size"
+
+
+def ranker_graph(ranker: Ranker, features: tuple[Feature, ...]) -> onnx.ModelProto:
+    """`score` float32 [N] of the candidates of one request: Ranker.forward to 1e-5.
+
+    One input a feature that the ranker reads, under its name; `features` may hold more. Every input is a matrix with
+    one row for the request (sides user, query, context) or N rows (item, cross):
+
+    - dense, embedding: float32 [rows, size]; NaN and infinite values are missing;
+    - id: int64 [rows, 1]; a value outside 0..size-1 is the unknown;
+    - ids: int64 [rows, length]; a value below 0 is padding, one of size or more the unknown; a row may have none.
+
+    The metadata hold `features` (name, side, kind, size of each input, JSON) and `ids`, how ids are encoded.
+    Raises InputError for a feature whose name the output has taken.
+    """
+    read = tuple(feature for feature in features if feature.name in ranker.embed.columns)
+    if any(feature.name == SCORE for feature in read):
+        raise InputError(f"feature {SCORE!r}: the name of the served network's output; rename the feature")
+    graph = _Graph()
+    first, *rest = (_layer(layer.weight, layer.bias) for layer in ranker.layers)
+    weight, bias = first
+    row = bias
+    order, x_RD = _inputs(graph, ranker, [feature for feature in read if feature.of_request])
+    if x_RD:
+        row = graph.add("Gemm", x_RD, weight[order], bias)
+    order, x_ND = _inputs(graph, ranker, [feature for feature in read if not feature.of_request])
+    if x_ND is None:
+        raise ValueError("a ranker needs a feature of the side item or cross: nothing tells one candidate from another")
+    h = graph.add("Gemm", x_ND, weight[order], row)
+    for weight, bias in rest:
+        h = graph.add("Gemm", graph.add("Relu", h), weight, bias)
+    graph.score(h)
+    about = [{key: getattr(f, key) for key in ("name", "side", "kind", "size")} for f in read]
+    return graph.model({"features": json.dumps(about), "ids": IDS})
+
+
+def layer_graph(width_in: int, width_out: int, *, seed: int = 0) -> onnx.ModelProto:
+    """One layer with random weights: BLANK float32 [N, in] -> Gemm, bias, ReLU -> the first row of its outputs.
+
+    Where `width_out` is 1 it is the head: no ReLU, and `score` [N] of all rows.
+    """
+    rng = np.random.default_rng(seed)
+    graph = _Graph()
+    weight = rng.normal(size=(width_in, width_out)).astype(np.float32) / np.sqrt(width_in, dtype=np.float32)
+    x = graph.input(BLANK, TensorProto.FLOAT, [CANDIDATES, width_in])
+    h = graph.add("Gemm", x, weight, rng.normal(size=width_out).astype(np.float32))
+    if width_out == 1:
+        graph.score(h)
+    else:
+        graph.output("h", graph.first_row(graph.add("Relu", h)), [1, width_out])
+    return graph.model({})
+
+
+def inputs_graph(ranker: Ranker, features: Iterable[Feature]) -> onnx.ModelProto:
+    """`empty_graph`, and beside it the input paths of `features` as `ranker_graph` has them.
+
+    Its further outputs are what the first layer takes: `request` [1, H], the request's part of that layer, and of the
+    items' inputs [N, D] the first row, `items` [1, D]; each where there are such features.
+    """
+    graph = _Graph()
+    graph.score(graph.input(BLANK, TensorProto.FLOAT, [CANDIDATES, 1]))
+    features = [feature for feature in features if feature.name in ranker.embed.columns]
+    weight, bias = _layer(ranker.layers[0].weight, ranker.layers[0].bias)
+    order, x_RD = _inputs(graph, ranker, [feature for feature in features if feature.of_request])
+    if x_RD:
+        graph.output("request", graph.add("Gemm", x_RD, weight[order], bias), [1, len(bias)])
+    order, x_ND = _inputs(graph, ranker, [feature for feature in features if not feature.of_request])
+    if x_ND:
+        graph.output("items", graph.first_row(x_ND), [1, len(order)])
+    return graph.model({})
+
+
+def empty_graph() -> onnx.ModelProto:
+    """What any run costs: BLANK float32 [N, 1] in, `score` [N] out, nothing between."""
+    graph = _Graph()
+    graph.score(graph.input(BLANK, TensorProto.FLOAT, [CANDIDATES, 1]))
+    return graph.model({})
+
+
+class _Graph:
+    """Nodes, inputs and constants of a graph under way; tensors go by their names, arrays become constants."""
+
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.inputs: list[onnx.ValueInfoProto] = []
+        self.outputs: list[onnx.ValueInfoProto] = []
+        self.constants: dict[str, onnx.TensorProto] = {}
+
+    def input(self, name: str, type_: int, shape: list[int | str]) -> str:
+        self.inputs.append(helper.make_tensor_value_info(name, type_, shape))
+        return name
+
+    def add(self, op: str, *inputs: str | np.ndarray, outputs: int = 1, **attributes) -> str | tuple[str, ...]:
+        """The name of the node's output, or of its outputs."""
+        here = f"/{len(self.nodes)}/{op}"  # a slash: no feature can take this name
+        names = [value if isinstance(value, str) else self.constant(value) for value in inputs]
+        made = [f"{here}/{index}" for index in range(outputs)]
+        self.nodes.append(helper.make_node(op, names, made, name=here, **attributes))
+        return made[0] if outputs == 1 else tuple(made)
+
+    def constant(self, value: np.ndarray) -> str:
+        name = f"/constant/{len(self.constants)}"
+        self.constants[name] = numpy_helper.from_array(np.ascontiguousarray(value), name)
+        return name
+
+    def first_row(self, x_ND: str) -> str:
+        return self.add("Slice", x_ND, _ints(0), _ints(1), _ints(0))
+
+    def score(self, x_N1: str) -> None:
+        self.output(SCORE, self.add("Squeeze", x_N1, _ints(1)), [CANDIDATES])
+
+    def output(self, name: str, tensor: str, shape: list[int | str]) -> None:
+        """Gives a tensor that was just made its name outside."""
+        self.nodes[-1].output[list(self.nodes[-1].output).index(tensor)] = name
+        self.outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
+
+    def model(self, metadata: dict[str, str]) -> onnx.ModelProto:
+        graph = helper.make_graph(self.nodes, "ranker", self.inputs, self.outputs, list(self.constants.values()))
+        opset = helper.make_opsetid("", OPSET)
+        model = helper.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION, producer_name="prerank")
+        helper.set_model_props(model, metadata)
+        return model
+
+
+def _inputs(graph: _Graph, ranker: Ranker, features: list[Feature]) -> tuple[np.ndarray, str | None]:
+    """The joined inputs of one side, [rows, D], None where it has none; and the ranker's column of each of the D."""
+    if not features:
+        return np.zeros(0, np.int64), None
+    of_request = features[0].of_request
+    rows = 1 if of_request else CANDIDATES
+    dense = [feature for feature in features if not feature.dim]
+    dense.sort(key=lambda feature: feature.size > 1)  # single numbers first: they are joined without transposing
+    bags = [feature for feature in features if feature.kind == "ids"]
+    ids = [feature for feature in features if feature.kind == "id"]
+    columns = ranker.embed.columns
+    order = np.concatenate([np.arange(columns[f.name].start, columns[f.name].stop) for f in (*dense, *bags, *ids)])
+
+    across = []  # [rows, D] for a request, [D, N] for items
+    if dense:
+        raw = _join_dense(graph, dense, rows)
+        at = order[: sum(feature.size for feature in dense)] - (0 if of_request else ranker.embed.widths[0])
+        mean, std = (
+            _array(getattr(ranker.embed, f"{key}_{int(not of_request)}"))[at].reshape(
+                (1, -1) if of_request else (-1, 1)
+            )
+            for key in ("mean", "std")
+        )
+        across.append(_normalise(graph, raw, mean, std))
+    for feature in bags:
+        across.append(_mean_of_ids(graph, feature, _array(ranker.embed.tables[feature.name].weight), rows))
+    if of_request:
+        parts = across
+    else:
+        parts = [graph.add("Transpose", _join(graph, across, axis=0), perm=[1, 0])] if across else []
+    for feature in ids:
+        value = graph.input(feature.name, TensorProto.INT64, [rows, 1])
+        # Row -1 is the last one, of the unknown; GatherND takes the ids as a matrix.
+        known = graph.add("Clip", value, np.array(-1), np.array(feature.size))
+        parts.append(graph.add("GatherND", _array(ranker.embed.tables[feature.name].weight), known))
+    return order, _join(graph, parts, axis=1)
+
+
+def _join(graph: _Graph, parts: list[str], *, axis: int) -> str:
+    return parts[0] if len(parts) == 1 else graph.add("Concat", *parts, axis=axis)
+
+
+def _join_dense(graph: _Graph, dense: list[Feature], rows: int | str) -> str:
+    """Raw values [1, D] of a request, [D, N] of items; single numbers before vectors."""
+    values = [graph.input(feature.name, TensorProto.FLOAT, [rows, feature.size]) for feature in dense]
+    if rows == 1:
+        return _join(graph, values, axis=1)
+    singles = sum(feature.size == 1 for feature in dense)
+    parts = [graph.add("Transpose", value, perm=[1, 0]) for value in values[singles:]]
+    if singles:
+        # [N, 1] one after another are already the rows of [singles, N].
+        parts.insert(0, graph.add("Reshape", _join(graph, values[:singles], axis=0), _ints(singles, -1)))
+    return _join(graph, parts, axis=0)
+
+
+def _normalise(graph: _Graph, raw: str, mean: np.ndarray, std: np.ndarray) -> str:
+    normal = graph.add("Mul", graph.add("Sub", raw, mean), (1 / std.astype(np.float64)).astype(np.float32))
+    near = graph.add("Clip", normal, np.float32(-FAR), np.float32(FAR))
+    # x - x is 0 for a number, NaN for NaN and for an infinite value; a huge number is not missing, but far.
+    missing = graph.add("IsNaN", graph.add("Sub", raw, raw))
+    return graph.add("Where", missing, np.float32(0), near)
+
+
+def _mean_of_ids(graph: _Graph, feature: Feature, table: np.ndarray, rows: int | str) -> str:
+    """[1, dim] of a request, [dim, N] of items; 0 for a row without ids."""
+    # A last row of zeros for padding (its index is -1), and a last column that counts the ids.
+    table = np.pad(table, ((0, 1), (0, 1)))
+    table[:-1, -1] = 1
+    value = graph.input(feature.name, TensorProto.INT64, [rows, f"length of {feature.name}"])
+    known = graph.add("Clip", value, np.array(-1), np.array(feature.size))
+    if rows == 1:
+        total = graph.add("ReduceSum", graph.add("Gather", table, known), _ints(1), keepdims=0)
+    else:
+        known = graph.add("Transpose", known, perm=[1, 0])
+        each = graph.add("Flatten", graph.add("Gather", table, known), axis=1)  # [length, N * (dim + 1)]
+        # A product with ones sums several times faster than ReduceSum does.
+        length = graph.add("Shape", known, start=0, end=1)
+        ones = graph.add("ConstantOfShape", length, value=numpy_helper.from_array(np.ones(1, np.float32)))
+        total = graph.add("Reshape", graph.add("MatMul", ones, each), _ints(-1, feature.dim + 1))
+        total = graph.add("Transpose", total, perm=[1, 0])
+    total, count = graph.add("Split", total, _ints(feature.dim, 1), outputs=2, axis=1 if rows == 1 else 0)
+    return graph.add("Div", total, graph.add("Max", count, np.float32(1)))
+
+
+def _layer(weight: Tensor, bias: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """[in, out] and [out]."""
+    return _array(weight).T, _array(bias)
+
+
+def _array(value: Tensor) -> np.ndarray:
+    return value.detach().cpu().numpy()
+
+
+def _ints(*values: int) -> np.ndarray:
+    return np.array(values, np.int64)

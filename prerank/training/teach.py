@@ -1,0 +1,119 @@
+"""The teacher runs once: Ray Data scores every sample, and the score and representation become columns.
+
+Lists without fine-ranking positions get them here, from the teacher's scores; then the strategies draw from them.
+"""
+
+import json
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray.data
+import torch
+
+from prerank.core.cluster.tasks import retried
+from prerank.core.counts import merge
+from prerank.core.nested import flat_numpy, nest, offsets_of, rank_within, segment_of
+from prerank.core.outputs import publish, read_manifest
+from prerank.core.storage import parquet, place
+from prerank.logs.schema import Schema, load_schema
+from prerank.models.checkpoint import Model, known_model, load_model, require_same_features
+from prerank.samples.batches import scoring_batch
+from prerank.samples.draw import DrawConfig, check_built, draw
+from prerank.samples.files import ROW_GROUP, sample_files, write_tables
+
+
+def teach(samples: Path, teacher: Path, out: Path, *, gpu: bool = False) -> dict:
+    """Writes the samples again with `teacher_score` and (training rows) `teacher_repr`; returns the new manifest.
+
+    Files and row groups stay as they are, so training deals the same batches; where the strategies draw only now,
+    requests that none of them can use are left out. Raises InputError where the teacher does not fit the samples.
+    """
+    manifest, schema = read_manifest(samples, kind="samples"), load_schema(samples)
+    model = load_model(teacher, kind="teacher")
+    require_same_features(model, schema, folder=teacher, where=samples)
+    inputs = inputs_of(samples, teacher)
+    with publish(out, kind="samples", config={}, inputs=inputs) as (staging, facts):
+        job = {"teacher": (teacher, inputs["teacher"]), "gpu": gpu, "staging": staging, "manifest": manifest}
+        files = jobs(samples)
+        tasks = ray.data.from_items(files, override_num_blocks=len(files))
+        done = tasks.map(retried(partial(teach_file, job=job)), num_gpus=1 if gpu else None).take_all()
+        facts |= finish(done, manifest, samples, staging)
+    return read_manifest(out, kind="samples")
+
+
+def inputs_of(samples: Path, teacher: Path) -> dict[str, str]:
+    """What taught samples follow from, by fingerprint."""
+    folders = {"samples": samples, "teacher": teacher}
+    return {kind: read_manifest(folder, kind=kind)["fingerprint"] for kind, folder in folders.items()}
+
+
+def jobs(samples: Path) -> list[dict[str, str]]:
+    """One job a file of samples."""
+    return [
+        {"split": split, "file": str(path)} for split in ("train", "val") for path, _ in sample_files(samples, split)
+    ]
+
+
+def finish(done: list[dict[str, str]], manifest: dict[str, Any], samples: Path, staging: Path) -> dict[str, Any]:
+    """What the manifest of the taught samples says, from the words of all jobs; copies what stays as it is."""
+    total: dict[str, Any] = {}
+    for part in done:
+        merge(total, json.loads(part["counts"]))
+    facts = {key: manifest[key] for key in ("split", "strategies", "draw", "seed", "val_table", "counts")}
+    facts |= {"rows": total.pop("rows"), "taught": True, "positions": True}
+    if not manifest["positions"]:
+        dropped = facts["counts"]["dropped"] | total.get("dropped", {})
+        facts["counts"] = facts["counts"] | total | {"dropped": dropped}
+        check_built(facts["counts"], tuple(manifest["strategies"]), positions=True)
+    for name in ("schema.json", "stats.json"):
+        (staging / name).write_bytes((samples / name).read_bytes())
+    return facts
+
+
+def teach_file(row: dict[str, str], job: dict[str, Any]) -> dict[str, str]:
+    """Writes one file of samples as the teacher sees it, a row group at a time; returns its counts."""
+    path, split, manifest = place(row["file"]), row["split"], job["manifest"]
+    model, device = known_model(*job["teacher"], "teacher"), torch.device("cuda" if job["gpu"] else "cpu")
+    model.ranker.to(device)
+    schema = load_schema(path.parents[1])
+    counts: dict[str, Any] = {}
+
+    def taught() -> Iterator[pa.Table]:
+        with parquet(path) as file:
+            for batch in file.iter_batches(ROW_GROUP):
+                table = _score(pa.Table.from_batches([batch]), model, device, keep_repr=split == "train")
+                if split == "train" and not manifest["positions"]:
+                    table, drawn = redraw(table, schema, manifest)
+                    merge(counts, drawn)
+                yield table
+
+    name = f"{split}/{path.name}"
+    rows = write_tables(taught(), job["staging"] / name)
+    return {"counts": json.dumps(counts | {"rows": {name: rows}})}
+
+
+def _score(table: pa.Table, model: Model, device: torch.device, *, keep_repr: bool) -> pa.Table:
+    features = model.schema.select(model.arch.features, where="teacher")
+    batch = scoring_batch(table, features).to(device)
+    with torch.inference_mode():
+        score_I, repr_ID = model.ranker(batch.features, batch.request_I)
+    offsets = offsets_of(table["item_id"])
+    table = table.append_column("teacher_score", nest(score_I.float().cpu().numpy(), offsets))
+    if not keep_repr:
+        return table
+    halves = repr_ID.float().cpu().numpy().astype(np.float16)
+    values = pa.FixedSizeListArray.from_arrays(pa.array(halves.ravel()), halves.shape[1])
+    return table.append_column("teacher_repr", nest(values, offsets))
+
+
+def redraw(table: pa.Table, schema: Schema, manifest: dict[str, Any]) -> tuple[pa.Table, dict]:
+    """Gives whole lists the positions of the teacher's order (ties in canonical order) and draws from them."""
+    offsets = offsets_of(table["item_id"])
+    position = rank_within(segment_of(offsets), -flat_numpy(table["teacher_score"]).astype(np.float64))
+    table = table.set_column(table.column_names.index("position"), "position", nest(position.astype(np.int32), offsets))
+    table = table.drop_columns(["drawn", "bin", "pair_hi", "pair_lo", "pair_strategy"])
+    return draw(table, schema, DrawConfig(**manifest["draw"]), tuple(manifest["strategies"]), seed=manifest["seed"])

@@ -1,0 +1,255 @@
+"""What a worker does to train one arm, wherever it is: on Ray Train, in a trial of Ray Tune, or by itself."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from torch import Tensor, nn
+
+from prerank.core.errors import InputError
+from prerank.core.nested import flat_numpy
+from prerank.core.outputs import read_manifest
+from prerank.core.storage import parquet
+from prerank.evaluation.metrics import Candidates, Validation
+from prerank.logs.schema import Feature, load_schema
+from prerank.models import checkpoint
+from prerank.models.checkpoint import State
+from prerank.models.distill import Distiller
+from prerank.models.options import Arm
+from prerank.models.ranker import Ranker
+from prerank.samples.batches import columns, scoring_batch
+from prerank.samples.draw import NEED_POSITIONS
+from prerank.samples.files import sample_files
+from prerank.samples.reader import Reader, sequential
+from prerank.training import loop
+from prerank.training.options import Compute
+
+
+@dataclass(frozen=True)
+class Trained:
+    """An arm after its training: its history and the best weights of its ranker."""
+
+    arm: Arm
+    state: State
+    best: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every arm or search of a worker shares."""
+
+    samples: Path
+    compute: Compute
+    k: int
+    """The cut-off of the validation metrics."""
+    tables: Mapping[tuple[Path, int], pa.Table] = field(default_factory=dict)
+    """Row groups of the training samples that are in memory already, as `Reader` takes them."""
+
+
+@dataclass(frozen=True)
+class Worker:
+    """Where it trains, and who is told."""
+
+    done: Path
+    """What the latest checkpoint holds: finished arms' best weights, and the state of the one under way."""
+    device: torch.device
+    keep: Callable[[str, State, bool], None]
+    """`keep(name, state, ended)` makes `done` the latest checkpoint; every worker calls it equally often."""
+    tell: Callable[..., None] = lambda *_, **__: None
+    """`tell(name, done, total, note, now=False)`: how many steps of how many are done; `note()` says more."""
+    prepare: Callable[[nn.Module], nn.Module] = lambda model: model
+    """Moves a model to the device, and wraps it where there are other workers."""
+    rank: int = 0
+    world: int = 1
+
+    def finished(self, name: str) -> bool:
+        """Whether the latest checkpoint holds this arm's end."""
+        return (self.done / f"{name}.best.safetensors").exists() and not self.under_way(name)
+
+    def under_way(self, name: str) -> bool:
+        return (self.done / f"{name}.latest.safetensors").exists()
+
+
+def logged(state: State) -> dict[str, float]:
+    """The last epoch's metrics by their names in MLflow, where `latency_us` is that of the network that was found."""
+    numbers = {key: value for key, value in state.history[-1].items() if isinstance(value, float)}
+    return {key if "/" in key else f"search/{key}": value for key, value in numbers.items()}
+
+
+def train_arm(arm: Arm, job: Job, worker: Worker) -> None:
+    """Trains the arm, or goes on with it; at the end the worker's folder holds its best weights and its history."""
+    if worker.finished(arm.name):
+        return
+    samples, compute, done = job.samples, job.compute, worker.done
+    teacher_score = teacher_column(samples)
+    features = load_schema(samples).select(arm.features, where=arm.name)
+    check_memory(features, worker.device)
+    torch.manual_seed(arm.seed)
+    student = Ranker(features, arm.widths, json.loads((samples / "stats.json").read_text()))
+    distiller = Distiller(student, arm, teacher_width(samples) if arm.distill.contrast else None)
+    model = worker.prepare(distiller)
+    optimizer = loop.make_optimizer(model, arm)
+    state, best = State(), checkpoint.weights(student)
+    if worker.under_way(arm.name):
+        state, best = checkpoint.load_state(done, arm.name, distiller, optimizer)
+    reader = Reader(
+        files_of(samples, "train"),
+        columns(arm, teacher_score),
+        arm.optim.batch,
+        compute.lanes,
+        worker.rank,
+        worker.world,
+        arm.seed,
+        tables=job.tables,
+    )
+
+    def save(state: State, distiller: Distiller, optimizer: torch.optim.Optimizer, best: dict[str, Tensor]) -> None:
+        if worker.rank == 0:
+            checkpoint.save_state(done, arm.name, state, distiller, optimizer, best)
+        worker.keep(arm.name, state, False)
+
+    def note() -> str:
+        return f"best {arm.select_by} {state.best:.4f} of epoch {state.best_epoch}" if state.history else ""
+
+    def progress(state: State) -> None:
+        worker.tell(arm.name, state.epoch * reader.steps + state.step, arm.optim.epochs * reader.steps, note)
+
+    best = loop.train(
+        arm,
+        features,
+        model,
+        optimizer,
+        reader,
+        validation(job, features, worker),
+        teacher_score=teacher_score,
+        state=state,
+        best=best,
+        save=save,
+        checkpoint_steps=compute.checkpoint_steps,
+        progress=progress,
+    )
+    worker.tell(arm.name, state.epoch * reader.steps, state.epoch * reader.steps, note, now=True)
+    (done / f"{arm.name}.latest.safetensors").unlink(missing_ok=True)
+    if worker.rank == 0:
+        checkpoint.save_best(done, arm.name, state, best)
+    worker.keep(arm.name, state, True)
+
+
+def check_memory(features: tuple[Feature, ...], device: torch.device) -> None:
+    """Raises InputError where the embedding tables, which every worker holds whole, do not fit the device."""
+    # Weights, gradients and the two moments of AdamW, in float32.
+    bytes_of = {feature.name: 16 * (feature.size + 1) * feature.dim for feature in features if feature.dim}
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    if sum(bytes_of.values()) > free:
+        name = max(bytes_of, key=bytes_of.__getitem__)
+        raise InputError(
+            f"the embedding tables take {sum(bytes_of.values()) / 2**30:,.1f} GiB in training, most of it {name!r} "
+            f"with {bytes_of[name] / 2**30:,.1f}; a worker has {free / 2**30:,.1f} free on its {device.type}; give the "
+            "feature a smaller size (strings are hashed into it) or dim, leave it out, or bring fine_score in the logs "
+            "instead of training a teacher here"
+        )
+
+
+def validation(job: Job, features: tuple[Feature, ...], worker: Worker) -> Callable[[Any], dict[str, float]]:
+    """The metrics of a model on this worker's share of the validation day, averaged over all workers'."""
+    score = teacher_column(job.samples, "val")
+    names = _scored_columns(features, score)
+    tables = sequential(files_of(job.samples, "val"), names, worker.rank, worker.world)
+    return loop.validator(tables, features, k=job.k, teacher_score=score, device=worker.device)
+
+
+def per_request(ranker: Ranker, features: tuple[Feature, ...], samples: Path, k: int) -> pa.Table:
+    """The same metrics request by request: `request_id`, `recall` (where there is a teacher), `hit_rate`, `auc`."""
+    score, parts = teacher_column(samples, "val"), []
+    ranker = ranker.eval()
+    for table in sequential(files_of(samples, "val"), ("request_id", *_scored_columns(features, score))):
+        batch = scoring_batch(table, features)
+        with torch.inference_mode():
+            score_N = ranker(batch.features, batch.request_I)[0].float().numpy()
+        measure = Validation(Candidates.of(table), flat_numpy(table[score]) if score else None, k=k)
+        columns_R = {name: np.asarray(column_R, float) for name, column_R in measure(score_N).items()}
+        parts.append(pa.table({"request_id": table["request_id"], **columns_R}))
+    return pa.concat_tables(parts)
+
+
+def _scored_columns(features: tuple[Feature, ...], score: str | None) -> tuple[str, ...]:
+    return (*(f.name for f in features), "item_id", "exposed", "clicked", "converted", *([score] if score else []))
+
+
+def teacher_column(samples: Path, split: str = "train") -> str | None:
+    """The column with the teacher's score: ours, or the one that the logs brought (which candidates do not have)."""
+    present = _columns(samples, split).names
+    return next((name for name in ("teacher_score", "fine_score") if name in present), None)
+
+
+def check(arms: list[Arm], samples: Path, *, taught: bool = True) -> None:
+    """Raises InputError where an arm needs what the samples do not have; `taught`: its teacher is in their columns."""
+    manifest, schema = read_manifest(samples, kind="samples"), load_schema(samples)
+    teacher_score, present = teacher_column(samples), _columns(samples, "train").names
+    built = manifest["strategies"]
+    for arm in arms:
+        arm.check()
+        if all(feature.of_request for feature in schema.select(arm.features, where=arm.name)):
+            raise InputError(
+                f"{arm.name}: no feature of an item or cross side: nothing tells one candidate from another"
+            )
+        if taught and arm.distill.active and teacher_score is None:
+            raise InputError(f"{samples}: no teacher_score and no fine_score to distil from; run workflows.teach first")
+        if taught and arm.distill.contrast and "teacher_repr" not in present:
+            raise InputError(f"{samples}: no teacher_repr for --distill.contrast; run workflows.teach first")
+        missing = [name for name in arm.strategies if name not in built]
+        if arm.hard == "pairwise" and missing:
+            raise InputError(
+                f"{samples}: built with strategies {', '.join(built)}; {arm.name} needs {', '.join(missing)}"
+            )
+        if not manifest["positions"]:
+            _check_positions(arm, samples)
+        if arm.hard == "listwise":
+            _check_negatives(arm, samples, manifest["draw"]["uniform_items"])
+
+
+def _check_positions(arm: Arm, samples: Path) -> None:
+    """Raises InputError where the arm learns from positions, which the samples do not have."""
+    asking = [f"--strategy {name}" for name in arm.strategies if arm.hard == "pairwise" and name in NEED_POSITIONS]
+    if arm.distill.contrast and arm.distill.positives == "bin":
+        asking.append("--distill.positives bin")
+    if asking:
+        raise InputError(
+            f"{samples}: built from logs without fine_position, which {arm.name} needs for {', '.join(asking)}; run "
+            "workflows.teach, which gives positions by the teacher's scores, or build from logs with fine_position "
+            "(0 for the highest fine_score), or give --strategy exposed and --distill.positives item"
+        )
+
+
+def _check_negatives(arm: Arm, samples: Path, drawn: int) -> None:
+    """Raises InputError where the samples cannot hold the unexposed items that the arm asks for."""
+    first = next(sequential(files_of(samples, "train"), ("exposed",)))["exposed"]
+    wanted = arm.unexposed_ratio * pc.sum(pc.list_flatten(first)).as_py() / len(first)
+    if wanted > drawn:
+        raise InputError(
+            f"{samples}: holds at most {drawn} unexposed items a request (draw.uniform_items), but an unexposed_ratio "
+            f"of {arm.unexposed_ratio:g} asks for {wanted:.0f}; lower it, or build samples with more"
+        )
+
+
+def teacher_width(samples: Path) -> int:
+    return _columns(samples, "train").field("teacher_repr").type.value_type.list_size
+
+
+def _columns(samples: Path, split: str) -> pa.Schema:
+    files = files_of(samples, split)
+    if not files:
+        return pa.schema([])
+    with parquet(files[0]) as file:
+        return file.schema_arrow
+
+
+def files_of(samples: Path, split: str) -> tuple[Path, ...]:
+    return tuple(path for path, _ in sample_files(samples, split))
