@@ -12,6 +12,7 @@ settings.load_profile("untimed")
 @pytest.fixture(scope="session")
 def ray_cluster():
     import ray
+
     from prerank.core.cluster.start import start_ray
 
     start_ray()

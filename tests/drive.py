@@ -10,11 +10,11 @@ import held
 
 from prerank.samples import job
 from prerank.sweeps import sweep
-from prerank.tracking import run
+from prerank.tracking import runs
 from prerank.training import group
 
 
-class Run(run.Run):
+class Run(runs.Run):
     def metrics(self, values: dict[str, float | None], step: int = 0) -> None:
         if step:
             held.hold(f"epoch{step}")
@@ -24,7 +24,7 @@ class Run(run.Run):
 def main() -> None:
     """What the driver ships to the cluster is found there by the names in `held` and here."""
     job.build_fine_lists, group._train_arms, sweep.run_trial = held.build_fine_lists, held.train_arms, held.run_trial
-    run.Run = Run
+    runs.Run = Run
     sys.argv = sys.argv[1:]
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 

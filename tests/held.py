@@ -36,9 +36,9 @@ def run_trial(drawn: dict[str, Any], *, trials: Any, held: Any) -> None:
     import drive
 
     from prerank.sweeps.trial import run_trial
-    from prerank.tracking import run
+    from prerank.tracking import runs
 
-    run.Run = drive.Run
+    runs.Run = drive.Run
     run_trial(drawn, trials=trials, held=held)
 
 

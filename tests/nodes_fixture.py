@@ -23,12 +23,12 @@ import pyarrow as pa
 import pytest
 import torch
 from mlflow.tracking import MlflowClient
-from prerank.samples.files import sample_files
 from safetensors.torch import load_file
 
 from prerank.core.errors import InputError
 from prerank.core.outputs import read_manifest
 from prerank.core.storage import parquet
+from prerank.samples.files import sample_files
 
 ROOT = Path(__file__).parents[1]
 CPUS = 2

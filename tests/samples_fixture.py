@@ -6,24 +6,25 @@ from unittest import mock
 
 import pyarrow.parquet as pq
 import torch
-from prerank.samples.files import sample_files
 
 from prerank.core.outputs import publish, read_manifest
 from prerank.core.storage import staged
 from prerank.logs.folder import cut, overlaps, read_tile
+from prerank.logs.parts import _only
 from prerank.logs.schema import load_schema
 from prerank.models import checkpoint
 from prerank.models.arch import Arch
 from prerank.models.ranker import Ranker
 from prerank.samples import job
+from prerank.samples.files import sample_files
 from prerank.training.teach import finish, jobs, teach_file
 from workflows import build_samples
 
 
 def build(logs: Path, out: Path, **options) -> Path:
     """What workflows.build_samples writes."""
-    local = {"whole_requests": here, "executed": lambda rows: rows, "start_ray": lambda: None}
-    with mock.patch.multiple(data, **local):
+    local = {"whole_requests": here, "executed": lambda rows: rows}
+    with mock.patch.multiple(job, **local), mock.patch.object(build_samples, "start_ray"):
         build_samples.main(build_samples.BuildSamples(logs, out, **options))
     return out
 
@@ -32,7 +33,7 @@ def here(logs, table, function, *, blocks=None, wanted=None, since=None, until=N
     rows = []
     for tile in cut(logs, table, tiles=blocks):
         if any(overlaps(group, since, until) for group in tile.groups):
-            rows.append(function(*(job._only(part, wanted) for part in read_tile(logs, table, tile))))
+            rows.append(function(*(_only(part, wanted) for part in read_tile(logs, table, tile))))
     return rows
 
 

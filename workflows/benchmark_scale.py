@@ -23,10 +23,6 @@ import ray
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from prerank.core.cluster.start import start_ray
-from prerank.logs.parts import TILE_BYTES
-from prerank.samples.files import items_of
-from prerank.training.options import Compute
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -34,6 +30,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from prerank.benchmarks.capacity import GIB, Load, Need, Rates, needs
 from prerank.core import cli
+from prerank.core.cluster.settings import TILE_BYTES
+from prerank.core.cluster.start import start_ray
 from prerank.core.errors import InputError
 from prerank.core.outputs import read_manifest, write_json
 from prerank.logs.folder import Table as LogsTable
@@ -41,6 +39,8 @@ from prerank.logs.folder import open_logs
 from prerank.models.arch import load_arch
 from prerank.models.checkpoint import load_model
 from prerank.models.options import Arm, Distill, Optim
+from prerank.samples.files import items_of
+from prerank.training.options import Compute
 from prerank.training.worker import Job, Worker, train_arm
 from workflows import build_samples, teach, train_student, train_teacher
 

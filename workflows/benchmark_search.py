@@ -16,24 +16,24 @@ from typing import Literal
 
 import numpy as np
 import torch
-from prerank.latency.options import Latency
-from prerank.latency.table import HEAD, Table
-from prerank.models.batch import Batch
-from prerank.samples.files import sample_files
-from prerank.search.options import Search
 from torch import Tensor, nn
 
 from prerank.core import cli
 from prerank.core.config import widths
 from prerank.core.outputs import read_manifest
+from prerank.latency.options import Latency
+from prerank.latency.table import HEAD, Table
 from prerank.logs.schema import load_schema
+from prerank.models.batch import Batch
 from prerank.models.distill import Distiller
 from prerank.models.options import Arm, Distill, Optim
 from prerank.models.ranker import Ranker
 from prerank.samples.batches import columns, training_batch
+from prerank.samples.files import sample_files
 from prerank.samples.reader import Reader
 from prerank.search.autofas import AutoFAS
 from prerank.search.loop import make_optimizer, take_turn
+from prerank.search.options import Search
 from prerank.training import loop
 
 

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from prerank.core.cli import run
+from prerank.core.cluster.start import start_ray
 from prerank.core.config import plain
 from prerank.core.counts import check_dropped, lines
 from prerank.core.outputs import is_done, publish, read_manifest, write_json
@@ -63,7 +64,7 @@ def main(config: BuildSamples) -> dict[str, Any]:
     if table == "fine_lists":
         missing = "of the validation days in candidates/" if logs.has_candidates else "in the logs"
         print(f"note: no candidates {missing}: validation on the fine lists")
-    job.start_ray()
+    start_ray()
     with publish(out, kind="samples", **identity) as (folder, extra):
         recipe = Recipe(logs.schema, config.draw, strategies, config.seed, *days, key, table, folder)
         counts = job.build_samples(logs, recipe, blocks=config.blocks)

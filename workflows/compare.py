@@ -27,7 +27,7 @@ from prerank.reports.compare_figures import compare_figures
 from prerank.reports.compare_page import terminal_table, write_page_of
 from prerank.reports.compare_words import front_sentences
 from prerank.tracking.find import children, connect, listed, queried
-from prerank.tracking.run import Run, tracking_uri
+from prerank.tracking.runs import Run, tracking_uri
 from prerank.tracking.server import masked
 
 

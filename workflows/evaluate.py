@@ -9,9 +9,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from prerank.core.cluster.start import start_ray
-
 from prerank.core import cli
+from prerank.core.cluster.start import start_ray
 from prerank.core.errors import InputError
 from prerank.core.outputs import write_json
 from prerank.core.storage import place, write_parquet

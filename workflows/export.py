@@ -17,7 +17,7 @@ from prerank.core.storage import rmtree, staged
 from prerank.logs.schema import load_schema
 from prerank.models.checkpoint import load_model, require_same_features
 from prerank.serving import export
-from prerank.tracking.run import Run, run, send_unsent
+from prerank.tracking.runs import Run, run, send_unsent
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from typing import Any
 
 import pyarrow as pa
 import ray
-from prerank.core.cluster.start import start_ray
 
 from prerank.core.cli import run
+from prerank.core.cluster.start import start_ray
 from prerank.core.config import plain
 from prerank.core.outputs import is_done, publish, read_manifest
 from prerank.sources.simulator.cascade import SHOWN, TABLES, Simulation, chunks, write_chunk

@@ -13,22 +13,19 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from prerank.core.cluster.start import start_ray
-from prerank.latency.options import Latency
-from prerank.latency.table import load_table
-from prerank.samples.files import candidates_of, check_k
-from prerank.search.options import Search
-from prerank.training.options import Compute
 from rich.console import Console
 
 from prerank.core import cli
+from prerank.core.cluster.start import start_ray
 from prerank.core.config import names, plain, widths
 from prerank.core.counts import lines
 from prerank.core.outputs import write_json
 from prerank.core.storage import write_parquet
 from prerank.evaluation.evaluate import Evaluation, evaluate, plan
 from prerank.latency.formula import latency_us
+from prerank.latency.options import Latency
 from prerank.latency.served import serving_costs
+from prerank.latency.table import load_table
 from prerank.logs.folder import open_logs
 from prerank.logs.schema import load_schema
 from prerank.models.options import Arm, Distill, Optim
@@ -37,9 +34,12 @@ from prerank.reports.report_figures import figures
 from prerank.reports.search_section import pictures
 from prerank.samples.build import Split
 from prerank.samples.draw import DrawConfig
-from prerank.tracking.run import Run, run
+from prerank.samples.files import candidates_of, check_k
+from prerank.search.options import Search
+from prerank.tracking.runs import Run, run
 from prerank.training.group import train_models
 from prerank.training.ladder import ladder
+from prerank.training.options import Compute
 from workflows import build_samples, profile_latency, search_arch, teach, train_teacher
 from workflows.evaluate import finished, warn_of
 

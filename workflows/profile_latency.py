@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import onnxruntime
-from prerank.latency.table import load_table
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table as Printed
@@ -24,8 +23,11 @@ from prerank.core.outputs import fingerprint, write_json
 from prerank.latency import profiler
 from prerank.latency.formula import inference_us, item_width
 from prerank.latency.pieces import PIECES, Setting
+from prerank.latency.table import load_table
 from prerank.logs.schema import Feature, load_schema
-from prerank.tracking import run
+from prerank.reports.latency_figure import figure
+from prerank.serving import timing
+from prerank.tracking import runs
 
 
 @dataclass(frozen=True)
@@ -54,17 +56,17 @@ class ProfileLatency:
     seed: int = 0
 
 
-def main(settings: ProfileLatency, parent: run.Run | None = None, *, any_host: bool = False) -> dict[str, Any]:
+def main(settings: ProfileLatency, parent: runs.Run | None = None, *, any_host: bool = False) -> dict[str, Any]:
     """Returns what latency.json holds; with `any_host`, also where another host has measured it."""
     out = settings.out.resolve()
     schema = load_schema(settings.schema)
     features = tuple(feature for feature in schema.features if not feature.teacher_only)
-    machine = profiler.machine()
+    machine = timing.machine()
     key = {name: value for name, value in config.plain(settings).items() if name not in ("schema", "out")}
     asked = {"config": key, "schema": fingerprint(schema.to_json())} | ({} if any_host else {"machine": machine})
     done = _done(out, asked)
     if done:
-        run.send_unsent(out)
+        runs.send_unsent(out)
         if done["machine"] != machine:
             print(f"{out}: measured on another host ({done['machine']['cpu']}, {done['machine']['system']})")
         print(f"{out}: already done")
@@ -79,7 +81,7 @@ def main(settings: ProfileLatency, parent: run.Run | None = None, *, any_host: b
     onnxruntime.set_default_logger_severity(3)  # it warns of machines without a GPU, a graph at a time
     state = out.parent / f".{out.name}.run.json"
     with (
-        run.run("profile_latency", out=out, state=state, params=config.plain(settings), parent=parent) as run,
+        runs.run("profile_latency", out=out, state=state, params=config.plain(settings), parent=parent) as run,
         Progress(transient=True) as progress,
     ):
         for number, setting in enumerate(todo):
@@ -102,7 +104,7 @@ def main(settings: ProfileLatency, parent: run.Run | None = None, *, any_host: b
         run.metrics({f"error_{key}": value for key, value in result["error"].items()})
         write_json(out, result)
         run.artifact(out)
-        run.figures({"predicted_against_measured": profiler.figure(result["check"])})
+        run.figures({"predicted_against_measured": figure(result["check"])})
     _print(result, out)
     return result
 

@@ -15,18 +15,16 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from prerank.core.cluster.start import start_ray
-from prerank.latency.options import Latency
-from prerank.search.options import Method, Search
-from prerank.training.options import Compute
 from rich.console import Console
 
 from prerank.core import cli
+from prerank.core.cluster.start import start_ray
 from prerank.core.config import names, plain, widths
 from prerank.core.errors import InputError
 from prerank.core.outputs import fingerprint, write_json
 from prerank.core.storage import rmtree, write_parquet
 from prerank.evaluation.evaluate import evaluate, plan
+from prerank.latency.options import Latency
 from prerank.logs.folder import open_logs
 from prerank.logs.schema import Schema, load_schema
 from prerank.models.arch import Arch
@@ -34,8 +32,10 @@ from prerank.models.options import Arm, Distill, Optim
 from prerank.reports.rival_figures import recall_against_latency, terminal_table
 from prerank.search.equal_budget import Entry, best_rivals, rows_of
 from prerank.search.group import Found, Spec, check_spec, key_of, search_all
-from prerank.tracking.run import Run, run
+from prerank.search.options import Method, Search
+from prerank.tracking.runs import Run, run
 from prerank.training.group import train_models
+from prerank.training.options import Compute
 from workflows import search_arch
 from workflows.evaluate import warn_of
 

@@ -11,25 +11,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prerank.core.cluster.start import start_ray
-from prerank.latency.options import Latency
-from prerank.latency.table import load_table
-from prerank.search.options import Search
-from prerank.training.options import Compute
-
 from prerank.core import cli
+from prerank.core.cluster.start import start_ray
 from prerank.core.config import names, plain, widths
 from prerank.core.errors import InputError
 from prerank.core.outputs import is_done, publish, read_manifest, write_json
 from prerank.core.storage import rmtree, staged
 from prerank.latency.formula import latency_us, times_us
+from prerank.latency.options import Latency
+from prerank.latency.table import load_table
 from prerank.logs.schema import Schema, load_schema
 from prerank.models.arch import Arch
 from prerank.models.options import Arm, Distill, Optim
 from prerank.reports.search_figures import search_figures
 from prerank.search.group import Found, Spec, search_all
-from prerank.tracking.run import Run, run, send_unsent
+from prerank.search.options import Search
+from prerank.tracking.runs import Run, run, send_unsent
 from prerank.training.group import refuse_local_store
+from prerank.training.options import Compute
 from prerank.training.worker import teacher_column
 
 

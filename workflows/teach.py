@@ -7,9 +7,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from prerank.core.cluster.start import start_ray
-
 from prerank.core import cli
+from prerank.core.cluster.start import start_ray
 from prerank.core.outputs import is_done, read_manifest
 from prerank.training.teach import inputs_of, teach
 

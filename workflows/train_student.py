@@ -6,17 +6,16 @@ python -m workflows.train_student --samples runs/taught --out runs/student --dis
 from dataclasses import dataclass
 from pathlib import Path
 
-from prerank.core.cluster.start import start_ray
-from prerank.training.options import Compute
-
 from prerank.core import cli
+from prerank.core.cluster.start import start_ray
 from prerank.core.config import names, widths
 from prerank.core.outputs import read_manifest
 from prerank.logs.schema import load_schema
 from prerank.models.arch import Arch, load_arch
 from prerank.models.options import Arm, Distill, Optim
-from prerank.tracking.run import Run
+from prerank.tracking.runs import Run
 from prerank.training.group import train_models
+from prerank.training.options import Compute
 from prerank.training.worker import teacher_column
 
 

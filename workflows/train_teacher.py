@@ -9,17 +9,17 @@ item): a teacher that finds fewer clicked items than the best of them is not wor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from prerank.core.cluster.start import start_ray
-from prerank.training.options import Compute
 from rich.console import Console
 from rich.table import Table
 
 from prerank.core import cli
+from prerank.core.cluster.start import start_ray
 from prerank.core.config import names, widths
 from prerank.logs.schema import load_schema
 from prerank.models.options import Arm, Optim
-from prerank.tracking.run import Run
+from prerank.tracking.runs import Run
 from prerank.training.group import train_models
+from prerank.training.options import Compute
 from prerank.training.worker import Trained
 
 

@@ -16,25 +16,24 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from prerank.core.cluster.start import start_ray
-from prerank.latency.options import Latency
-from prerank.latency.table import Table, load_table
-from prerank.search.options import Search
-from prerank.training.options import Compute
-
 import tune_spaces
 from prerank.core import cli
+from prerank.core.cluster.start import start_ray
 from prerank.core.config import apply, plain
 from prerank.core.errors import InputError, nearest
 from prerank.core.outputs import write_json
+from prerank.latency.options import Latency
+from prerank.latency.table import Table, load_table
 from prerank.logs.schema import load_schema
 from prerank.models.options import Distill, Optim
 from prerank.search.group import check_spec
+from prerank.search.options import Search
 from prerank.sweeps.live import Outcome
 from prerank.sweeps.sweep import Plan, sweep
 from prerank.sweeps.trial import Planned, Trials
-from prerank.tracking.run import Run, run
+from prerank.tracking.runs import Run, run
 from prerank.training.group import refuse_local_store
+from prerank.training.options import Compute
 from prerank.training.worker import Job, check
 from workflows import compare, evaluate, export, search_arch, train_student
 

@@ -28,10 +28,9 @@ from prerank.core.storage import place
 from prerank.evaluation.intervals import curve_means, paired_interval, summary
 from prerank.evaluation.metrics import LABELS, Candidates, Comparison, pooled_aucs
 from prerank.logs.folder import DAY, Logs
-from prerank.logs.parts import whole_requests
+from prerank.logs.parts import slim, whole_requests
 from prerank.logs.requests import to_requests
 from prerank.models.checkpoint import Model, known_model, load_model, require_same_features
-from prerank.samples import job
 from prerank.samples.batches import scoring_batch
 from prerank.samples.build import attach_features, number_of, val_key
 
@@ -108,11 +107,11 @@ def evaluate(plan: Plan, *, blocks: int | None = None, seed: int = 0) -> Evaluat
 
     The driver gathers the scores of all models, 4 bytes each, for the AUC over all requests.
     """
-    slim, at_most = replace(plan, logs=job.slim(plan.logs)), 1.0
+    few, at_most = replace(plan, logs=slim(plan.logs)), 1.0
     if plan.table == "fine_lists":
         until = (plan.logs.days[1] + DAY).astype("datetime64[us]")
         at_most = val_key(plan.logs, plan.table, plan.test_from, until, requests=MOST_REQUESTS, seed=0)
-    task = partial(score, plan=slim, at_most=at_most)
+    task = partial(score, plan=few, at_most=at_most)
     scored = whole_requests(plan.logs, plan.table, task, blocks=blocks, since=plan.test_from)
     parts = executed(scored)
     counts: dict[str, Any] = {}

@@ -3,115 +3,15 @@
 Shapes: M features, S slots of hidden layers, C candidate widths of a slot; all times are microseconds for one request.
 """
 
-import bisect
 import itertools
-import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from prerank.core.errors import InputError
-from prerank.core.outputs import fingerprint
+from prerank.latency.table import HEAD, Table
 from prerank.logs.schema import Feature
-
-HEAD = 1  # out of the last layer: one score a candidate
-
-
-@dataclass(frozen=True)
-class Table:
-    """One setting of `latency.json`: medians, which a busy machine moves least."""
-
-    runtime: str
-    candidates: int
-    """Items of one request."""
-    threads: int
-    overhead_us: float
-    """A run of the session that does next to nothing."""
-    inputs_us: dict[str, float]
-    """What the path from each feature's input to the first layer adds."""
-    ins: tuple[int, ...]
-    """Widths into a layer, ascending."""
-    outs: tuple[int, ...]
-    """Widths out of a layer, ascending; `HEAD` is among them."""
-    layer_us: tuple[tuple[float, ...], ...]
-    """[in][out]"""
-    fingerprint: str
-    """Of the content of the file."""
-
-    def at(self, width_in: int, width_out: int) -> float:
-        """T[in, out], linear between the measured widths in, and below the smallest as the smallest.
-
-        Raises InputError for a width in above the largest measured and for a width out that was not measured.
-        """
-        self.check(width_in, (width_out,))
-        column = self.outs.index(width_out)
-        high = bisect.bisect_left(self.ins, width_in)
-        if width_in <= self.ins[0] or self.ins[high] == width_in:
-            return self.layer_us[high][column]
-        low_us, high_us = self.layer_us[high - 1][column], self.layer_us[high][column]
-        part = (width_in - self.ins[high - 1]) / (self.ins[high] - self.ins[high - 1])
-        return low_us + part * (high_us - low_us)
-
-    def check(self, width_in: int, outs: Iterable[int] = (), features: Iterable[Feature] = ()) -> None:
-        """Raises InputError where the table cannot say what these widths and features cost."""
-        fault = f"latency table ({self.runtime}, {self.candidates} candidates)"
-        again = "run workflows.profile_latency again with it"
-        if width_in > self.ins[-1]:
-            raise InputError(f"{fault}: {width_in} inputs of a layer, measured up to {self.ins[-1]}; {again}")
-        for out in outs:
-            if out not in self.outs:
-                raise InputError(f"{fault}: width {out} out of a layer, measured are {self.outs}; {again}")
-        for feature in features:
-            if feature.name not in self.inputs_us:
-                raise InputError(f"{fault}: feature {feature.name!r} was not measured; {again}")
-
-
-def load_table(path: Path, *, candidates: int, threads: int = 1, runtime: str = "onnxruntime") -> Table:
-    """Reads one setting of the `latency.json` of workflows.profile_latency.
-
-    Raises InputError if the file is missing or broken, or has no such setting (it names those that it has).
-    """
-    try:
-        raw = json.loads(path.read_text())
-        settings = {(s["runtime"], s["candidates"], s["threads"]): s for s in raw["settings"]}
-    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: expected the latency.json of workflows.profile_latency: {error!r}") from error
-    if (runtime, candidates, threads) not in settings:
-        there = "; ".join(f"{r}, {c} candidates, {t} threads" for r, c, t in sorted(settings))
-        raise InputError(
-            f"{path}: no setting {runtime}, {candidates} candidates, {threads} threads; there are: {there}"
-        )
-    setting = settings[runtime, candidates, threads]
-    try:
-        return _parse(setting, fingerprint(raw))
-    except (KeyError, TypeError, IndexError) as error:
-        raise InputError(
-            f"{path}: setting {runtime}, {candidates} candidates, {threads} threads: {error!r} is missing; "
-            "layers_us needs each in with each out, and the out 1; run workflows.profile_latency again"
-        ) from error
-
-
-def _parse(setting: dict[str, Any], file_fingerprint: str) -> Table:
-    layers = {(layer["in"], layer["out"]): float(layer["p50"]) for layer in setting["layers_us"]}
-    ins, outs = (tuple(sorted(set(widths))) for widths in zip(*layers, strict=True)) if layers else ((), ())
-    if HEAD not in outs:
-        raise KeyError("layers_us with out 1")
-    return Table(
-        runtime=setting["runtime"],
-        candidates=setting["candidates"],
-        threads=setting["threads"],
-        overhead_us=float(setting["overhead_us"]["p50"]),
-        inputs_us={name: float(stat["p50"]) for name, stat in setting["inputs_us"].items()},
-        ins=ins,
-        outs=outs,
-        layer_us=tuple(tuple(layers[i, o] for o in outs) for i in ins),
-        fingerprint=file_fingerprint,
-    )
 
 
 def item_width(features: Iterable[Feature]) -> int:

@@ -5,11 +5,10 @@ Shapes: N candidates of one request, D inputs of an item.
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from torch.nn import functional
 
@@ -17,14 +16,12 @@ from prerank.logs.schema import Feature
 from prerank.models.batch import Bags, Inputs
 from prerank.models.ranker import Ranker
 from prerank.serving.graph import BLANK, empty_graph, inputs_graph, layer_graph, ranker_graph
+from prerank.serving.session import open_session
+from prerank.serving.timing import FRESH, Run
 
 Runtime = Literal["onnxruntime", "torch"]
-Run = Callable[[int], Any]
-"""Runs a piece on the inputs number 0, 1, 2, ...: they rotate."""
 Stats = dict[str, dict[str, list[float]]]
 
-FRESH = 4
-"""Sets of inputs that a piece rotates among, so that no run finds in the cache what the one before has left."""
 ROWS = 100_000
 """Tables of ids are measured with at most so many rows: far beyond the caches, and hundreds of graphs fit in memory."""
 FIRST_WIDTH = 64
@@ -51,13 +48,6 @@ def random_inputs(
         else:
             out[feature.name] = rng.standard_normal((rows, feature.size), np.float32)
     return out
-
-
-def open_session(graph: onnx.ModelProto, threads: int) -> onnxruntime.InferenceSession:
-    """A session on so many threads, as a server opens it."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    return onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 class Pieces:

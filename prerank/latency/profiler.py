@@ -3,95 +3,20 @@
 Shapes: N candidates of one request, M features; all times are microseconds.
 """
 
-import gc
 import itertools
-import os
-import platform
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 
-from prerank.core.outputs import fingerprint
 from prerank.latency.pieces import PIECES, Setting, Stats
 from prerank.logs.schema import Feature
-from prerank.reports.drawing import MUTED
-from prerank.serving.timing import Run
+from prerank.serving.timing import TURNS, micros, stat, timed
 
 Network = tuple[tuple[str, ...], tuple[int, ...]]
 """Names of features, hidden widths."""
-
-TURNS = 10
-"""Pieces take turns so many times, so that a host that slows down slows all of them."""
-MOST_S = 0.5
-"""Time for one piece: dear pieces are run less often, yet at least once a turn."""
-
-
-def machine() -> dict[str, Any]:
-    """What the measurements hold for, with a `fingerprint` of it."""
-    about = {
-        "cpu": _cpu(),
-        "cores": os.cpu_count(),
-        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "python": platform.python_version(),
-        "onnxruntime": version("onnxruntime"),
-        "torch": version("torch"),
-    }
-    return about | {"fingerprint": fingerprint(about)}
-
-
-def _cpu() -> str:
-    try:
-        with open("/proc/cpuinfo") as file:
-            return next(line.partition(":")[2].strip() for line in file if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or "unknown"
-
-
-def timed(runs: Sequence[Run], repeats: int, tick: Callable[[], None] = lambda: None) -> list[list[np.ndarray]]:
-    """Times of each of `runs` by turn, about `repeats` in all; a turn begins with two runs that are not measured.
-
-    `tick` is called after each turn of each, TURNS times a run.
-    """
-    out: list[list[np.ndarray]] = [[] for _ in runs]
-    left_us = [1e6 * MOST_S] * len(runs)
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        for _ in range(TURNS):
-            for index, run in enumerate(runs):
-                began = time.perf_counter_ns()
-                if left_us[index] > 0:
-                    run(0)
-                    run(1)
-                left_us[index] -= (time.perf_counter_ns() - began) / 1000
-                times: list[float] = []
-                while not times or (len(times) < repeats / TURNS and left_us[index] > 0):
-                    began = time.perf_counter_ns()
-                    run(len(times))
-                    times.append((time.perf_counter_ns() - began) / 1000)
-                    left_us[index] -= times[-1]
-                out[index].append(np.array(times))
-                tick()
-    finally:
-        if was_on:
-            gc.enable()
-    return out
-
-
-def stat(by_turn: list[np.ndarray]) -> dict[str, float]:
-    times = np.concatenate(by_turn)
-    p50, p99 = np.percentile(times, [50, 99])
-    return {"count": times.size, "mean": _us(times.mean()), "p50": _us(p50), "p99": _us(p99)}
-
-
-def _us(value: float) -> float:
-    return round(float(value), 3)
 
 
 def input_orders(names: Iterable[str], *, orders: int, seed: int) -> list[list[str]]:
@@ -137,12 +62,12 @@ def _pooled(differences: list[dict[str, float]]) -> dict[str, float]:
     """Nothing costs less than nothing: a difference below 0 is noise."""
     mean, p50, p99 = (max(0.0, float(np.mean([d[key] for d in differences]))) for key in ("mean", "p50", "p99"))
     count = sum(int(d["count"]) for d in differences)
-    return {"count": count, "mean": _us(mean), "p50": _us(p50), "p99": _us(max(p50, p99))}
+    return {"count": count, "mean": micros(mean), "p50": micros(p50), "p99": micros(max(p50, p99))}
 
 
 def _without_overhead(times: dict[str, float], overhead: dict[str, float]) -> dict[str, float]:
     """A piece's statistics without what any run costs."""
-    return times | {key: _us(max(0.0, times[key] - overhead["p50"])) for key in ("mean", "p50", "p99")}
+    return times | {key: micros(max(0.0, times[key] - overhead["p50"])) for key in ("mean", "p50", "p99")}
 
 
 def profile(
@@ -223,16 +148,3 @@ def errors(check: Sequence[dict[str, Any]]) -> dict[str, float]:
 
 def _share(value: float) -> float:
     return round(float(value), 4)
-
-
-def figure(check: Sequence[dict[str, Any]]) -> Figure:
-    """Predicted against measured time of the networks of the self-check."""
-    figure = Figure(figsize=(4.3, 3.6), dpi=200, layout="constrained")
-    axes = figure.add_subplot(xscale="log", yscale="log", xlabel="predicted, µs", ylabel="measured, µs")
-    for runtime in sorted({row["runtime"] for row in check}):
-        rows = [row for row in check if row["runtime"] == runtime]
-        axes.plot([r["predicted_us"] for r in rows], [r["measured_us"]["p50"] for r in rows], "o", ms=4, label=runtime)
-    ends = [min(r["predicted_us"] for r in check), max(r["predicted_us"] for r in check)]
-    axes.plot(ends, ends, color=MUTED, linewidth=1, zorder=0)
-    axes.legend(frameon=False)
-    return figure

@@ -1,13 +1,12 @@
 """`schema.json`: what each feature of the logs is, where it comes from and what it costs to fetch."""
 
-import difflib
 import json
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from prerank.core.errors import InputError
+from prerank.core.errors import InputError, nearest
 
 Side = Literal["user", "query", "item", "context", "cross"]
 Kind = Literal["dense", "id", "ids", "embedding"]
@@ -87,11 +86,6 @@ class Schema:
 
     def save(self, folder: Path) -> None:
         (folder / "schema.json").write_text(json.dumps(self.to_json(), indent=1) + "\n")
-
-
-def nearest(name: str, known: tuple[str, ...] | list[str]) -> str:
-    match = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"; did you mean {match[0]!r}?" if match else f"; known are {', '.join(sorted(known)[:20])}"
 
 
 def load_schema(folder: Path) -> Schema:

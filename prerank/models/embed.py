@@ -4,33 +4,16 @@ Shapes: R requests of a batch, I items over all of them, D inputs. A feature of 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from prerank.logs.schema import Feature
+from prerank.models.batch import Bags, Inputs
 
 FAR = 8.0
 """Normalised inputs are cut at so many standard deviations, so that one corrupt log row cannot throw a gradient."""
-
-
-@dataclass(frozen=True)
-class Bags:
-    """A multi-valued id: the values of all rows, and where each row's begin."""
-
-    values: Tensor
-    offsets: Tensor
-
-    def to(self, device: torch.device, non_blocking: bool = False) -> "Bags":
-        return Bags(
-            self.values.to(device, non_blocking=non_blocking), self.offsets.to(device, non_blocking=non_blocking)
-        )
-
-
-Inputs = Mapping[str, Tensor | Bags]
-"""By feature: dense and embedding float [rows, size] with NaN where missing, id int64 [rows], ids Bags."""
 
 
 class Embed(nn.Module):

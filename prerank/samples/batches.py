@@ -5,8 +5,7 @@ Shapes: R requests of a batch, I items over all of them, P pairs, D the width of
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields, replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -16,42 +15,11 @@ from torch import Tensor
 from prerank.core.hashing import hash_ids, keyed_uniform
 from prerank.core.nested import flat, flat_numpy, offsets_of, rank_within, segment_of
 from prerank.logs.schema import Feature
-from prerank.models.batch import Bags
+from prerank.models.batch import Bags, Batch
 from prerank.models.options import Arm
 from prerank.samples.draw import CODES, UNIFORM
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Items of a request are contiguous; indices count over the batch."""
-
-    features: dict[str, Tensor | Bags]
-    request_I: Tensor
-    requests: int
-    exposed_I: Tensor | None = None
-    target_I: Tensor | None = None
-    """Clicked."""
-    bin_I: Tensor | None = None
-    teacher_I: Tensor | None = None
-    teacher_ID: Tensor | None = None
-    hi_P: Tensor | None = None
-    lo_P: Tensor | None = None
-    group_P: Tensor | None = None
-    """(request, strategy) of each pair, 0..groups-1."""
-    groups: int = 0
-
-    def to(self, device: torch.device) -> "Batch":
-        """Moves every tensor; asynchronously from pinned memory."""
-        moved = {f.name: _move(getattr(self, f.name), device) for f in fields(self) if f.name != "features"}
-        return replace(self, features={name: _move(x, device) for name, x in self.features.items()}, **moved)
-
-
-def _move(x: Any, device: torch.device) -> Any:
-    if isinstance(x, Tensor) and device.type == "cuda":
-        return x.pin_memory().to(device, non_blocking=True)
-    return x.to(device) if isinstance(x, Tensor | Bags) else x
 
 
 def columns(arm: Arm, teacher_score: str | None) -> tuple[str, ...]:

@@ -7,32 +7,24 @@ compared by their 64-bit hashes (`hash_ids`). R requests, N rows, M impressions.
 """
 
 import hashlib
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from prerank.core.counts import count, merge
 from prerank.core.errors import InputError
 from prerank.core.hashing import hash_ids, keyed_uniform
 from prerank.core.nested import flat_numpy, nest, offsets_of
-from prerank.core.outputs import read_manifest
-from prerank.core.storage import parquet, whole
 from prerank.logs.encoding import encode, moments
 from prerank.logs.folder import DAY, Logs, TableName, overlaps, read_groups
 from prerank.logs.requests import is_in, to_requests
 from prerank.logs.schema import Schema
 from prerank.samples.draw import DrawConfig, draw, undrawn
-
-ROW_GROUP = 128
-"""Requests a row group of the samples: what a reader has to hold at once."""
-
+from prerank.samples.files import write_tables
 
 NEEDED = "a validation day stops the training and chooses its best epoch, and the test day must not"
 
@@ -200,49 +192,3 @@ def write_part(table: pa.Table, folder: Path) -> dict[str, int]:
         return {}
     name = hashlib.sha256(np.sort(hash_ids(table["request_id"])).tobytes()).hexdigest()[:16]
     return {f"{folder.name}/{name}.parquet": write_tables([table], folder / f"{name}.parquet")}
-
-
-def write_tables(tables: Iterable[pa.Table], path: Path) -> int:
-    """Writes tables of request rows to one file, whole or not at all; returns its rows. There must be at least one."""
-    path.parent.mkdir(exist_ok=True)  # not its parents: a late task would bring back a folder that is given up
-    rows = 0
-    options = {"compression": "zstd", "use_dictionary": False, "write_statistics": ["request_id"]}
-    tables = iter(tables)
-    first = next(tables)
-    with whole(path) as file, pq.ParquetWriter(file, first.schema, **options) as writer:
-        for table in chain([first], tables):
-            writer.write_table(table, row_group_size=ROW_GROUP)
-            rows += table.num_rows
-    return rows
-
-
-def sample_files(folder: Path, split: str) -> list[tuple[Path, int]]:
-    """Files of `train` or `val` with their rows, as the manifest has them; raises InputError for unfinished samples."""
-    manifest = read_manifest(folder, kind="samples")
-    return [(folder / name, rows) for name, rows in sorted(manifest["rows"].items()) if name.startswith(f"{split}/")]
-
-
-def candidates_of(samples: Path) -> int:
-    """The median number of candidates of the validation requests, which are whole; raises InputError without any."""
-    counts_R = items_of(samples, "val")
-    if not len(counts_R):
-        raise InputError(
-            f"{samples}: no validation requests to count the candidates of; build samples with val_requests"
-        )
-    return int(np.median(counts_R))
-
-
-def check_k(samples: Path, k: int) -> None:
-    """Raises InputError where each validation request has at most k candidates, of which any student keeps all."""
-    counts_R = items_of(samples, "val")
-    if len(counts_R) and counts_R.max() <= k:
-        raise InputError(
-            f"{samples}: validation requests have {counts_R.max()} candidates at most, all of which any student keeps "
-            f"at --k {k}; lower --k, or build from logs with candidates/"
-        )
-
-
-def items_of(samples: Path, split: str) -> np.ndarray:
-    """int [R]: the number of items of each request of `train` or `val`."""
-    lists = [parquet(path).read(columns=["item_id"])["item_id"] for path, _ in sample_files(samples, split)]
-    return np.concatenate([np.zeros(0, int), *(pc.list_value_length(column).to_numpy() for column in lists)])

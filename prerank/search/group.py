@@ -1,7 +1,7 @@
 """Searches on Ray Train: one worker group runs any number of them over the same samples, one after the other.
 
-As `prerank.training.group` does for arms: a checkpoint holds the finished searches and the state of the one under way, and the
-same call goes on from it.
+As `prerank.training.group` does for arms: a checkpoint holds the finished searches and the state of the one under way,
+and the same call goes on from it.
 """
 
 import json
@@ -32,7 +32,7 @@ from prerank.search.derive import derive
 from prerank.search.loop import make_optimizer, search_steps
 from prerank.search.options import Search
 from prerank.search.rivals import RIVALS, untrained_values
-from prerank.tracking.run import Run
+from prerank.tracking.runs import Run
 from prerank.training.group import launch, train_worker
 from prerank.training.options import Compute
 from prerank.training.worker import (

@@ -1,8 +1,8 @@
 """What AutoFAS is compared with: other ways to say what each feature is worth to a network of fixed widths.
 
 Each trains a plain network over all features with the student's own losses, and then values the features on held-out
-batches; `prerank.search.derive` keeps the best set that fits. Shapes: R requests of a batch, I items over all of them, M
-features, D inputs.
+batches; `prerank.search.derive` keeps the best set that fits. Shapes: R requests of a batch, I items over all of them,
+M features, D inputs.
 """
 
 from collections.abc import Iterable, Mapping

@@ -25,12 +25,13 @@ from prerank.serving.parity import Feed, Stats, compare, draw_feed, hard_cases, 
 from prerank.serving.session import open_session
 from prerank.serving.timing import FRESH, machine, stat, timed
 from prerank.serving.timing import Run as Timed
-from prerank.tracking.run import Run
+from prerank.tracking.runs import Run
 
 CANDIDATES = (200, 500, 1000, 2000)
 STRINGS = (
-    "prerank.core.hashing.hash_ids(ids) % size: h = SipHash-2-4 of the UTF-8 bytes under the key 0123456789123456 (ASCII); "
-    "h ^= h >> 30; h *= 0xBF58476D1CE4E5B9; h ^= h >> 27; h *= 0x94D049BB133111EB; h ^= h >> 31; h % size; all uint64"
+    "prerank.core.hashing.hash_ids(ids) % size: h = SipHash-2-4 of the UTF-8 bytes under the key 0123456789123456 "
+    "(ASCII); h ^= h >> 30; h *= 0xBF58476D1CE4E5B9; h ^= h >> 27; h *= 0x94D049BB133111EB; h ^= h >> 31; h % size; "
+    "all uint64"
 )
 HOLDS = {
     "dense": "numbers as the logs have them, the network normalises; missing: NaN (null in JSON) or an infinite one",

@@ -16,13 +16,13 @@ import pyarrow as pa
 import ray
 from optuna.samplers import TPESampler
 from ray import tune
-from ray.tune.execution import class_cache
 from ray.tune.logger import JsonLoggerCallback
 from ray.tune.schedulers import ASHAScheduler, PopulationBasedTraining, TrialScheduler
 from ray.tune.search import BasicVariantGenerator, ConcurrencyLimiter, SearchAlgorithm, Searcher
 from ray.tune.search.optuna import OptunaSearch
 from ray.tune.search.sample import Domain
 
+from prerank.core.cluster.private import ship_no_secrets
 from prerank.core.errors import InputError
 from prerank.core.storage import parquet
 from prerank.sweeps.grid import grid
@@ -88,8 +88,7 @@ def sweep(trials: Trials, space: Mapping[str, Domain], plan: Plan, *, resume: bo
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "1")  # what a killed driver forgets
     os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")
-    # Ray would ship them in a runtime environment, which it writes to its logs; every node has its own.
-    class_cache.ENV_VARS_TO_PROPAGATE -= {name for name in os.environ if name.startswith("AWS_")}
+    ship_no_secrets()
     compute = trials.job.compute
     needs = {"GPU": 1.0, "CPU": compute.cpus} if compute.gpu else {"CPU": compute.cpus}
     trainable = tune.with_parameters(partial(run_trial, trials=trials), held=_held(trials))

@@ -29,7 +29,7 @@ from prerank.models.checkpoint import State
 from prerank.models.options import Arm
 from prerank.models.ranker import Ranker
 from prerank.search.group import Spec, found_in, run_search
-from prerank.tracking.run import Run, open_run
+from prerank.tracking.runs import Run, open_run
 from prerank.training.worker import Job, Worker, logged, per_request, train_arm
 
 LATENCY = "latency_us"

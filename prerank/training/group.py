@@ -17,8 +17,8 @@ import ray
 import ray.train
 import ray.train.torch
 import torch
-from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
+from prerank.core.cluster.private import drop_torn, trainer_without_process_group
 from prerank.core.config import plain
 from prerank.core.errors import InputError
 from prerank.core.outputs import fingerprint, is_done, publish, read_manifest
@@ -29,7 +29,7 @@ from prerank.models.arch import Arch
 from prerank.models.checkpoint import State
 from prerank.models.options import Arm
 from prerank.samples.files import check_k
-from prerank.tracking.run import Run, run, send_unsent
+from prerank.tracking.runs import Run, run, send_unsent
 from prerank.training.options import Compute
 from prerank.training.progress import Bars, Teller
 from prerank.training.worker import Job, Trained, Worker, check, logged, train_arm
@@ -63,8 +63,7 @@ def launch(
     # Ray Train's controller looks at its workers every 2 s by default, which each report waits for: 15 reports took
     # 28 s, and 3 s at 0.2.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
-    # A worker by itself needs no process group, whose store listens on all addresses of its machine.
-    trainer = ray.train.torch.TorchTrainer if compute.workers > 1 else DataParallelTrainer
+    trainer = ray.train.torch.TorchTrainer if compute.workers > 1 else trainer_without_process_group()
     with Bars() as board:
         result = trainer(
             worker,
@@ -82,19 +81,6 @@ def launch(
             ),
         ).fit()
     return result.checkpoint
-
-
-def drop_torn(folder: Path) -> None:
-    """Removes a run of Ray Train whose list of checkpoints is half-written, by a kill or on a full disk.
-
-    Ray would fail on it each time; without it the training begins anew.
-    """
-    try:
-        json.loads((folder / "checkpoint_manager_snapshot.json").read_text())
-    except FileNotFoundError:
-        pass
-    except (json.JSONDecodeError, UnicodeDecodeError):
-        rmtree(folder)
 
 
 def key_of(arms: list[Arm], samples: Path, k: int, lanes: int) -> str:

@@ -1,0 +1,72 @@
+"""Tasks of Ray Data that are tried again: where storage fails, and where a node is lost."""
+
+import pickle  # between tasks of one job alone: nothing on disk is read this way
+import sys
+import time
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar
+
+import pyarrow as pa
+import ray
+from ray.data import Dataset
+
+from prerank.core.errors import InputError
+
+WAITS_S = (1, 3, 9)
+"""Before a task tries again what storage has failed to do."""
+
+
+Call = TypeVar("Call", bound=Callable[..., Any])
+
+
+def retried(function: Call) -> Call:
+    """`function`, called again after an OSError, a little later each time.
+
+    Ray would call again within 0.3 s, and would count the nodes that are lost among the attempts.
+    """
+
+    @wraps(function)
+    def call(*args: Any, **options: Any) -> Any:
+        for wait_s in WAITS_S:
+            try:
+                return function(*args, **options)
+            except OSError:
+                time.sleep(wait_s)
+        return function(*args, **options)
+
+    return call
+
+
+def executed(rows: Dataset) -> list[pa.Table]:
+    """The rows of a dataset, executed again where it fails and a node was lost meanwhile.
+
+    Ray runs the tasks of a lost node again, but not those whose part of a shuffle lay in the node's files.
+    """
+    while True:
+        nodes = _nodes()
+        try:
+            return ray.get(rows.to_arrow_refs())
+        except InputError:
+            raise
+        except Exception as error:
+            if nodes <= _nodes():
+                raise
+            why = str(error).strip().partition("\n")[0]
+            print(f"a node was lost, and with it what others had still to read: begun again ({why})", file=sys.stderr)
+
+
+def _nodes() -> set[str]:
+    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+
+
+def tasks(jobs: list[Any], function: Callable[[Any], pa.Table]) -> Dataset:
+    """One task for each job, to which no other job is shipped."""
+    if not jobs:
+        return ray.data.range(0)
+
+    def run(batch: pa.Table) -> pa.Table:
+        return function(pickle.loads(batch["job"][0].as_py()))
+
+    shipped = ray.data.from_items([{"job": pickle.dumps(job)} for job in jobs], override_num_blocks=len(jobs))
+    return shipped.map_batches(retried(run), batch_size=None, batch_format="pyarrow")

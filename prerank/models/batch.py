@@ -1,0 +1,59 @@
+"""What models read: the items of several requests laid end to end, as tensors.
+
+Shapes: R requests of a batch, I items over all of them, P pairs, D the width of the teacher's representation.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Bags:
+    """A multi-valued id: the values of all rows, and where each row's begin."""
+
+    values: Tensor
+    offsets: Tensor
+
+    def to(self, device: torch.device, non_blocking: bool = False) -> "Bags":
+        return Bags(
+            self.values.to(device, non_blocking=non_blocking), self.offsets.to(device, non_blocking=non_blocking)
+        )
+
+
+Inputs = Mapping[str, Tensor | Bags]
+"""By feature: dense and embedding float [rows, size] with NaN where missing, id int64 [rows], ids Bags."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Items of a request are contiguous; indices count over the batch."""
+
+    features: dict[str, Tensor | Bags]
+    request_I: Tensor
+    requests: int
+    exposed_I: Tensor | None = None
+    target_I: Tensor | None = None
+    """Clicked."""
+    bin_I: Tensor | None = None
+    teacher_I: Tensor | None = None
+    teacher_ID: Tensor | None = None
+    hi_P: Tensor | None = None
+    lo_P: Tensor | None = None
+    group_P: Tensor | None = None
+    """(request, strategy) of each pair, 0..groups-1."""
+    groups: int = 0
+
+    def to(self, device: torch.device) -> "Batch":
+        """Moves every tensor; asynchronously from pinned memory."""
+        moved = {f.name: _move(getattr(self, f.name), device) for f in fields(self) if f.name != "features"}
+        return replace(self, features={name: _move(x, device) for name, x in self.features.items()}, **moved)
+
+
+def _move(x: Any, device: torch.device) -> Any:
+    if isinstance(x, Tensor) and device.type == "cuda":
+        return x.pin_memory().to(device, non_blocking=True)
+    return x.to(device) if isinstance(x, Tensor | Bags) else x

@@ -1,0 +1,63 @@
+"""A folder of samples: its files, what they hold, and how one is written."""
+
+from collections.abc import Iterable
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from prerank.core.errors import InputError
+from prerank.core.outputs import read_manifest
+from prerank.core.storage import parquet, whole
+
+ROW_GROUP = 128
+"""Requests a row group of the samples: what a reader has to hold at once."""
+
+
+def write_tables(tables: Iterable[pa.Table], path: Path) -> int:
+    """Writes tables of request rows to one file, whole or not at all; returns its rows. There must be at least one."""
+    path.parent.mkdir(exist_ok=True)  # not its parents: a late task would bring back a folder that is given up
+    rows = 0
+    options = {"compression": "zstd", "use_dictionary": False, "write_statistics": ["request_id"]}
+    tables = iter(tables)
+    first = next(tables)
+    with whole(path) as file, pq.ParquetWriter(file, first.schema, **options) as writer:
+        for table in chain([first], tables):
+            writer.write_table(table, row_group_size=ROW_GROUP)
+            rows += table.num_rows
+    return rows
+
+
+def sample_files(folder: Path, split: str) -> list[tuple[Path, int]]:
+    """Files of `train` or `val` with their rows, as the manifest has them; raises InputError for unfinished samples."""
+    manifest = read_manifest(folder, kind="samples")
+    return [(folder / name, rows) for name, rows in sorted(manifest["rows"].items()) if name.startswith(f"{split}/")]
+
+
+def candidates_of(samples: Path) -> int:
+    """The median number of candidates of the validation requests, which are whole; raises InputError without any."""
+    counts_R = items_of(samples, "val")
+    if not len(counts_R):
+        raise InputError(
+            f"{samples}: no validation requests to count the candidates of; build samples with val_requests"
+        )
+    return int(np.median(counts_R))
+
+
+def check_k(samples: Path, k: int) -> None:
+    """Raises InputError where each validation request has at most k candidates, of which any student keeps all."""
+    counts_R = items_of(samples, "val")
+    if len(counts_R) and counts_R.max() <= k:
+        raise InputError(
+            f"{samples}: validation requests have {counts_R.max()} candidates at most, all of which any student keeps "
+            f"at --k {k}; lower --k, or build from logs with candidates/"
+        )
+
+
+def items_of(samples: Path, split: str) -> np.ndarray:
+    """int [R]: the number of items of each request of `train` or `val`."""
+    lists = [parquet(path).read(columns=["item_id"])["item_id"] for path, _ in sample_files(samples, split)]
+    return np.concatenate([np.zeros(0, int), *(pc.list_value_length(column).to_numpy() for column in lists)])

@@ -1,0 +1,70 @@
+"""What can be configured about a search of features and widths."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from prerank.core.config import widths
+from prerank.core.errors import InputError
+
+Method = Literal["autofas", "fscd", "squeeze_excite", "gradient", "permutation", "random", "hand_picked"]
+
+
+@dataclass(frozen=True)
+class Search:
+    """How features and widths are searched."""
+
+    method: Method = "autofas"
+    """autofas, or a rival that orders the features and keeps the widths: FSCD's hard-concrete gates, COLD's
+    squeeze-and-excitation weights, the loss's gradient by a gate on each feature, permutation importance, a random
+    order, or the schema's hand_picked first."""
+    widths: str = "64,32,16,0"
+    """Candidate widths of each layer, with commas; 0 is the identity. A single one a layer is not searched."""
+    layers: int = 2
+    form: Literal["shared", "independent"] = "shared"
+    """independent: a matrix block for every transition between widths (the paper); shared: prefixes of one layer."""
+    estimator: Literal["softmax", "two_path"] = "softmax"
+    """softmax: the full mixture (AutoFAS); two_path: ProxylessNAS's binarised gates."""
+    joint: bool = False
+    """Train a ranking network beside the student, which the gates are learned on and the scores distilled from
+    (AutoFAS); otherwise the gates are learned on the student itself, which distils the samples' teacher scores."""
+    ranking_widths: str = "256,128,64"
+    """Joint: hidden widths of the ranking network."""
+    block: bool = True
+    """Joint: Loss2 leaves the gates alone (the paper's gradient block)."""
+    epochs: int = 10
+    """Passes over the samples that the weights learn from."""
+    warmup_epochs: int = 2
+    """Of these, passes before the architecture moves."""
+    every: int = 1
+    """An architecture step on held-out samples after so many steps of the weights."""
+    fold: int = 4
+    """Every so-manieth row group of the training samples is held out for the architecture."""
+    gate_lr: float = 0.05
+    width_lr: float = 0.01
+    entropy: float = 0.0
+    """Price of indecision in the architecture's loss: of the mean entropy of a gate and that of a layer's widths."""
+    gate_start: float = 0.8
+    """Probability of every gate at the start."""
+    tight: float = 0.7
+    """Part of the search, after the warm-up, over which the budget shrinks to its own size."""
+
+    def check(self, name: str) -> None:
+        """Raises InputError naming the key whose value makes no sense."""
+        hidden = widths(self.widths)
+        if not any(hidden) or len(set(hidden)) < len(hidden) or min(hidden) < 0:
+            raise InputError(
+                f"{name}: search.widths must be different widths, one at least above 0, got {self.widths!r}"
+            )
+        if self.estimator == "two_path" and len(hidden) < 2:
+            raise InputError(f"{name}: search.estimator two_path needs two search.widths, got {self.widths!r}")
+        for key, least in (("layers", 1), ("epochs", 1), ("warmup_epochs", 0), ("every", 1), ("fold", 2)):
+            if getattr(self, key) < least:
+                raise InputError(f"{name}: search.{key} must be {least} or more, got {getattr(self, key)}")
+        if self.warmup_epochs >= self.epochs:
+            raise InputError(f"{name}: search.warmup_epochs must be below search.epochs, got {self.warmup_epochs}")
+        for key, most in (("gate_lr", math.inf), ("width_lr", math.inf), ("gate_start", 1), ("tight", 1.0 + 1e-9)):
+            if not 0 < getattr(self, key) < most:
+                raise InputError(f"{name}: search.{key} is out of range: {getattr(self, key)}")
+        if not 0 <= self.entropy < math.inf:
+            raise InputError(f"{name}: search.entropy must be 0 or more, got {self.entropy}")

@@ -1,0 +1,90 @@
+"""The composition of the losses, and which parameters they move."""
+
+import json
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from prerank.logs.schema import load_schema
+from prerank.models import losses
+from prerank.models.distill import Distiller
+from prerank.models.options import Arm, Distill
+from prerank.models.ranker import Ranker
+from prerank.samples.batches import columns, training_batch
+from prerank.samples.files import sample_files
+
+
+def setting(taught, **distill):
+    arm = Arm("a", ("price", "brand", "match"), (6,), distill=Distill(projection=5, **distill))
+    features = load_schema(taught).select(arm.features, where="test")
+    [(path, _)] = sample_files(taught, "train")
+    batch = training_batch(
+        pq.read_table(path, columns=list(columns(arm, "teacher_score"))), arm, features, 0, "teacher_score"
+    )
+    torch.manual_seed(0)
+    ranker = Ranker(features, arm.widths, json.loads((taught / "stats.json").read_text()))
+    return Distiller(ranker, arm, 8 if arm.distill.contrast else None), batch
+
+
+def test_without_distillation_the_loss_is_the_hard_one(taught):
+    distiller, batch = setting(taught)
+    loss, parts = distiller(batch)
+    score, _ = distiller.student(batch.features, batch.request_I)
+    expected = losses.pairwise(score, batch.hi_P, batch.lo_P, batch.group_P, batch.groups)
+    assert set(parts) == {"hard"} and loss.item() == pytest.approx(expected.item())
+    assert {name.split(".")[0] for name, _ in distiller.named_parameters()} == {"student"}
+
+
+@pytest.mark.parametrize("on", ["logits", "centred", "softmax"])
+def test_additive_and_convex_forms_and_warmup(taught, on):
+    for form in ("additive", "convex"):
+        distiller, batch = setting(taught, score=0.3, form=form, on=on)
+        loss, parts = distiller(batch, 0.5)
+        hard_weight = 1.0 if form == "additive" else 1 - 0.15
+        assert loss.item() == pytest.approx((hard_weight * parts["hard"] + 0.15 * parts["score"]).item(), rel=1e-6)
+        distance = {"logits": losses.score_mse, "centred": losses.centred_mse, "softmax": losses.softmax_mse}[on]
+        score = distiller.student(batch.features, batch.request_I)[0]
+        assert parts["score"].item() == pytest.approx(
+            distance(score, batch.teacher_I, batch.request_I, batch.requests).item(), rel=1e-6
+        )
+
+
+def test_all_parts_add_up(taught):
+    distiller, batch = setting(taught, score=0.3, kl=0.2, contrast=0.7)
+    loss, parts = distiller(batch)
+    total = parts["hard"] + 0.3 * parts["score"] + 0.2 * parts["kl"] + 0.7 * parts["contrast"]
+    assert loss.item() == pytest.approx(total.item(), rel=1e-6)
+
+
+def test_exposed_items_alone_are_distilled_where_asked(taught):
+    distiller, batch = setting(taught, score=1.0, contrast=1.0, items="exposed", on="logits")
+    score = distiller.student(batch.features, batch.request_I)[0]
+    shown = batch.exposed_I
+    expected = losses.score_mse(score[shown], batch.teacher_I[shown], batch.request_I[shown], batch.requests)
+    assert distiller(batch)[1]["score"].item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_positives_by_item_are_the_diagonal(taught):
+    distiller, batch = setting(taught, contrast=1.0, positives="item")
+    student, teacher = (
+        torch.nn.functional.normalize(project(x), dim=1)
+        for project, x in (
+            (distiller.project_student, distiller.student(batch.features, batch.request_I)[1]),
+            (distiller.project_teacher, batch.teacher_ID),
+        )
+    )
+    total = 0.0
+    for r in range(batch.requests):
+        mine = batch.request_I == r
+        logits = student[mine] @ teacher[mine].T / distiller.arm.distill.temperature
+        total += torch.nn.functional.cross_entropy(logits, torch.arange(int(mine.sum())))
+    assert distiller(batch)[1]["contrast"].item() == pytest.approx((total / batch.requests).item(), rel=1e-4)
+
+
+def test_the_contrast_moves_the_students_trunk(taught):
+    distiller, batch = setting(taught, contrast=1.0)
+    loss = distiller(batch)[0] - distiller.hard(distiller.student(batch.features, batch.request_I)[0], batch)
+    loss.backward()
+    assert distiller.student.layers[0].weight.grad.abs().sum() > 0
+    assert distiller.project_teacher.weight.grad.abs().sum() > 0

@@ -1,0 +1,134 @@
+"""The search from taught samples to arch.json and a student, over any number of workers and interruptions."""
+
+import json
+import os
+import signal
+from dataclasses import replace
+
+import pytest
+from samples_fixture import build, made_up_latency, random_teacher, teach_here
+
+from prerank.core.errors import InputError
+from prerank.latency.formula import fetch_us, inference_us
+from prerank.latency.options import Latency
+from prerank.latency.table import load_table
+from prerank.logs.schema import load_schema
+from prerank.models.arch import load_arch
+from prerank.models.checkpoint import load_model
+from prerank.models.options import Distill, Optim
+from prerank.search.group import search_all
+from prerank.search.options import Search
+from prerank.training.options import Compute
+from workflows import search_arch, train_student
+from workflows.search_arch import SearchArch, spec_of
+
+ONE = Compute(cpus=0.5)
+
+
+@pytest.fixture(scope="module")
+def config(logs, tmp_path_factory):
+    """A short search, with a made-up latency table."""
+    folder = tmp_path_factory.mktemp("search")
+    samples = build(logs, folder / "samples")
+    taught = teach_here(samples, random_teacher(samples, folder / "teacher"), folder / "taught")
+    table = made_up_latency(folder / "latency.json", taught, candidates=48)
+    return SearchArch(
+        taught,
+        table,
+        folder / "out",
+        widths="8",
+        k=12,
+        search=Search(widths="8,4,0", layers=2, epochs=4, warmup_epochs=1, fold=2),
+        latency=Latency(candidates=48),
+        distill=Distill(score=1.0, contrast=0.5, projection=4),
+        optim=Optim(batch=16),
+        compute=ONE,
+    )
+
+
+def searched(config, tmp_path, compute=ONE, runs=None):
+    spec = spec_of(config)
+    options = {"compute": compute, "k": config.k, "runs": runs or {}}
+    return search_all([spec], config.samples, tmp_path / "work", **options)[spec.arm.name]
+
+
+def assert_same(found, expected, tolerance):
+    assert len(found.history) == len(expected.history)
+    assert found.values == pytest.approx(expected.values, rel=tolerance, abs=tolerance)
+    for here, there in zip(found.history, expected.history, strict=True):
+        assert here["gates"] == pytest.approx(there["gates"], rel=tolerance, abs=tolerance)
+        numbers = [{k: v for k, v in epoch.items() if isinstance(v, float)} for epoch in (here, there)]
+        assert numbers[0] == pytest.approx(numbers[1], rel=tolerance, abs=tolerance)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(config, ray_cluster, tmp_path_factory):
+    return searched(config, tmp_path_factory.mktemp("undisturbed"))
+
+
+@pytest.mark.ray
+def test_what_is_found_fits_the_budget_and_can_be_trained(config, undisturbed, ray_cluster):
+    said = search_arch.main(config)
+    schema = load_schema(config.samples)
+    table = load_table(config.latency_table, candidates=48)
+    arch = load_arch(config.out / "arch.json")
+    features = schema.select(arch.features, where="test")
+    assert said["fetch_us"] == fetch_us(features, schema.fetch)
+    assert said["inference_us"] == inference_us(table, features, arch.widths)
+    assert said["latency_us"] == said["fetch_us"] + said["inference_us"] <= said["budget_us"]
+    hand_picked = schema.select(schema.hand_picked, where="test")
+    assert said["budget_us"] == fetch_us(hand_picked, schema.fetch) + inference_us(table, hand_picked, (8,))
+    assert arch == undisturbed.derive(schema)
+    history = json.loads((config.out / "history.json").read_text())
+    assert [epoch["epoch"] for epoch in history] == [0, 1, 2, 3]
+    assert {path.name for path in config.out.glob("*.png")} == {"gates.png", "latency.png", "widths.png"}
+    before = (config.out / "manifest.json").stat().st_mtime
+    assert search_arch.main(config) == said and (config.out / "manifest.json").stat().st_mtime == before
+    student = train_student.TrainStudent(
+        config.samples,
+        config.out.parent / "student",
+        arch=config.out / "arch.json",
+        k=12,
+        optim=Optim(batch=16, epochs=1),
+        compute=ONE,
+    )
+    train_student.main(student)
+    assert load_model(student.out, kind="student").arch == arch
+
+
+@pytest.mark.ray
+def test_two_workers_search_as_one_does(config, undisturbed, tmp_path):
+    assert_same(searched(config, tmp_path, Compute(workers=2, cpus=0.5)), undisturbed, 2e-3)
+
+
+@pytest.mark.ray
+def test_a_killed_worker_changes_nothing(config, undisturbed, tmp_path):
+    class Kills:
+        def __init__(self, marker):
+            self.marker = marker
+
+        def metrics(self, values, step):
+            if step == 2 and not self.marker.exists():
+                self.marker.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    marker = tmp_path / "killed"
+    often = replace(ONE, checkpoint_steps=2)
+    assert_same(searched(config, tmp_path, often, {"search": Kills(marker)}), undisturbed, 0)
+    assert marker.exists()
+
+
+def test_what_makes_no_sense_is_named(config, tmp_path):
+    for change, complaint in (
+        ({"search": replace(config.search, widths="0")}, "search.widths must be different widths"),
+        ({"search": replace(config.search, fold=1)}, "search.fold must be 2 or more"),
+        ({"search": replace(config.search, widths="16,4,0")}, "width 16 out of a layer, measured are"),
+        ({"latency": Latency(candidates=48, penalty=-1.0)}, "latency.penalty is out of range"),
+        ({"budget_us": 0.0}, "--budget-us 0 .*nothing fits; the cheapest, .*, takes .*; allow at least that"),
+        ({"budget_us": 9.0, "search": replace(config.search, method="fscd")}, "--budget-us 9 .*nothing fits"),
+        ({"features": "query_city"}, "nothing tells one candidate from another"),
+    ):
+        with pytest.raises(InputError, match=complaint):
+            searched(replace(config, **change), tmp_path)
+    with pytest.raises(InputError, match="there are: onnxruntime, 48 candidates"):
+        spec_of(replace(config, latency=Latency(candidates=50)))

@@ -1,0 +1,217 @@
+"""Ray Train: any number of workers, failures and restarts learn the same."""
+
+import errno
+import json
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from mlflow.tracking import MlflowClient
+
+import prerank.training.group as fit_module
+from prerank.core.cluster.private import drop_torn
+from prerank.core.errors import InputError
+from prerank.models.checkpoint import load_model
+from prerank.models.options import Arm, Distill, Optim
+from prerank.samples.files import check_k, sample_files
+from prerank.tracking.runs import run
+from prerank.training.group import fit, key_of, train_models
+from prerank.training.options import Compute
+from prerank.training.worker import check
+
+BASE = Arm(
+    "base",
+    ("price", "quality", "brand", "match", "user_tags"),
+    (16, 8),
+    strategies=("exposed", "rank_pairs"),
+    optim=Optim(batch=16, epochs=3),
+)
+ALL = replace(BASE, name="all", distill=Distill(score=0.5, contrast=0.5, projection=8))
+ONE = Compute(workers=1, cpus=0.5)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(ray_cluster, taught, tmp_path_factory):
+    """What one worker learns without a disturbance."""
+    return fit([BASE, ALL], taught, tmp_path_factory.mktemp("one"), compute=ONE, k=10, runs={})
+
+
+def assert_same(trained, expected, losses, weights):
+    """Losses and validation metrics, and the best weights, within the tolerances."""
+    for name, arm in expected.items():
+        for epoch, other in zip(arm.state.history, trained[name].state.history, strict=True):
+            assert other == pytest.approx(epoch, rel=losses, abs=losses)
+        for key, value in arm.best.items():
+            if key == "layers.2.bias" and not arm.arm.distill.score:
+                continue  # pairs do not see the last bias: its gradient is rounding noise, which Adam scales up
+            assert torch.allclose(value, trained[name].best[key], rtol=0, atol=weights), key
+
+
+@pytest.mark.ray
+def test_two_workers_learn_what_one_does(undisturbed, taught, tmp_path):
+    """The stated tolerance of the losses is 1e-4, from the order in which the halves of a batch are summed.
+
+    Of the weights it is a few steps of Adam (lr 1e-3), which scales up what rounding leaves of a gradient near 0.
+    """
+    two = fit([BASE, ALL], taught, tmp_path, compute=Compute(workers=2, cpus=0.5), k=10, runs={})
+    assert_same(two, undisturbed, 1e-4, 5e-3)
+
+
+@pytest.mark.ray
+@pytest.mark.faults
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_killed_worker_changes_nothing(undisturbed, taught, tmp_path, workers):
+    """SIGKILL where the second arm would log its second epoch: it goes on from the checkpoint of two steps before."""
+
+    class Kills:
+        def __init__(self, marker):
+            self.marker = marker
+
+        def metrics(self, values, step):
+            if step == 1 and not self.marker.exists():
+                self.marker.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    marker = tmp_path / "killed"
+    often = replace(ONE, workers=workers, checkpoint_steps=2)
+    trained = fit([BASE, ALL], taught, tmp_path / "work", compute=often, k=10, runs={"all": Kills(marker)})
+    assert marker.exists()
+    assert_same(trained, undisturbed, *((0, 0) if workers == 1 else (1e-4, 5e-3)))
+
+
+@pytest.mark.ray
+def test_models_are_published_once_and_logged(ray_cluster, taught, tmp_path):
+    arms = {tmp_path / arm.name: arm for arm in (BASE, ALL)}
+    options = {"kind": "student", "work": tmp_path / "work", "compute": ONE, "k": 10}
+    with run("parent", out=tmp_path / "out", state=tmp_path / "parent.json", params={}) as parent:
+        manifests = train_models(arms, taught, parent=parent, **options)
+    for folder, arm in arms.items():
+        model = load_model(folder, kind="student")
+        assert model.arch.features == arm.features and model.manifest == manifests[arm.name]
+        assert len(manifests[arm.name]["history"]) == 3
+    client = MlflowClient(parent.uri)
+    children = client.search_runs([parent.experiment_id], f"tags.`mlflow.parentRunId` = '{parent.run_id}'")
+    assert {child.info.run_name: child.info.status for child in children} == {"base": "FINISHED", "all": "FINISHED"}
+    for child in children:
+        logged = client.get_metric_history(child.info.run_id, "val/recall_at_10")
+        expected = [epoch["val/recall_at_10"] for epoch in manifests[child.info.run_name]["history"]]
+        assert [point.value for point in logged] == expected and [point.step for point in logged] == [0, 1, 2]
+        assert json.loads(child.data.params["optim.batch"]) == 16
+    assert train_models(arms, taught, **options) == manifests  # already there: nothing is trained
+    with pytest.raises(InputError, match="config seed was 0, now 1"):
+        train_models({tmp_path / "base": replace(BASE, seed=1)}, taught, **options)
+
+
+@pytest.mark.ray
+def test_a_disk_that_fills_between_two_models_costs_no_training_and_no_run(ray_cluster, taught, tmp_path, monkeypatch):
+    arms = {tmp_path / arm.name: arm for arm in (BASE, ALL)}
+    options = {"kind": "student", "work": tmp_path / "work", "compute": ONE, "k": 10}
+    publish, launch, trained_anew = fit_module._publish, fit_module.launch, []
+
+    def full(out, *args, **kwargs):
+        if out.name == "all":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        publish(out, *args, **kwargs)
+
+    def noted(*args, name, work, **kwargs):
+        trained_anew.append(not (work / name).exists())
+        return launch(*args, name=name, work=work, **kwargs)
+
+    monkeypatch.setattr(fit_module, "launch", noted)
+    with run("parent", out=tmp_path / "out", state=tmp_path / "parent.json", params={}) as parent:
+        with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
+            patch.setattr(fit_module, "_publish", full)
+            train_models(arms, taught, parent=parent, **options)
+        assert (tmp_path / "base").exists() and not (tmp_path / "all").exists()
+        train_models(arms, taught, parent=parent, **options)
+    assert trained_anew == [True, False] and not (tmp_path / "work").exists()
+    client = MlflowClient(parent.uri)
+    children = client.search_runs([parent.experiment_id], f"tags.`mlflow.parentRunId` = '{parent.run_id}'")
+    ended = {child.info.run_name: child.info.status for child in children}
+    assert len(children) == 2 and ended == {"base": "FINISHED", "all": "FINISHED"}
+    for child in children:
+        assert len(client.get_metric_history(child.info.run_id, "val/recall_at_10")) == 3
+
+
+def test_what_an_arm_lacks_is_named(samples, taught):
+    check([BASE, ALL], taught)
+    with pytest.raises(InputError, match=r"no teacher_repr for --distill.contrast; run workflows.teach"):
+        check([ALL], samples)
+    with pytest.raises(InputError, match="unknown feature 'pricy'; did you mean 'price'"):
+        check([replace(BASE, features=("pricy",))], taught)
+    with pytest.raises(InputError, match="nothing tells one candidate from another"):
+        check([replace(BASE, features=("query_city",))], taught)
+    with pytest.raises(InputError, match="needs best_pairs"):
+        check([replace(BASE, strategies=("best_pairs",))], taught)
+
+
+def test_lists_that_leave_no_choice_are_named(taught):
+    [most] = {len(row) for path, _ in sample_files(taught, "val") for row in pq.read_table(path)["item_id"].to_pylist()}
+    check_k(taught, most - 1)
+    with pytest.raises(InputError, match=rf"have {most} candidates at most, .* at --k {most}; lower --k"):
+        check_k(taught, most)
+
+
+def test_checkpoints_of_another_configuration_are_not_gone_on_from(samples, taught):
+    key = key_of([BASE, ALL], taught, 10, 8)
+    assert key == key_of([BASE, ALL], taught, 10, 8)
+    changed = replace(ALL, optim=replace(ALL.optim, lr=0.5))
+    others = [
+        ([BASE, changed], taught, 10, 8),
+        ([BASE], taught, 10, 8),
+        ([BASE, ALL], taught, 20, 8),
+        ([BASE, ALL], samples, 10, 8),
+        ([BASE, ALL], taught, 10, 4),
+    ]
+    assert key not in {key_of(*other) for other in others}
+
+
+def test_a_torn_list_of_checkpoints_is_begun_anew(tmp_path):
+    run = tmp_path / "run"
+    drop_torn(run)
+    run.mkdir()
+    (run / "checkpoint_manager_snapshot.json").write_text('{"a": 1}')
+    drop_torn(run)
+    assert run.exists()
+    (run / "checkpoint_manager_snapshot.json").write_text('{"a":')
+    drop_torn(run)
+    assert not run.exists()
+
+
+def test_checkpoints_that_may_not_be_read_are_left_alone(tmp_path, monkeypatch):
+    def refused(*_, **__):
+        raise InputError("s3://bucket/x: ACCESS_DENIED")
+
+    (tmp_path / "checkpoint_manager_snapshot.json").write_text("{}")
+    monkeypatch.setattr(Path, "read_text", refused)
+    with pytest.raises(InputError, match="ACCESS_DENIED"):
+        drop_torn(tmp_path)
+    assert tmp_path.exists()
+
+
+def test_more_unexposed_negatives_than_were_drawn_are_refused(samples):
+    teacher = replace(BASE, hard="listwise", unexposed_ratio=3.0)
+    check([teacher], samples)
+    with pytest.raises(InputError, match=r"at most 30 unexposed items .* unexposed_ratio of 6 asks for 36"):
+        check([replace(teacher, unexposed_ratio=6.0)], samples)
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"optim": Optim(patience=0)}, "base: optim.patience must be above 0"),
+        ({"optim": Optim(lr=float("nan"))}, "optim.lr must be above 0, got nan"),
+        ({"distill": Distill(temperature=0.0)}, "distill.temperature must be above 0"),
+        ({"distill": Distill(score=-1.0)}, "distill.score must be 0 or more"),
+        ({"distill": Distill(score=2.0, form="convex")}, "at most 1 in the convex form"),
+        ({"features": ()}, "needs a feature"),
+        ({"widths": (8, -1)}, "widths of 0 or more"),
+    ],
+)
+def test_options_that_make_no_sense_are_named(change, complaint):
+    with pytest.raises(InputError, match=complaint):
+        replace(BASE, **change).check()
