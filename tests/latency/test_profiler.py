@@ -33,7 +33,7 @@ def test_pieces_take_turns():
         return run
 
     clock = mock.patch.object(timing.time, "perf_counter_ns", lambda: 1000 * now.us)
-    with clock, mock.patch.object(profiler, "MOST_S", 0.032):
+    with clock, mock.patch.object(timing, "MOST_S", 0.032):
         cheap, dear = timing.timed([piece(1), piece(1000)], 30, lambda: ticks.append(1))
     assert turns[:10] == [1] * 5 + [1000] * 5
     assert len(ticks) == 2 * timing.TURNS == len(cheap) + len(dear)
@@ -107,7 +107,7 @@ def logged():
     def run(name, **_):
         yield mock.Mock(metrics=seen.update)
 
-    with mock.patch.object(profile_latency.tracking, "run", run):
+    with mock.patch.object(profile_latency.runs, "run", run):
         yield seen
 
 
