@@ -29,7 +29,7 @@ LET_IN = {
         *("core/cluster", "logs/parts.py", "training/group.py", "training/progress.py", "training/teach.py"),
         *("sweeps", "benchmarks"),
     ),
-    "mlflow": ("tracking", "evaluation/tracked.py", "serving/export.py"),
+    "mlflow": ("tracking", "evaluation/from_mlflow.py", "serving/export.py"),
     "onnx": ("serving", "latency/pieces.py"),
     "onnxruntime": ("serving", "latency/pieces.py"),
     "torch": (

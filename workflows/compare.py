@@ -22,10 +22,10 @@ from prerank.core.config import names, plain
 from prerank.core.errors import InputError
 from prerank.core.outputs import write_json
 from prerank.core.storage import write_parquet
-from prerank.evaluation.tracked import compare
-from prerank.reports.compare_figures import compare_figures
-from prerank.reports.compare_page import terminal_table, write_page_of
-from prerank.reports.compare_words import front_sentences
+from prerank.evaluation.from_mlflow import compare
+from prerank.reports.compare.figures import compare_figures
+from prerank.reports.compare.page import terminal_table, write_page_of
+from prerank.reports.compare.words import front_sentences
 from prerank.tracking.find import children, connect, listed, queried
 from prerank.tracking.runs import Run, tracking_uri
 from prerank.tracking.server import masked

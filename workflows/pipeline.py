@@ -29,9 +29,9 @@ from prerank.latency.table import load_table
 from prerank.logs.folder import open_logs
 from prerank.logs.schema import load_schema
 from prerank.models.options import Arm, Distill, Optim
-from prerank.reports.report import terminal_table, write_report
-from prerank.reports.report_figures import figures
-from prerank.reports.search_section import pictures
+from prerank.reports.pipeline.figures import figures
+from prerank.reports.pipeline.page import terminal_table, write_report
+from prerank.reports.search.section import pictures
 from prerank.samples.build import Split
 from prerank.samples.draw import DrawConfig
 from prerank.samples.files import candidates_of, check_k

@@ -25,7 +25,7 @@ from prerank.latency.formula import inference_us, item_width
 from prerank.latency.pieces import PIECES, Setting
 from prerank.latency.table import load_table
 from prerank.logs.schema import Feature, load_schema
-from prerank.reports.latency_figure import figure
+from prerank.reports.latency import figure
 from prerank.serving import timing
 from prerank.tracking import runs
 

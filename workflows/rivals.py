@@ -29,7 +29,7 @@ from prerank.logs.folder import open_logs
 from prerank.logs.schema import Schema, load_schema
 from prerank.models.arch import Arch
 from prerank.models.options import Arm, Distill, Optim
-from prerank.reports.rival_figures import recall_against_latency, terminal_table
+from prerank.reports.search.rivals import recall_against_latency, terminal_table
 from prerank.search.equal_budget import Entry, best_rivals, rows_of
 from prerank.search.group import Found, Spec, check_spec, key_of, search_all
 from prerank.search.options import Method, Search

@@ -23,7 +23,7 @@ from prerank.latency.table import load_table
 from prerank.logs.schema import Schema, load_schema
 from prerank.models.arch import Arch
 from prerank.models.options import Arm, Distill, Optim
-from prerank.reports.search_figures import search_figures
+from prerank.reports.search.figures import search_figures
 from prerank.search.group import Found, Spec, search_all
 from prerank.search.options import Search
 from prerank.tracking.runs import Run, run, send_unsent

@@ -8,7 +8,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from prerank.reports.drawing import SERIES, inline_svg
-from prerank.reports.rows import excludes_zero, is_whole, label, micros, percent
+from prerank.reports.words import excludes_zero, is_whole, label, micros, percent
 
 Cell = Callable[[dict], dict | None]
 """Gives what a row of the results shows in one column: `text`, `small` (what stands under it, or None) and `sure`."""

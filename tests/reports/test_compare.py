@@ -18,10 +18,10 @@ from test_report import Page
 from prerank.core.errors import InputError
 from prerank.evaluation.comparison import compared
 from prerank.evaluation.intervals import bootstrap_interval, paired_interval
-from prerank.reports.compare_figures import chosen_shares, compare_figures
-from prerank.reports.compare_page import terminal_table, write_page_of
-from prerank.reports.compare_words import finding, front_sentences
-from prerank.reports.swept_figures import is_logarithmic, running_median, short
+from prerank.reports.compare.figures import chosen_shares, compare_figures
+from prerank.reports.compare.page import terminal_table, write_page_of
+from prerank.reports.compare.swept import is_logarithmic, running_median, short
+from prerank.reports.compare.words import finding, front_sentences
 from prerank.tracking.find import connect
 from workflows.compare import Compare, main
 

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from test_report import made_up, with_search
 
 from prerank.reports.drawing import inline_svg
-from prerank.reports.report_figures import figures
+from prerank.reports.pipeline.figures import figures
 
 
 @pytest.fixture

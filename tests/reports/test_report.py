@@ -8,9 +8,9 @@ from html.parser import HTMLParser
 import pytest
 from rich.console import Console
 
-from prerank.reports.report import finding, terminal_table, write_report
-from prerank.reports.report_figures import figures
-from prerank.reports.search_section import pictures, section
+from prerank.reports.pipeline.figures import figures
+from prerank.reports.pipeline.page import finding, terminal_table, write_report
+from prerank.reports.search.section import pictures, section
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 

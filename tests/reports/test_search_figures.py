@@ -7,7 +7,7 @@ import pytest
 
 from prerank.models.arch import Arch
 from prerank.reports.drawing import inline_svg
-from prerank.reports.search_figures import by_source, search_figures
+from prerank.reports.search.figures import by_source, search_figures
 
 FEATURES = [
     SimpleNamespace(name="price", source="near", fetch_us=3.0),

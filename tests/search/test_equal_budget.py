@@ -8,7 +8,7 @@ import pytest
 
 from prerank.evaluation.intervals import paired_interval
 from prerank.models.arch import Arch
-from prerank.reports.rival_figures import recall_against_latency, terminal_table
+from prerank.reports.search.rivals import recall_against_latency, terminal_table
 from prerank.search import equal_budget
 from prerank.search.equal_budget import Entry, best_rivals, difference, rows_of, spread, two_way_interval
 

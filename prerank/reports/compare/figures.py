@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from prerank.evaluation import pareto
+from prerank.reports.compare.swept import BEST, STRONG, Row, parallel, response
 from prerank.reports.drawing import (
     GROUPS,
     INK,
@@ -26,8 +27,7 @@ from prerank.reports.drawing import (
     paler,
     whiskers,
 )
-from prerank.reports.rows import label
-from prerank.reports.swept_figures import BEST, STRONG, Row, parallel, response
+from prerank.reports.words import label
 
 QUIET = SERIES["base"][0]
 

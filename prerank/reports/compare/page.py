@@ -6,10 +6,10 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from prerank.reports.compare_figures import compare_figures
-from prerank.reports.compare_words import Results, captions, finding, front_sentences, shown, versus
+from prerank.reports.compare.figures import compare_figures
+from prerank.reports.compare.words import Results, captions, finding, front_sentences, shown, versus
 from prerank.reports.page import Cell, difference_cell, plus_minus, table_of, value_cell, write_page
-from prerank.reports.rows import excludes_zero, label, micros, percent
+from prerank.reports.words import excludes_zero, label, micros, percent
 
 OF = {"validation": "the validation requests", "test": "the test requests"}
 
@@ -56,7 +56,7 @@ def write_page_of(results: Results, path: Path, *, top: int) -> Path:
         "Epochs spent": f"{sum(group['epochs'] for group in results['groups']):,}",
     }
     return write_page(
-        "compare.html.jinja",
+        "compare/compare.html.jinja",
         path,
         figures={name: (figure, *words[name]) for name, figure in figures.items()},
         title="Runs compared: " + "; ".join(group["name"] for group in results["groups"]),

@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator, NullFormatter, PercentFormatter
 
 from prerank.models.arch import Arch
 from prerank.reports.drawing import INK, MUTED, SERIES, escape, name_ends, new_axes, new_figure
-from prerank.reports.rows import label
+from prerank.reports.words import label
 
 History = list[dict[str, Any]]
 

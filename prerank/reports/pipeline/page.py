@@ -11,8 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from prerank.reports.page import Cell, difference_cell, plus_minus, table_of, time_cell, value_cell, write_page
-from prerank.reports.report_figures import figures
-from prerank.reports.rows import (
+from prerank.reports.pipeline.figures import figures
+from prerank.reports.search.section import gain, pictures, section
+from prerank.reports.words import (
     Results,
     blind_draw,
     change,
@@ -25,7 +26,6 @@ from prerank.reports.rows import (
     students,
     vs_base,
 )
-from prerank.reports.search_section import gain, pictures, section
 
 TIMES = {"fetch_us": "fetch", "inference_us": "infer", "latency_us": "total"}
 
@@ -102,7 +102,7 @@ def write_report(results: Results, path: Path) -> Path:
     drawn = {name: (figure, *words[name]) for name, figure in figures(results).items()} | pictures(results)
     logs, uri = results["logs"], results.get("mlflow")
     return write_page(
-        "report.html.jinja",
+        "pipeline/report.html.jinja",
         path,
         figures=drawn,
         title=f"Pre-ranking: {Path(logs['path']).name or logs['path']}",

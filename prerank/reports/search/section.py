@@ -6,8 +6,8 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from prerank.models.arch import Arch
-from prerank.reports.rows import Results, change, label, micros, named, percent, vs_all
-from prerank.reports.search_figures import by_source, search_figures
+from prerank.reports.search.figures import by_source, search_figures
+from prerank.reports.words import Results, change, label, micros, named, percent, vs_all
 
 TIMES = {"fetch_us": "Fetch, µs", "inference_us": "Inference, µs", "latency_us": "Total, µs"}
 

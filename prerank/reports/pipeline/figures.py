@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from prerank.reports.drawing import INK, MUTED, SERIES, escape, name_ends, new_axes, new_figure, pushed_apart, style
-from prerank.reports.rows import Results, blind_draw, excludes_zero, is_whole, label, series_of, students, vs_base
+from prerank.reports.words import Results, blind_draw, excludes_zero, is_whole, label, series_of, students, vs_base
 
 
 def figures(results: Results) -> dict[str, Figure]:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from prerank.reports.rows import change, excludes_zero, is_whole, label, micros, percent
+from prerank.reports.words import change, excludes_zero, is_whole, label, micros, percent
 
 Results = dict[str, Any]
 

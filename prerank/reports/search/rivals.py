@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from prerank.reports.drawing import INK, MUTED, escape, new_axes, new_figure
-from prerank.reports.rows import Results, label
+from prerank.reports.words import Results, label
 
 # A method keeps its colour, its dash and its mark whichever others it is shown with.
 LINES: dict[str, tuple[str, Any, str]] = {
