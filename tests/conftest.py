@@ -112,3 +112,13 @@ def taught(samples, tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("taught")
     return teach_here(samples, random_teacher(samples, folder / "teacher"), folder / "taught")
+
+
+@pytest.fixture(scope="session")
+def undisturbed(ray_cluster, taught, tmp_path_factory):
+    """What one worker of Ray Train learns of the two arms without a disturbance."""
+    from training_fixture import ALL, BASE, ONE
+
+    from prerank.training.group import fit
+
+    return fit([BASE, ALL], taught, tmp_path_factory.mktemp("one"), compute=ONE, k=10, runs={})

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
+from metrics_fixture import draw
 from sklearn.metrics import roc_auc_score
-from test_metrics import draw
 
 from prerank.evaluation import intervals
 from prerank.evaluation.intervals import bootstrap_interval, curve_means, paired_interval, pooled_auc, summary

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import pytest
 from nodes_fixture import Driver, Watch, content, environment, tmpfs
 from storage_fixture import new_bucket, s3_server
-from test_fit import ALL, BASE, ONE, assert_same, undisturbed  # noqa: F401
+from training_fixture import ALL, BASE, ONE, assert_same
 
 from prerank.core import cli
 from prerank.core.outputs import read_manifest
@@ -164,12 +164,7 @@ def marks(tmp_path):
     return Marks()
 
 
-def test_a_checkpoint_that_cannot_be_written_costs_no_more_than_its_epoch(
-    undisturbed,  # noqa: F811
-    taught,
-    marks,
-    tmp_path,
-):
+def test_a_checkpoint_that_cannot_be_written_costs_no_more_than_its_epoch(undisturbed, taught, marks, tmp_path):
     disk, times = tmp_path / "disk", []
 
     def act(_):

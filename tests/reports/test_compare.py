@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from mlflow.tracking import MlflowClient
+from report_fixture import Page
 from rich.console import Console
 from sweep_fixture import SWEPT, write_sweep
-from test_report import Page
 
 from prerank.core.errors import InputError
 from prerank.evaluation.comparison import compared

@@ -6,7 +6,7 @@ import matplotlib
 import pytest
 from matplotlib._pylab_helpers import Gcf
 from matplotlib.figure import Figure
-from test_report import made_up, with_search
+from report_fixture import made_up, with_search
 
 from prerank.reports.drawing import inline_svg
 from prerank.reports.pipeline.figures import figures

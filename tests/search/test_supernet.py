@@ -4,12 +4,17 @@ import itertools
 
 import pytest
 import torch
-from test_ranker import FEATURES, REQUEST_I, STATS, inputs  # noqa: F401
+from ranker_fixture import FEATURES, REQUEST_I, STATS, drawn_inputs
 
 from prerank.models.ranker import Ranker
 from prerank.search.supernet import Draw, Supernet, bernoulli, one_path, rescale, two_path
 
 WIDTHS, SLOTS = (8, 4, 2, 0), 3
+
+
+@pytest.fixture
+def inputs():
+    return drawn_inputs()
 
 
 def one_hot(arch_widths, widths):
@@ -54,7 +59,7 @@ def cut_out(net, widths, features=FEATURES):
 
 
 @pytest.mark.parametrize("form", ["independent", "shared"])
-def test_a_one_hot_draw_is_the_derived_ranker_for_every_architecture(form, inputs):  # noqa: F811
+def test_a_one_hot_draw_is_the_derived_ranker_for_every_architecture(form, inputs):
     net = network(form)
     for widths in itertools.product(WIDTHS, repeat=SLOTS):
         mix_SC = one_hot(widths, WIDTHS)
@@ -71,7 +76,7 @@ def test_a_one_hot_draw_is_the_derived_ranker_for_every_architecture(form, input
 
 
 @pytest.mark.parametrize("form", ["independent", "shared"])
-def test_dropped_features_are_a_ranker_without_them(form, inputs):  # noqa: F811
+def test_dropped_features_are_a_ranker_without_them(form, inputs):
     net, widths = network(form), (4, 0, 2)
     item_side = [m for m, f in enumerate(FEATURES) if not f.of_request]
     one_gone = (torch.ones(len(FEATURES)) - torch.eye(len(FEATURES))).tolist()
@@ -83,7 +88,7 @@ def test_dropped_features_are_a_ranker_without_them(form, inputs):  # noqa: F811
         torch.testing.assert_close(score_I, expected, rtol=1e-6, atol=1e-6)
 
 
-def test_the_mixture_is_the_papers_sum_over_transitions(inputs):  # noqa: F811
+def test_the_mixture_is_the_papers_sum_over_transitions(inputs):
     """O_k = relu(Σ_j p_j W_jk O_j + b_k) written out, without an identity."""
     widths, net = (4, 2), None
     torch.manual_seed(0)
@@ -175,7 +180,7 @@ def test_rescaling_leaves_the_other_probabilities_alone():
 
 @pytest.mark.parametrize("form", ["independent", "shared"])
 @pytest.mark.parametrize("live", [False, True])
-def test_in_bfloat16_it_is_the_same_to_its_rounding(form, live, inputs):  # noqa: F811
+def test_in_bfloat16_it_is_the_same_to_its_rounding(form, live, inputs):
     torch.manual_seed(0)
     net = Supernet(FEATURES, WIDTHS, SLOTS, STATS, form)
     mix_SC = torch.rand(SLOTS, len(WIDTHS)).softmax(1)

@@ -9,46 +9,19 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-import torch
 from mlflow.tracking import MlflowClient
+from training_fixture import ALL, BASE, ONE, assert_same
 
 import prerank.training.group as fit_module
 from prerank.core.cluster.private import drop_torn
 from prerank.core.errors import InputError
 from prerank.models.checkpoint import load_model
-from prerank.models.options import Arm, Distill, Optim
+from prerank.models.options import Distill, Optim
 from prerank.samples.files import check_k, sample_files
 from prerank.tracking.runs import run
 from prerank.training.group import fit, key_of, train_models
 from prerank.training.options import Compute
 from prerank.training.worker import check
-
-BASE = Arm(
-    "base",
-    ("price", "quality", "brand", "match", "user_tags"),
-    (16, 8),
-    strategies=("exposed", "rank_pairs"),
-    optim=Optim(batch=16, epochs=3),
-)
-ALL = replace(BASE, name="all", distill=Distill(score=0.5, contrast=0.5, projection=8))
-ONE = Compute(workers=1, cpus=0.5)
-
-
-@pytest.fixture(scope="module")
-def undisturbed(ray_cluster, taught, tmp_path_factory):
-    """What one worker learns without a disturbance."""
-    return fit([BASE, ALL], taught, tmp_path_factory.mktemp("one"), compute=ONE, k=10, runs={})
-
-
-def assert_same(trained, expected, losses, weights):
-    """Losses and validation metrics, and the best weights, within the tolerances."""
-    for name, arm in expected.items():
-        for epoch, other in zip(arm.state.history, trained[name].state.history, strict=True):
-            assert other == pytest.approx(epoch, rel=losses, abs=losses)
-        for key, value in arm.best.items():
-            if key == "layers.2.bias" and not arm.arm.distill.score:
-                continue  # pairs do not see the last bias: its gradient is rounding noise, which Adam scales up
-            assert torch.allclose(value, trained[name].best[key], rtol=0, atol=weights), key
 
 
 @pytest.mark.ray
