@@ -10,7 +10,6 @@ import os
 import re
 import shlex
 import tomllib
-import typing
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -20,9 +19,8 @@ import click
 import kubernetes_validate
 import pytest
 import yaml
+from guides import commands, parsed
 from jsonschema import Draft202012Validator
-
-from prerank.core import cli
 
 ROOT = Path(__file__).parents[2]
 CLUSTER = ROOT / "cluster"
@@ -407,10 +405,7 @@ def test_mlflow_lets_in_those_who_are_sent_to_it():
 # The guide
 
 
-def commands() -> list[str]:
-    """The commands of the guide, each on one line."""
-    blocks = "\n".join(re.findall(r"^```sh\n(.*?)^```", GUIDE, re.DOTALL | re.MULTILINE))
-    return re.sub(r"\\\n\s*|(?<=\|)\n\s*", " ", blocks).splitlines()
+LINES = commands(GUIDE)
 
 
 def secrets_made(lines: list[str]) -> set[tuple[str, str]]:
@@ -429,20 +424,13 @@ def secrets_used(objects: list[Object]) -> set[tuple[str, str]]:
 
 def test_the_guide_makes_every_secret_and_no_other():
     used = secrets_used(manifests())
-    assert secrets_made(commands()) == used
+    assert secrets_made(LINES) == used
     assert len({name for name, _ in used}) == 4
-    without = [line for line in commands() if "prerank-redis " not in line]
+    without = [line for line in LINES if "prerank-redis " not in line]
     assert used - secrets_made(without) == {("prerank-redis", "password")}
 
 
-def parsed(command: str) -> Any:
-    """The configuration that the parser of its workflow makes of `python -m workflows.NAME ...`."""
-    name, flags = re.search(r"python -m workflows\.(\w+)(.*)", command).groups()
-    main = importlib.import_module(f"workflows.{name}").main
-    return cli.parse(typing.get_type_hints(main)["config"], shlex.split(flags.replace("$PWD", "/here"), comments=True))
-
-
-RUN = [line for line in commands() if "python -m workflows." in line]
+RUN = [line for line in LINES if "python -m workflows." in line]
 
 
 @pytest.mark.parametrize("command", RUN, ids=lambda line: re.search(r"workflows\.\w+", line)[0])
@@ -469,7 +457,7 @@ def tool(line: str) -> None:
 
 
 def tool_lines() -> list[str]:
-    lines = [re.sub(r"(\s*(&|> /dev/null|#.*))+$", "", line) for line in commands()]
+    lines = [re.sub(r"(\s*(&|> /dev/null|#.*))+$", "", line) for line in LINES]
     config = ray_up()
     lines += [*config["head_start_ray_commands"], *config["worker_start_ray_commands"]]
     lines.append(shlex.join(mlflow_pod(manifests())["containers"][0]["command"]))

@@ -1,0 +1,97 @@
+"""What the guides say is there: their links, the files and rooms they name, and their commands."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from guides import commands, parsed
+from test_layers import FLOORS
+
+ROOT = Path(__file__).parents[1]
+FOLDERS = ("prerank", "workflows", "tune_spaces", "cluster", "tests")
+GUIDES = [*ROOT.glob("*.md"), *(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.md"))]
+
+
+def prose(guide: str) -> str:
+    """The guide without its blocks of code."""
+    return re.sub(r"^```.*?^```", "", guide, flags=re.DOTALL | re.MULTILINE)
+
+
+def anchors(guide: str) -> set[str]:
+    """Of its headings, as GitHub makes them: lower case, no punctuation, a dash for each space."""
+    headings = re.findall(r"^#+ (.*)$", prose(guide), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def faults(path: Path) -> Iterator[str]:
+    """One line for each relative link, and each file of the repository in backticks, that leads nowhere."""
+    text = prose(path.read_text())
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        where, _, anchor = link.partition("#")
+        target = path.parent / where if where else path
+        if "://" in link:
+            continue
+        if not target.exists():
+            yield f"{path.name} links to {link}, which is not there"
+        elif anchor and anchor not in anchors(target.read_text()):
+            yield f"{path.name} links to {link}, which has no such heading"
+    for name in re.findall(rf"`((?:{'|'.join(FOLDERS)})/[\w./-]*)`", text):
+        if not (ROOT / name).exists():
+            yield f"{path.name} names {name}, which is not there"
+
+
+def test_links_and_names_lead_somewhere():
+    assert not [fault for path in GUIDES for fault in faults(path)]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("See [it](gone.md).", "gone.md, which is not there"),
+        ("# A room's floor\n\n[it](#a-rooms-floor), [more](#a-room)", "#a-room, which has no such heading"),
+        ("`prerank/gone.py` and `prerank/core/`", "names prerank/gone.py"),
+    ],
+)
+def test_a_planted_fault_is_found(text, said, tmp_path):
+    path = tmp_path / "README.md"
+    path.write_text(text)
+    (found,) = faults(path)
+    assert said in found
+
+
+def test_the_front_page_stays_short():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 250
+
+
+def test_the_map_has_every_room_on_its_floor():
+    rows = re.findall(r"^\| (\d) \| \[(\w+)\]\((\w+)/\) \|", (ROOT / "prerank/README.md").read_text(), re.MULTILINE)
+    assert [(int(floor), room, room) for floor, room, _ in rows] == [
+        (floor, room, room) for floor, rooms in enumerate(FLOORS) for room in rooms
+    ]
+
+
+def test_the_list_of_commands_is_that_of_the_files():
+    rows = set(re.findall(r"^\| `(\w+)` \| (.*) \|$", (ROOT / "workflows/README.md").read_text(), re.MULTILINE))
+    files = [path for folder in ("workflows", "tune_spaces") for path in (ROOT / folder).glob("[!_]*.py")]
+    firsts = {(path.stem, (ast.get_docstring(ast.parse(path.read_text())) or "").split("\n")[0]) for path in files}
+    assert rows == firsts
+
+
+RUN = {
+    line: path.relative_to(ROOT)
+    for path in GUIDES
+    for line in [*commands(path.read_text()), *re.findall(r"`(python -m workflows\.\w[^`]*)`", prose(path.read_text()))]
+    if "python -m workflows." in line
+}
+"""Commands of the guides, in blocks and in sentences; those of cluster/ are also in `line/test_manifests.py`."""
+
+
+@pytest.mark.parametrize("command", RUN, ids=lambda line: re.search(r"workflows\.\w+", line)[0])
+def test_commands_parse(command):
+    parsed(command)
+
+
+def test_every_guide_with_commands_is_read():
+    assert {str(path) for path in RUN.values()} >= {"README.md", "cluster/README.md", "prerank/training/README.md"}
