@@ -19,4 +19,5 @@ def parsed(command: str) -> Any:
     """The configuration that the parser of its workflow makes of `python -m workflows.NAME ...`."""
     name, flags = re.search(r"python -m workflows\.(\w+)(.*)", command).groups()
     main = importlib.import_module(f"workflows.{name}").main
-    return cli.parse(typing.get_type_hints(main)["config"], shlex.split(flags.replace("$PWD", "/here"), comments=True))
+    config_type = next(iter(typing.get_type_hints(main).values()))
+    return cli.parse(config_type, shlex.split(flags.replace("$PWD", "/here"), comments=True))

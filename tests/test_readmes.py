@@ -80,7 +80,7 @@ def test_the_list_of_commands_is_that_of_the_files():
 
 
 RUN = {
-    line: path.relative_to(ROOT)
+    " ".join(line.split()): path.relative_to(ROOT)
     for path in GUIDES
     for line in [*commands(path.read_text()), *re.findall(r"`(python -m workflows\.\w[^`]*)`", prose(path.read_text()))]
     if "python -m workflows." in line
