@@ -5,7 +5,6 @@ Shapes: R requests of a batch, I items over all of them, P pairs, D the width of
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -53,7 +52,7 @@ class Batch:
         return replace(self, features={name: _move(x, device) for name, x in self.features.items()}, **moved)
 
 
-def _move(x: Any, device: torch.device) -> Any:
+def _move(x: object, device: torch.device) -> object:
     if isinstance(x, Tensor) and device.type == "cuda":
         return x.pin_memory().to(device, non_blocking=True)
     return x.to(device) if isinstance(x, Tensor | Bags) else x

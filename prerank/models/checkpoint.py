@@ -9,7 +9,7 @@ import json
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import NotRequired, TypedDict, cast
 
 import torch
 from safetensors import SafetensorError
@@ -21,6 +21,11 @@ from prerank.core.outputs import read_manifest
 from prerank.logs.schema import Schema, load_schema
 from prerank.models.arch import Arch, load_arch
 from prerank.models.ranker import Ranker
+from prerank.models.stats import Stats, load_stats
+
+Epoch = dict[str, object]
+"""An epoch's numbers by their names in MLflow (`train/loss`, `val/auc`) and `epoch`; of a search, what its architecture
+is as well, as JSON holds it."""
 
 
 @dataclass
@@ -31,11 +36,15 @@ class State:
     """Epochs finished."""
     step: int = 0
     """Steps done in the epoch under way."""
-    sums: dict[str, float] = field(default_factory=dict)
-    """Sums of the losses over those steps."""
+    sums: dict[str, Tensor | float] = field(default_factory=dict)
+    """Sums of the losses over those steps; numbers alone where it is saved."""
     best: float | None = None
     best_epoch: int = -1
-    history: list[dict[str, float]] = field(default_factory=list)
+    history: list[Epoch] = field(default_factory=list)
+
+    def numbers(self, epoch: int = -1) -> dict[str, float]:
+        """Of an epoch, by default the last, what is a number."""
+        return {name: value for name, value in self.history[epoch].items() if isinstance(value, int | float)}
 
 
 def save_state(
@@ -82,6 +91,42 @@ def weights(model: nn.Module) -> dict[str, Tensor]:
     return {key: value.detach().cpu().clone().contiguous() for key, value in model.state_dict().items()}
 
 
+class Days(TypedDict):
+    """First instants of the validation and of the test days."""
+
+    val_from: str
+    test_from: str
+
+
+class Proof(TypedDict):
+    """Of the clicked items of the validation day's candidates: the share in the first K, and the AUC of the rest."""
+
+    hit_rate: float
+    auc: float
+
+
+class Manifest(TypedDict):
+    """`manifest.json` of a finished model."""
+
+    kind: str
+    config: dict[str, object]
+    inputs: dict[str, str]
+    files: dict[str, int]
+    fingerprint: str
+    split: Days
+    """Of the samples: what the model has not seen."""
+    best: dict[str, float]
+    """The epoch whose weights these are."""
+    history: list[dict[str, float]]
+    proof: NotRequired[dict[str, Proof]]
+    """Of a teacher: what it finds, and what small models on a single group of its features find."""
+
+
+def model_manifest(folder: Path, *, kind: str) -> Manifest:
+    """Of a finished `teacher` or `student`; raises InputError where it is unfinished or of another kind."""
+    return cast(Manifest, read_manifest(folder, kind=kind))
+
+
 @dataclass(frozen=True)
 class Model:
     """A finished model as read back from its folder."""
@@ -89,10 +134,10 @@ class Model:
     ranker: Ranker
     arch: Arch
     schema: Schema
-    manifest: dict[str, Any]
+    manifest: Manifest
 
 
-def write_model(folder: Path, *, arch: Arch, schema: Schema, stats: dict[str, Any], best: dict[str, Tensor]) -> None:
+def write_model(folder: Path, *, arch: Arch, schema: Schema, stats: Stats, best: dict[str, Tensor]) -> None:
     """Everything of a finished model but its manifest, into a folder on this machine."""
     save_file(best, folder / "model.safetensors")
     arch.save(folder / "arch.json")
@@ -104,10 +149,9 @@ def write_model(folder: Path, *, arch: Arch, schema: Schema, stats: dict[str, An
 
 def load_model(folder: Path, *, kind: str) -> Model:
     """Reads a finished `teacher` or `student`; raises InputError where it is unfinished or does not fit itself."""
-    manifest = read_manifest(folder, kind=kind)
+    manifest = model_manifest(folder, kind=kind)
     arch, schema = load_arch(folder / "arch.json"), load_schema(folder)
-    stats = json.loads((folder / "stats.json").read_text())
-    ranker = Ranker(schema.select(arch.features, where=str(folder / "arch.json")), arch.widths, stats)
+    ranker = Ranker(schema.select(arch.features, where=str(folder / "arch.json")), arch.widths, load_stats(folder))
     weights = (folder / "model.safetensors").read_bytes()
     try:
         ranker.load_state_dict(load(weights))

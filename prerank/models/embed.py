@@ -3,7 +3,7 @@
 Shapes: R requests of a batch, I items over all of them, D inputs. A feature of a request has R rows, one of an item I.
 """
 
-from collections.abc import Mapping
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from prerank.logs.schema import Feature
 from prerank.models.batch import Bags, Inputs
+from prerank.models.stats import Stats
 
 FAR = 8.0
 """Normalised inputs are cut at so many standard deviations, so that one corrupt log row cannot throw a gradient."""
@@ -23,7 +24,9 @@ class Embed(nn.Module):
     inputs: requests' features first, then items'; `feature_D` is the index of the feature that each input belongs to.
     """
 
-    def __init__(self, features: tuple[Feature, ...], stats: Mapping[str, Mapping[str, list[float]]]):
+    feature_D: Tensor
+
+    def __init__(self, features: tuple[Feature, ...], stats: Stats):
         super().__init__()
         self.tables = nn.ModuleDict()
         self.columns: dict[str, slice] = {}
@@ -52,6 +55,10 @@ class Embed(nn.Module):
                 nn.init.normal_(table.weight, std=0.05)
                 self.tables[feature.name] = table
 
+    def table(self, name: str) -> nn.Embedding:
+        """The rows of an id's embeddings [size + 1, dim]."""
+        return cast(nn.Embedding, self.tables[name])
+
     def forward(self, inputs: Inputs) -> tuple[Tensor | None, Tensor]:
         """Inputs of the requests [R, D_request] (None where there are none) and of the items [I, D_item]."""
         request, item = self._side(inputs, 0), self._side(inputs, 1)
@@ -69,11 +76,11 @@ class Embed(nn.Module):
     def _side(self, inputs: Inputs, of_item: int) -> Tensor | None:
         parts = []
         if self.dense[of_item]:
-            raw = torch.cat([inputs[name] for name in self.dense[of_item]], dim=1)
+            raw = torch.cat([cast(Tensor, inputs[name]) for name in self.dense[of_item]], dim=1)  # ids alone are Bags
             normal = (raw - getattr(self, f"mean_{of_item}")) / getattr(self, f"std_{of_item}")
             parts.append(torch.nan_to_num(normal, nan=0.0).clamp(-FAR, FAR))
         for feature in self.looked_up[of_item]:
-            table, ids = self.tables[feature.name], inputs[feature.name]
+            table, ids = self.table(feature.name), inputs[feature.name]
             if isinstance(ids, Bags):
                 parts.append(F.embedding_bag(ids.values, table.weight, ids.offsets, mode="mean"))
             else:

@@ -86,9 +86,9 @@ class Arm:
         from_0 = ("optim.weight_decay", "distill.score", "distill.kl", "distill.contrast", "distill.warmup_epochs")
         values = flatten(self)
         for key in (*above_0, *from_0, "unexposed_ratio"):
-            if not 0 <= values[key] < math.inf or (key in above_0 and not values[key]):
-                least = "above 0" if key in above_0 else "0 or more"
-                raise InputError(f"{self.name}: {key} must be {least}, got {values[key]}")
+            value, least = values[key], "above 0" if key in above_0 else "0 or more"
+            if not isinstance(value, int | float) or not 0 <= value < math.inf or (key in above_0 and not value):
+                raise InputError(f"{self.name}: {key} must be {least}, got {value}")
         if self.distill.form == "convex" and self.distill.score > 1:
             raise InputError(
                 f"{self.name}: distill.score must be at most 1 in the convex form, got {self.distill.score}"

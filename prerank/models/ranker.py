@@ -4,7 +4,7 @@ Shapes: R requests, I items over all of them, D the width of the last hidden lay
 """
 
 import itertools
-from collections.abc import Mapping
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -13,18 +13,23 @@ from torch.nn import functional as F
 from prerank.logs.schema import Feature
 from prerank.models.batch import Inputs
 from prerank.models.embed import Embed
+from prerank.models.stats import Stats
 
 
-class Ranker(nn.Module):
+class Scorer(nn.Module):
+    """What can be trained as a student: `forward` gives score_I and repr_ID of the width `repr_width`."""
+
+    repr_width: int
+
+
+class Ranker(Scorer):
     """embed -> hidden layers with ReLU -> score.
 
     The first layer multiplies a request's inputs once and adds the result to each of its items' (as COLD serves it):
     the same function as on the concatenation, at a fraction of the work.
     """
 
-    def __init__(
-        self, features: tuple[Feature, ...], widths: tuple[int, ...], stats: Mapping[str, Mapping[str, list[float]]]
-    ):
+    def __init__(self, features: tuple[Feature, ...], widths: tuple[int, ...], stats: Stats):
         super().__init__()
         self.embed = Embed(features, stats)
         sizes = [sum(self.embed.widths), *(width for width in widths if width), 1]
@@ -33,11 +38,12 @@ class Ranker(nn.Module):
 
     def forward(self, inputs: Inputs, request_I: Tensor) -> tuple[Tensor, Tensor]:
         """`request_I` is the row of each item's request. Returns score_I and repr_ID, the last hidden layer."""
-        return self.trunk(*self.embed(inputs), request_I)
+        x_R, x_I = self.embed(inputs)
+        return self.trunk(x_R, x_I, request_I)
 
     def trunk(self, x_R: Tensor | None, x_I: Tensor, request_I: Tensor) -> tuple[Tensor, Tensor]:
         """The same from the embedded inputs of requests [R, D_request] and of items [I, D_item]."""
-        first, *rest = self.layers
+        first, *rest = cast(list[nn.Linear], list(self.layers))
         if not rest:
             h = x_I if x_R is None else torch.cat([x_R[request_I], x_I], dim=1)
             return first(h).squeeze(1), h

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from prerank.logs.schema import Feature
 from prerank.models.batch import Inputs
 from prerank.models.embed import Embed
+from prerank.models.ranker import Scorer
 
 Form = Literal["independent", "shared"]
 
@@ -31,7 +32,7 @@ class Draw:
     """Bool: the candidates to compute; None for all. A live one may have weight 0 and still pass a gradient."""
 
 
-class Supernet(nn.Module):
+class Supernet(Scorer):
     """MixOp in both forms, with one code path: a slot has H columns, and `columns_CH` says which a candidate owns.
 
     independent: each candidate has columns of its own, so the matrix of a slot holds a block for every transition

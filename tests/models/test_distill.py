@@ -1,6 +1,7 @@
 """The composition of the losses, and which parameters they move."""
 
 import json
+from typing import get_args, get_type_hints
 
 import pyarrow.parquet as pq
 import pytest
@@ -8,7 +9,8 @@ import torch
 
 from prerank.logs.schema import load_schema
 from prerank.models import losses
-from prerank.models.distill import Distiller
+from prerank.models.distill import DISTANCES, Distiller
+from prerank.models.losses import Segments
 from prerank.models.options import Arm, Distill
 from prerank.models.ranker import Ranker
 from prerank.samples.batches import columns, training_batch
@@ -31,9 +33,13 @@ def test_without_distillation_the_loss_is_the_hard_one(taught):
     distiller, batch = setting(taught)
     loss, parts = distiller(batch)
     score, _ = distiller.student(batch.features, batch.request_I)
-    expected = losses.pairwise(score, batch.hi_P, batch.lo_P, batch.group_P, batch.groups)
+    expected = losses.pairwise(score, (batch.hi_P, batch.lo_P), Segments(batch.group_P, batch.groups))
     assert set(parts) == {"hard"} and loss.item() == pytest.approx(expected.item())
     assert {name.split(".")[0] for name, _ in distiller.named_parameters()} == {"student"}
+
+
+def test_a_distance_for_each_value_of_the_option():
+    assert set(DISTANCES) == set(get_args(get_type_hints(Distill)["on"]))
 
 
 @pytest.mark.parametrize("on", ["logits", "centred", "softmax"])
@@ -46,7 +52,7 @@ def test_additive_and_convex_forms_and_warmup(taught, on):
         distance = {"logits": losses.score_mse, "centred": losses.centred_mse, "softmax": losses.softmax_mse}[on]
         score = distiller.student(batch.features, batch.request_I)[0]
         assert parts["score"].item() == pytest.approx(
-            distance(score, batch.teacher_I, batch.request_I, batch.requests).item(), rel=1e-6
+            distance(score, batch.teacher_I, Segments(batch.request_I, batch.requests)).item(), rel=1e-6
         )
 
 
@@ -61,7 +67,8 @@ def test_exposed_items_alone_are_distilled_where_asked(taught):
     distiller, batch = setting(taught, score=1.0, contrast=1.0, items="exposed", on="logits")
     score = distiller.student(batch.features, batch.request_I)[0]
     shown = batch.exposed_I
-    expected = losses.score_mse(score[shown], batch.teacher_I[shown], batch.request_I[shown], batch.requests)
+    segments = Segments(batch.request_I[shown], batch.requests)
+    expected = losses.score_mse(score[shown], batch.teacher_I[shown], segments)
     assert distiller(batch)[1]["score"].item() == pytest.approx(expected.item(), rel=1e-6)
 
 

@@ -1,13 +1,17 @@
-"""Every loss against the formula written out in loops, over each request and each pair."""
+"""Every loss against the formula written out in loops, over each request and each pair; and its example, which runs."""
 
+import doctest
+import inspect
 import math
 
 import pytest
 import torch
 
 from prerank.models import losses
+from prerank.models.losses import Segments
 
 SIZES = (4, 1, 3)
+LOSSES = ("pairwise", "listwise", "score_mse", "centred_mse", "softmax_mse", "kl", "info_nce")
 
 
 @pytest.fixture
@@ -15,11 +19,11 @@ def requests():
     generator = torch.Generator().manual_seed(0)
     request_I = torch.repeat_interleave(torch.arange(len(SIZES)), torch.tensor(SIZES))
     student, teacher = torch.randn(2, len(request_I), generator=generator, dtype=torch.float64)
-    return student.float(), teacher.float(), request_I
+    return student.float(), teacher.float(), Segments(request_I, len(SIZES))
 
 
-def by_request(request_I, *values):
-    return [tuple(v[request_I == r].tolist() for v in values) for r in range(len(SIZES))]
+def by_request(segments, *values):
+    return [tuple(v[segments.of_X == r].tolist() for v in values) for r in range(len(SIZES))]
 
 
 def softmax(scores):
@@ -27,10 +31,30 @@ def softmax(scores):
     return [math.exp(s) / total for s in scores]
 
 
+@pytest.mark.parametrize("name", LOSSES)
+def test_the_example_of_every_loss_runs(name):
+    loss = getattr(losses, name)
+    [example] = doctest.DocTestFinder(recurse=False).find(loss, name, globs=vars(losses))
+    assert example.examples, f"{name}: its docstring has no example"
+    assert doctest.DocTestRunner().run(example).failed == 0
+
+
+def test_every_loss_has_one_signature():
+    """What the student says, what it is held against, which request an element is of; and options by name."""
+    public = {name for name, f in vars(losses).items() if inspect.isfunction(f) and f.__module__ == losses.__name__}
+    helpers = {"mean_by", "log_softmax", "place_in_request", "_pad"}
+    assert public - helpers == set(LOSSES)
+    for name in LOSSES:
+        first, second, third, *options = inspect.signature(getattr(losses, name)).parameters.values()
+        assert [p.name.partition("_")[0] for p in (first, second, third)] == ["student", "target", "segment"]
+        assert all(option.kind == option.KEYWORD_ONLY and option.default is not option.empty for option in options)
+
+
 def test_pairwise_by_hand():
     score = torch.tensor([1.0, 0.0, 2.0])
     # Group 0 has the pairs (0, 1) and (2, 0), group 1 has (1, 2), group 2 has none.
-    loss = losses.pairwise(score, torch.tensor([0, 2, 1]), torch.tensor([1, 0, 2]), torch.tensor([0, 0, 1]), 3)
+    hi, lo = torch.tensor([0, 2, 1]), torch.tensor([1, 0, 2])
+    loss = losses.pairwise(score, (hi, lo), Segments(torch.tensor([0, 0, 1]), 3))
     expected = (math.log1p(math.exp(-1.0)) + math.log1p(math.exp(2.0))) / 3
     assert loss.item() == pytest.approx(expected, rel=1e-6)
 
@@ -38,63 +62,64 @@ def test_pairwise_by_hand():
 def test_pairwise_without_pairs_is_zero_and_has_a_gradient():
     score = torch.zeros(2, requires_grad=True)
     none = torch.zeros(0, dtype=torch.long)
-    loss = losses.pairwise(score, none, none, none, 2)
+    loss = losses.pairwise(score, (none, none), Segments(none, 2))
     loss.backward()
     assert loss.item() == 0 and score.grad.tolist() == [0, 0]
 
 
 def test_listwise(requests):
-    student, _, request_I = requests
+    student, _, segments = requests
     target = torch.tensor([True, False, True, False, False, False, True, False])
     expected = 0.0
-    for scores, targets in by_request(request_I, student, target):
+    for scores, targets in by_request(segments, student, target):
         terms = [-math.log(p) for p, t in zip(softmax(scores), targets, strict=True) if t]
         expected += sum(terms) / len(terms) if terms else 0.0
-    assert losses.listwise(student, target, request_I, 3).item() == pytest.approx(expected / 3, rel=1e-5)
+    assert losses.listwise(student, target, segments).item() == pytest.approx(expected / 3, rel=1e-5)
 
 
 def test_scores_and_kl(requests):
-    student, teacher, request_I = requests
+    student, teacher, segments = requests
     mse = centred = soft = kl = 0.0
-    for s, t in by_request(request_I, student, teacher):
+    for s, t in by_request(segments, student, teacher):
         shift = sum(t) / len(t) - sum(s) / len(s)
         centred += sum((a + shift - b) ** 2 for a, b in zip(s, t, strict=True)) / len(s)
         mse += sum((a - b) ** 2 for a, b in zip(s, t, strict=True)) / len(s)
         soft += sum((a - b) ** 2 for a, b in zip(softmax(s), softmax(t), strict=True))
         p, r = softmax([x / 2 for x in s]), softmax([x / 2 for x in t])
         kl += 4 * sum(b * math.log(b / a) for a, b in zip(p, r, strict=True))
-    assert losses.score_mse(student, teacher, request_I, 3).item() == pytest.approx(mse / 3, rel=1e-5)
-    assert losses.centred_mse(student, teacher, request_I, 3).item() == pytest.approx(centred / 3, rel=1e-5)
-    moved = teacher + torch.tensor([5.0, -3.0, 1.0])[request_I]
-    assert losses.centred_mse(student, moved, request_I, 3).item() == pytest.approx(centred / 3, rel=1e-4)
-    assert losses.softmax_mse(student, teacher, request_I, 3).item() == pytest.approx(soft / 3, rel=1e-5)
-    assert losses.kl(student, teacher, request_I, 3, 2.0).item() == pytest.approx(kl / 3, rel=1e-5)
+    assert losses.score_mse(student, teacher, segments).item() == pytest.approx(mse / 3, rel=1e-5)
+    assert losses.centred_mse(student, teacher, segments).item() == pytest.approx(centred / 3, rel=1e-5)
+    moved = teacher + torch.tensor([5.0, -3.0, 1.0])[segments.of_X]
+    assert losses.centred_mse(student, moved, segments).item() == pytest.approx(centred / 3, rel=1e-4)
+    assert losses.softmax_mse(student, teacher, segments).item() == pytest.approx(soft / 3, rel=1e-5)
+    assert losses.kl(student, teacher, segments, temperature=2.0).item() == pytest.approx(kl / 3, rel=1e-5)
 
 
-@pytest.mark.parametrize("labels", [[0, 0, 1, 1, 0, 2, 2, 1], list(range(8))])
+@pytest.mark.parametrize("labels", [[0, 0, 1, 1, 0, 2, 2, 1], list(range(8)), None])
 def test_info_nce(requests, labels):
-    _, _, request_I = requests
+    _, _, segments = requests
     generator = torch.Generator().manual_seed(1)
     student, teacher = torch.nn.functional.normalize(torch.randn(2, 8, 5, generator=generator), dim=2)
     expected = 0.0
     for r in range(3):
-        items = [i for i in range(8) if request_I[i] == r]
+        items = [i for i in range(8) if segments.of_X[i] == r]
         total = 0.0
         for i in items:
             denominator = sum(math.exp((student[i] @ teacher[k]).item() / 0.3) for k in items)
-            positives = [j for j in items if labels[j] == labels[i]]
+            positives = [j for j in items if labels[j] == labels[i]] if labels else [i]
             logs = [math.log(math.exp((student[i] @ teacher[j]).item() / 0.3) / denominator) for j in positives]
             total += sum(logs) / len(logs)
         expected -= total / len(items)
-    loss = losses.info_nce(student, teacher, torch.tensor(labels), request_I, 3, 0.3)
+    label = torch.tensor(labels) if labels else None
+    loss = losses.info_nce(student, teacher, segments, label_I=label, temperature=0.3)
     assert loss.item() == pytest.approx(expected / 3, rel=1e-5)
 
 
 def test_losses_survive_a_request_whose_items_were_left_out():
-    request_I = torch.tensor([0, 0, 2, 2])
+    segments = Segments(torch.tensor([0, 0, 2, 2]), 3)
     h = torch.nn.functional.normalize(torch.randn(4, 3), dim=1).requires_grad_()
-    loss = losses.info_nce(h, h.detach(), torch.arange(4), request_I, 3, 0.1)
-    loss += losses.kl(h[:, 0], h.detach()[:, 1], request_I, 3, 2.0)
+    loss = losses.info_nce(h, h.detach(), segments, temperature=0.1)
+    loss += losses.kl(h[:, 0], h.detach()[:, 1], segments, temperature=2.0)
     loss.backward()
     assert torch.isfinite(loss) and torch.isfinite(h.grad).all()
 
@@ -103,7 +128,8 @@ def test_two_shares_average_to_the_whole(requests):
     """What makes the loss on N workers the loss on one: equal numbers of requests, one of them without a pair."""
     score = torch.tensor([0.3, -1.0, 2.0, 0.5])
     hi, lo, group = torch.tensor([0, 1, 0]), torch.tensor([1, 0, 1]), torch.tensor([0, 0, 0])
-    whole = losses.pairwise(score, hi, lo, group, 2)
+    whole = losses.pairwise(score, (hi, lo), Segments(group, 2))
     none = torch.zeros(0, dtype=torch.long)
-    halves = losses.pairwise(score[:2], hi, lo, group, 1), losses.pairwise(score[2:], none, none, none, 1)
+    first = losses.pairwise(score[:2], (hi, lo), Segments(group, 1))
+    halves = first, losses.pairwise(score[2:], (none, none), Segments(none, 1))
     assert whole.item() == pytest.approx(sum(halves).item() / 2, rel=1e-6)
