@@ -16,7 +16,6 @@ from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict, dataclass
 from io import StringIO
 from pathlib import Path
-from typing import Any
 
 import psutil
 import ray
@@ -33,13 +32,13 @@ from prerank.core import cli
 from prerank.core.cluster.settings import TILE_BYTES
 from prerank.core.cluster.start import start_ray
 from prerank.core.errors import InputError
-from prerank.core.outputs import read_manifest, write_json
+from prerank.core.outputs import write_json
 from prerank.logs.folder import Table as LogsTable
 from prerank.logs.folder import open_logs
 from prerank.models.arch import load_arch
 from prerank.models.checkpoint import load_model
 from prerank.models.options import Arm, Distill, Optim
-from prerank.samples.files import items_of
+from prerank.samples.files import SamplesManifest, items_of, samples_manifest
 from prerank.training.options import Compute
 from prerank.training.worker import Job, Worker, train_arm
 from workflows import build_samples, teach, train_student, train_teacher
@@ -67,7 +66,7 @@ def main(config: BenchmarkScale) -> dict:
     if "RAY_ADDRESS" in os.environ:
         raise InputError(f"RAY_ADDRESS is {os.environ['RAY_ADDRESS']}: expected none, as Ray is started here; unset it")
     logs, taught, teacher = (path.resolve() for path in (config.logs, config.taught, config.teacher))
-    manifest, lists = read_manifest(taught, kind="samples"), open_logs(logs).tables["fine_lists"]
+    manifest, lists = samples_manifest(taught), open_logs(logs).tables["fine_lists"]
     built, least = manifest["counts"]["built"]["requests"], 3 * config.load.batch
     if built < least:
         raise InputError(f"{taught}: {built} training requests, expected {least} for three batches; lower --load.batch")
@@ -104,7 +103,7 @@ def arms_of(taught: Path, teacher: Path, batch: int) -> dict[str, list[Arm]]:
     }
 
 
-def rates_of(lists: LogsTable, manifest: dict[str, Any], teacher: Path, timed: dict[str, dict[int, float]]) -> Rates:
+def rates_of(lists: LogsTable, manifest: SamplesManifest, teacher: Path, timed: dict[str, dict[int, float]]) -> Rates:
     """The rates of one CPU where all of this host's are busy, and the sizes of rows and samples."""
     read, built = manifest["counts"]["read"], manifest["counts"]["built"]
     busy = max(workers for workers in WORKERS if workers <= max(1, os.cpu_count() or 1))
@@ -184,7 +183,7 @@ def _train(rank: int, workers: int, arm: Arm, samples: Path, folder: Path) -> No
     train_arm(arm, Job(samples, Compute(workers=workers), 150), worker)
     if rank == 0:
         steps = max(at) // arm.optim.epochs
-        built = read_manifest(samples, kind="samples")["counts"]["built"]
+        built = samples_manifest(samples)["counts"]["built"]
         items = (steps - 1) * arm.optim.batch * built["rows"] / built["requests"]
         write_json(folder / "rate.json", items / (at[2 * steps] - at[steps + 1]))
     dist.destroy_process_group()

@@ -20,7 +20,6 @@ from torch import Tensor, nn
 
 from prerank.core import cli
 from prerank.core.config import widths
-from prerank.core.outputs import read_manifest
 from prerank.latency.options import Latency
 from prerank.latency.table import HEAD, Table
 from prerank.logs.schema import load_schema
@@ -29,7 +28,7 @@ from prerank.models.distill import Distiller
 from prerank.models.options import Arm, Distill, Optim
 from prerank.models.ranker import Ranker
 from prerank.samples.batches import columns, training_batch
-from prerank.samples.files import sample_files
+from prerank.samples.files import sample_files, samples_manifest
 from prerank.samples.reader import Reader
 from prerank.search.autofas import AutoFAS
 from prerank.search.loop import make_optimizer, take_turn
@@ -62,7 +61,7 @@ def main(config: BenchmarkSearch) -> dict[str, float]:
         "benchmark",
         tuple(feature.name for feature in features),
         (max(widths(config.widths)),) * config.layers,
-        strategies=tuple(read_manifest(config.samples, kind="samples")["strategies"]),
+        strategies=tuple(samples_manifest(config.samples)["strategies"]),
         distill=Distill(score=1.0),
         optim=Optim(batch=config.batch),
     )

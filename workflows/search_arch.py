@@ -24,6 +24,7 @@ from prerank.logs.schema import Schema, load_schema
 from prerank.models.arch import Arch
 from prerank.models.options import Arm, Distill, Optim
 from prerank.reports.search.figures import search_figures
+from prerank.samples.files import samples_manifest
 from prerank.search.group import Found, Spec, search_all
 from prerank.search.options import Search
 from prerank.tracking.runs import Run, run, send_unsent
@@ -107,7 +108,7 @@ def _write(folder: Path, spec: Spec, found: Found, schema: Schema, choices: tupl
 def spec_of(config: SearchArch, name: str = "search") -> Spec:
     """The search that the configuration describes; raises InputError where it needs a budget or a teacher."""
     samples = config.samples.resolve()
-    manifest, schema = read_manifest(samples, kind="samples"), load_schema(samples)
+    manifest, schema = samples_manifest(samples), load_schema(samples)
     table = load_table(config.latency_table, candidates=config.latency.candidates, threads=config.latency.threads)
     chosen = names(config.features) or tuple(f.name for f in schema.features if not f.teacher_only)
     budget_us = config.budget_us

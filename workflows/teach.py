@@ -10,6 +10,7 @@ from pathlib import Path
 from prerank.core import cli
 from prerank.core.cluster.start import start_ray
 from prerank.core.outputs import is_done, read_manifest
+from prerank.samples.files import samples_manifest
 from prerank.training.teach import inputs_of, teach
 
 
@@ -32,7 +33,7 @@ def main(config: Teach) -> dict:
     warn_of(teacher)
     if is_done(out, kind="samples", config={}, inputs=inputs_of(samples, teacher)):
         print(f"{out}: already done")
-        return read_manifest(out, kind="samples")
+        return samples_manifest(out)
     start_ray()
     manifest = teach(samples, teacher, out, gpu=config.gpu)
     print(f"{out}: {sum(manifest['rows'].values()):,} requests taught")

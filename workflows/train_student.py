@@ -9,10 +9,10 @@ from pathlib import Path
 from prerank.core import cli
 from prerank.core.cluster.start import start_ray
 from prerank.core.config import names, widths
-from prerank.core.outputs import read_manifest
 from prerank.logs.schema import load_schema
 from prerank.models.arch import Arch, load_arch
 from prerank.models.options import Arm, Distill, Optim
+from prerank.samples.files import samples_manifest
 from prerank.tracking.runs import Run
 from prerank.training.group import train_models
 from prerank.training.options import Compute
@@ -57,7 +57,7 @@ def main(config: TrainStudent, parent: Run | None = None) -> dict:
 def arm_of(config: TrainStudent) -> Arm:
     """The student that the configuration describes."""
     samples = config.samples.resolve()
-    manifest, schema = read_manifest(samples, kind="samples"), load_schema(samples)
+    manifest, schema = samples_manifest(samples), load_schema(samples)
     if config.arch:
         arch = load_arch(config.arch)
     else:

@@ -8,21 +8,26 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import tyro
 
+from prerank.core.cluster.private import JOB_FOLDERS, causes
 from prerank.core.config import apply, load_yaml
 from prerank.core.errors import InputError
 from prerank.core.storage import place
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Config = TypeVar("Config", bound="DataclassInstance")
+Result = TypeVar("Result")
 FULL = (errno.ENOSPC, errno.EDQUOT)
 SAID_FULL = ("database or disk is full", os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT))
 """Of errors without a number: SQLite's, and safetensors'."""
 
 
-def run(main: Callable[[T], Any], config_type: type[T]) -> Any:
+def run(main: Callable[[Config], Result], config_type: type[Config]) -> Result:
     """Parses `sys.argv` into `config_type`, calls `main` with it.
 
     Exits with 2 where the input is at fault or the disk is full, with 130 where SIGTERM or SIGINT ended it.
@@ -47,14 +52,14 @@ def run(main: Callable[[T], Any], config_type: type[T]) -> Any:
 
 def refuse_lost(out: Path | None) -> None:
     """Raises InputError where an output would lie in a Ray job's copy of its working directory, which Ray deletes."""
-    if isinstance(out, Path) and {"runtime_resources", "working_dir_files"} <= {*out.resolve().parts}:
+    if isinstance(out, Path) and {*JOB_FOLDERS} <= {*out.resolve().parts}:
         raise InputError(
             f"--out {out}: lies in the job's own copy of the working directory, which Ray deletes; give an absolute "
             "path that every node sees"
         )
 
 
-def parse(config_type: type[T], argv: list[str]) -> T:
+def parse(config_type: type[Config], argv: list[str]) -> Config:
     """Flags over `--config FILE.yaml` over the defaults of `config_type`, whose docstring is the help."""
     pre = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     pre.add_argument("--config")
@@ -70,7 +75,7 @@ def parse(config_type: type[T], argv: list[str]) -> T:
     return _placed(tyro.cli(config_type, args=rest, default=default, description=config_type.__doc__))
 
 
-def _placed(config: T) -> T:
+def _placed(config: Config) -> Config:
     """With its paths of object storage as such: flags and YAML make `Path("s3:/bucket/x")` of them."""
     paths = {name: value for name, value in vars(config).items() if isinstance(value, Path)}
     return dataclasses.replace(config, **{name: place(path) for name, path in paths.items()})
@@ -96,7 +101,6 @@ def _within(error: BaseException | None) -> Iterator[BaseException]:
     """The error and what led to it: Ray raises what happened in a worker as an error of its own, and keeps that."""
     if error is not None:
         yield error
-        causes = [getattr(error, "cause", None), getattr(error, "controller_failure", None), error.__cause__]
-        for inner in (*causes, *getattr(error, "worker_failures", {}).values()):
+        for inner in causes(error):
             if inner is not error:
                 yield from _within(inner)

@@ -1,28 +1,32 @@
 """Configuration: frozen dataclasses, named by dotted keys on the command line, in YAML, in sweeps and in MLflow."""
 
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path, PurePath
-from typing import Any, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, TypeVar, get_type_hints
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from prerank.core.errors import InputError, nearest
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+T = TypeVar("T", bound="DataclassInstance")
 
 
-def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+def flatten(config: "DataclassInstance", prefix: str = "") -> dict[str, object]:
     """`{"distill.temperature": 0.07, ...}`: the leaves of nested dataclasses by their dotted keys."""
-    out: dict[str, Any] = {}
+    out: dict[str, object] = {}
     for field in fields(config):
-        value = getattr(config, field.name)
+        value: object = getattr(config, field.name)
         key = f"{prefix}{field.name}"
-        out |= flatten(value, f"{key}.") if is_dataclass(value) else {key: value}
+        out |= flatten(value, f"{key}.") if is_dataclass(value) and not isinstance(value, type) else {key: value}
     return out
 
 
-def plain(config: Any) -> dict[str, Any]:
+def plain(config: "DataclassInstance") -> dict[str, object]:
     """The dotted keys with values that JSON, YAML and MLflow hold."""
     return {
         k: str(v) if isinstance(v, PurePath) else list(v) if isinstance(v, tuple) else v
@@ -30,7 +34,7 @@ def plain(config: Any) -> dict[str, Any]:
     }
 
 
-def apply(config: T, changes: dict[str, Any], *, where: str) -> T:
+def apply(config: T, changes: Mapping[str, object], *, where: str) -> T:
     """A copy of `config` with dotted keys replaced, each checked against its type.
 
     Raises InputError naming the key, and the nearest known one where it is unknown.
@@ -43,7 +47,7 @@ def apply(config: T, changes: dict[str, Any], *, where: str) -> T:
     return config
 
 
-def _replace(config: T, path: list[str], value: Any, where: str) -> T:
+def _replace(config: T, path: list[str], value: object, where: str) -> T:
     head, *rest = path
     if rest:
         return replace(config, **{head: _replace(getattr(config, head), rest, value, where)})
@@ -54,7 +58,7 @@ def _replace(config: T, path: list[str], value: Any, where: str) -> T:
         raise InputError(f"{where}: {error.errors()[0]['msg']}, got {value!r}") from error
 
 
-def load_yaml(path: Path) -> dict[str, Any]:
+def load_yaml(path: Path) -> dict[str, object]:
     """The dotted keys of a YAML file that may be nested, dotted, or both."""
     try:
         raw = yaml.safe_load(path.read_text()) or {}
@@ -65,8 +69,8 @@ def load_yaml(path: Path) -> dict[str, Any]:
     return _dotted(raw)
 
 
-def _dotted(raw: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    out: dict[str, Any] = {}
+def _dotted(raw: Mapping[str, object], prefix: str = "") -> dict[str, object]:
+    out: dict[str, object] = {}
     for key, value in raw.items():
         out |= _dotted(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return out

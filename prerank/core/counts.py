@@ -1,5 +1,8 @@
 """What was read, built and dropped, and why: nested dictionaries of numbers that parts of a job return and add up."""
 
+from collections.abc import Mapping
+from typing import NotRequired, Protocol, Self, TypedDict, TypeVar, cast
+
 from prerank.core.errors import InputError
 
 FAULTS = {
@@ -8,22 +11,75 @@ FAULTS = {
 }
 
 
-def count(counts: dict, reason: str, rows: int, requests: int) -> None:
+class Number(TypedDict):
+    """How many rows, and of how many requests."""
+
+    rows: int
+    requests: int
+
+
+class Read(Number):
+    impressions: int
+
+
+class Checked(TypedDict):
+    """Of a table of the logs."""
+
+    dropped: dict[str, Number]
+    """By reason."""
+    noted: dict[str, Number]
+    """What is worth knowing, and kept."""
+    read: Read
+
+
+class Drawn(TypedDict):
+    """Of pools and pairs."""
+
+    built: Number
+    pairs: dict[str, int]
+    """By strategy."""
+    requests_with_pairs: dict[str, int]
+    dropped: dict[str, Number]
+
+
+class Built(Checked):
+    """Of a build of samples: what was read of the fine lists, and what came of them."""
+
+    built: Number
+    pairs: dict[str, int]
+    requests_with_pairs: dict[str, int]
+    features: dict[str, dict[str, int]]
+    """By fault, by feature: its elements that have it."""
+    candidates: NotRequired[Checked]
+
+
+class Leaf(Protocol):
+    """A number, or moments."""
+
+    def __add__(self, other: Self, /) -> Self: ...
+
+
+Counts = TypeVar("Counts", bound=Mapping[str, object])
+
+
+def count(counts: dict[str, Number], reason: str, rows: int, requests: int) -> None:
     if rows:
         merge(counts, {reason: {"rows": rows, "requests": requests}})
 
 
-def merge(total: dict, part: dict) -> dict:
+def merge(total: Counts, part: Mapping[str, object]) -> Counts:
     """Adds the leaves of `part` (numbers, moments) to those of `total`, in place."""
+    branches, leaves = cast("dict[str, dict[str, object]]", total), cast("dict[str, Leaf]", total)
     for key, value in part.items():
         if isinstance(value, dict):
-            merge(total.setdefault(key, {}), value)
+            merge(branches.setdefault(key, {}), value)
         else:
-            total[key] = total[key] + value if key in total else value
+            leaf = cast("Leaf", value)
+            leaves[key] = leaves[key] + leaf if key in leaves else leaf
     return total
 
 
-def check_dropped(counts: dict, most: float, table: str = "fine_lists") -> None:
+def check_dropped(counts: Checked | Built, most: float, table: str = "fine_lists") -> None:
     """Raises InputError where faults cost more than this share of the rows of a table, or of its impressions.
 
     `table` is the one whose rows were counted; what a build counts of candidates/ lies within, and is checked too.
@@ -45,7 +101,7 @@ def check_dropped(counts: dict, most: float, table: str = "fine_lists") -> None:
         check_dropped(counts["candidates"], most, "candidates")
 
 
-def lines(counts: dict) -> list[tuple[str, int, int]]:
+def lines(counts: Built) -> list[tuple[str, int, int]]:
     """(what, requests, rows or pairs) of a build of samples, for a table."""
     out = _found(counts, "")
     out.append(("built", counts["built"]["requests"], counts["built"]["rows"]))
@@ -53,8 +109,8 @@ def lines(counts: dict) -> list[tuple[str, int, int]]:
     return out + (_found(counts["candidates"], "candidates ") if "candidates" in counts else [])
 
 
-def _found(counts: dict, prefix: str) -> list[tuple[str, int, int]]:
+def _found(counts: Checked, prefix: str) -> list[tuple[str, int, int]]:
     out = [(f"{prefix}read", counts["read"]["requests"], counts["read"]["rows"])]
-    for title in ("dropped", "noted"):
-        out += [(f"{prefix}{title}: {why}", n["requests"], n["rows"]) for why, n in sorted(counts[title].items())]
+    for title, numbers in (("dropped", counts["dropped"]), ("noted", counts["noted"])):
+        out += [(f"{prefix}{title}: {why}", n["requests"], n["rows"]) for why, n in sorted(numbers.items())]
     return out

@@ -9,7 +9,7 @@ import pyarrow as pa
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
-def mix(x: np.ndarray) -> np.ndarray:
+def mix(x: np.ndarray | np.uint64) -> np.ndarray:
     """The finaliser of SplitMix64 (Steele et al., OOPSLA 2014), a bijection of uint64."""
     with np.errstate(over="ignore"):
         x = np.asarray(x, np.uint64) + _GOLDEN
@@ -29,7 +29,9 @@ def hash_ids(ids: pa.Array | pa.ChunkedArray) -> np.ndarray:
         ids = ids.cast(ids.type.value_type)
     if not pa.types.is_integer(ids.type):
         ids = ids.dictionary_encode()
-        of_value = pd.util.hash_array(np.asarray(ids.dictionary.to_pylist(), dtype=object), categorize=False)
+        texts = np.asarray(ids.dictionary.to_pylist(), dtype=object)
+        # Public, but pandas makes it known by no import that a type checker follows.
+        of_value = pd.util.hash_array(texts, categorize=False)  # pyright: ignore[reportAttributeAccessIssue]
         return np.append(of_value, np.uint64(0))[ids.indices.fill_null(len(of_value)).to_numpy()]
     if pa.types.is_unsigned_integer(ids.type):
         values = ids.fill_null(0).to_numpy().astype(np.uint64)

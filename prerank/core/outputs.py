@@ -14,10 +14,10 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from prerank.core.errors import InputError
 from prerank.core.storage import Remote, rmtree, sizes, whole
@@ -27,12 +27,26 @@ MARKER = ".partial"
 """Beside no manifest: what a killed run left in object storage."""
 
 
-def fingerprint(value: Any) -> str:
+class Manifest(TypedDict):
+    """What every manifest says; each room adds what it has to say of its outputs."""
+
+    kind: str
+    config: dict[str, object]
+    """By dotted key: what a second run is held against."""
+    inputs: dict[str, str]
+    """Fingerprints by name."""
+    files: dict[str, int]
+    """Bytes by name."""
+    fingerprint: str
+    """Of all the rest."""
+
+
+def fingerprint(value: object) -> str:
     """A short hash of anything that JSON can hold, the same in every process."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-def read_manifest(folder: Path, *, kind: str) -> dict[str, Any]:
+def read_manifest(folder: Path, *, kind: str) -> Manifest:
     """The manifest of a finished output; raises InputError if the folder is unfinished or of another kind."""
     path = folder / MANIFEST
     if not path.is_file():
@@ -45,7 +59,7 @@ def read_manifest(folder: Path, *, kind: str) -> dict[str, Any]:
     return manifest
 
 
-def is_done(out: Path, *, kind: str, config: dict[str, Any], inputs: dict[str, str]) -> bool:
+def is_done(out: Path, *, kind: str, config: Mapping[str, object], inputs: Mapping[str, str]) -> bool:
     """Whether `out` already holds exactly this run.
 
     Raises InputError if it holds anything else, naming the first key that differs.
@@ -73,15 +87,15 @@ def is_left_over(folder: Path) -> bool:
 
 @contextmanager
 def publish(
-    out: Path, *, kind: str, config: dict[str, Any], inputs: dict[str, str]
-) -> Iterator[tuple[Path, dict[str, Any]]]:
+    out: Path, *, kind: str, config: Mapping[str, object], inputs: Mapping[str, str]
+) -> Iterator[tuple[Path, dict[str, object]]]:
     """Gives `(folder to write into, extra)`; on leaving, `extra` goes into the manifest and `out` is there as a whole.
 
     On an exception nothing is published; what a killed run left behind is replaced by the next. `.*.partial` files,
     which a killed task leaves, are removed. Raises InputError where another process writes `out`, or has written it
     meanwhile; in object storage it sees the latter alone.
     """
-    extra: dict[str, Any] = {}
+    extra: dict[str, object] = {}
     with _locked(out):
         if is_done(out, kind=kind, config=config, inputs=inputs):
             raise InputError(f"{out}: another process has just finished it; run the same command again to use it")
@@ -166,7 +180,7 @@ def _lock(path: Path, out: Path) -> int:
         os.close(file)
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: object) -> None:
     """A reader sees the old file or the new one, never a part."""
     text = json.dumps(value, indent=1, default=str, allow_nan=False)
     with whole(path) as file:

@@ -2,6 +2,9 @@
 
 A mounted file system is a plain path. Credentials and endpoints come from the environment alone (AWS_*,
 GOOGLE_APPLICATION_CREDENTIALS). There an object is whole or not there, and nothing can be renamed or locked.
+
+Ours, as universal-pathlib needs s3fs and gcsfs: second clients beside pyarrow's, which reads the Parquet anyway, in 19
+packages, one of which holds botocore back.
 """
 
 import errno
@@ -9,11 +12,11 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,13 +24,20 @@ from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType, copy_files
 
 from prerank.core.errors import InputError
 
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
 SCHEMES = ("s3", "gs")
 REFUSALS = ("ACCESS_DENIED", "NO_SUCH_BUCKET", "INVALID_ACCESS_KEY", "INVALID_CLIENT_TOKEN", "SIGNATURE_DOES_NOT_MATCH")
 REFUSALS += ("EXPIRED_TOKEN", "PERMISSION_DENIED", "UNAUTHENTICATED")
 """What a storage says that will say the same of the next try."""
 
+# A type checker lets a Remote go wherever a Path does. It is none: of a method that it lacks, Path's would look for a
+# local file of its name.
+_Base = Path if TYPE_CHECKING else PurePosixPath
 
-class Remote(PurePosixPath):
+
+class Remote(_Base):
     """`s3://BUCKET/KEY` or `gs://BUCKET/KEY`. A folder is what keys begin with: it is there with its first object."""
 
     def __str__(self) -> str:
@@ -63,37 +73,39 @@ class Remote(PurePosixPath):
     def is_dir(self) -> bool:
         return self._info().type == FileType.Directory
 
-    def stat(self) -> SimpleNamespace:
-        """`st_size`; raises FileNotFoundError."""
+    def stat(self, *, follow_symlinks: bool = True) -> os.stat_result:
+        """`st_size`, and zeros; raises FileNotFoundError."""
         info = self._info()
         if info.type == FileType.NotFound:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self))
-        return SimpleNamespace(st_size=info.size)
+        return os.stat_result((0, 0, 0, 0, 0, 0, info.size, 0, 0, 0))
 
-    def iterdir(self) -> "Iterator[Remote]":
+    def iterdir(self) -> "Generator[Remote]":
         """Nothing, rather than an error, where there is no such folder."""
-        return iter(self.infos(recursive=False))
+        yield from self.infos(recursive=False)
 
-    def glob(self, pattern: str) -> "Iterator[Remote]":
+    def glob(self, pattern: str) -> "Generator[Remote]":
         """By a pattern of one name, such as `*.parquet`."""
-        return (path for path in self.infos(recursive=False) if path.match(pattern))
+        yield from (path for path in self.infos(recursive=False) if path.match(pattern))
 
-    def rglob(self, pattern: str) -> "Iterator[Remote]":
-        return (path for path in self.infos(recursive=True) if path.match(pattern))
+    def rglob(self, pattern: str) -> "Generator[Remote]":
+        yield from (path for path in self.infos(recursive=True) if path.match(pattern))
 
     def read_bytes(self) -> bytes:
         with _refusals(self), self.filesystem.open_input_file(self.key) as file:
             return file.readall()
 
-    def read_text(self, encoding: str = "utf-8") -> str:
-        return self.read_bytes().decode(encoding)
+    def read_text(self, encoding: str | None = None, errors: str | None = None) -> str:
+        return self.read_bytes().decode(encoding or "utf-8", errors or "strict")
 
-    def write_bytes(self, data: bytes | pa.Buffer) -> None:
+    def write_bytes(self, data: "ReadableBuffer") -> int:
         with _refusals(self), self.filesystem.open_output_stream(self.key) as file:
-            file.write(data)
+            return file.write(data)
 
-    def write_text(self, text: str, encoding: str = "utf-8") -> None:
-        self.write_bytes(text.encode(encoding))
+    def write_text(
+        self, data: str, encoding: str | None = None, errors: str | None = None, newline: str | None = None
+    ) -> int:
+        return self.write_bytes(data.encode(encoding or "utf-8", errors or "strict"))
 
     def unlink(self, missing_ok: bool = False) -> None:
         try:
@@ -103,10 +115,10 @@ class Remote(PurePosixPath):
             if not missing_ok:
                 raise
 
-    def mkdir(self, parents: bool = False, exist_ok: bool = False) -> None:
+    def mkdir(self, mode: int = 0o777, parents: bool = False, exist_ok: bool = False) -> None:
         """Nothing to do."""
 
-    def resolve(self) -> "Remote":
+    def resolve(self, strict: bool = False) -> "Remote":
         return self
 
 

@@ -3,18 +3,50 @@
 from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
+from typing import Any, NotRequired, TypedDict, cast
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from prerank.core.arrow import lengths
+from prerank.core.counts import Built
 from prerank.core.errors import InputError
-from prerank.core.outputs import read_manifest
+from prerank.core.outputs import Manifest, read_manifest
 from prerank.core.storage import parquet, whole
 
 ROW_GROUP = 128
 """Requests a row group of the samples: what a reader has to hold at once."""
+
+
+class Days(TypedDict):
+    """First instants, by the clock of the logs."""
+
+    val_from: str
+    test_from: str
+
+
+class SamplesManifest(Manifest):
+    """What it takes to draw again, where the days were split, and what was built."""
+
+    split: Days
+    val_table: str
+    """`candidates`, or `fine_lists`."""
+    draw: dict[str, Any]
+    """The fields of `DrawConfig`."""
+    strategies: list[str]
+    seed: int
+    rows: dict[str, int]
+    """Requests by file."""
+    counts: Built
+    positions: bool
+    """Whether the strategies that need positions have drawn."""
+    taught: NotRequired[bool]
+
+
+def samples_manifest(folder: Path) -> SamplesManifest:
+    """Raises InputError for what is no finished folder of samples."""
+    return cast("SamplesManifest", read_manifest(folder, kind="samples"))
 
 
 def write_tables(tables: Iterable[pa.Table], path: Path) -> int:
@@ -33,8 +65,8 @@ def write_tables(tables: Iterable[pa.Table], path: Path) -> int:
 
 def sample_files(folder: Path, split: str) -> list[tuple[Path, int]]:
     """Files of `train` or `val` with their rows, as the manifest has them; raises InputError for unfinished samples."""
-    manifest = read_manifest(folder, kind="samples")
-    return [(folder / name, rows) for name, rows in sorted(manifest["rows"].items()) if name.startswith(f"{split}/")]
+    rows = samples_manifest(folder)["rows"]
+    return [(folder / name, n) for name, n in sorted(rows.items()) if name.startswith(f"{split}/")]
 
 
 def candidates_of(samples: Path) -> int:
@@ -60,4 +92,4 @@ def check_k(samples: Path, k: int) -> None:
 def items_of(samples: Path, split: str) -> np.ndarray:
     """int [R]: the number of items of each request of `train` or `val`."""
     lists = [parquet(path).read(columns=["item_id"])["item_id"] for path, _ in sample_files(samples, split)]
-    return np.concatenate([np.zeros(0, int), *(pc.list_value_length(column).to_numpy() for column in lists)])
+    return np.concatenate([np.zeros(0, int), *(lengths(column).to_numpy() for column in lists)])

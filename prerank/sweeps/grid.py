@@ -1,20 +1,27 @@
-"""A space laid out as a grid: what a sweep of the same cost is held against."""
+"""A space laid out as a grid: what a sweep of the same cost is held against.
+
+Ours, as Tune's grid_search and Optuna's GridSampler take the values of a grid, not the ranges of a space.
+"""
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
-from ray.tune.search.sample import Categorical, Domain, Float, Integer, LogUniform
 
+from prerank.core.cluster.private import Range, parts_of
 from prerank.core.errors import InputError
 
+if TYPE_CHECKING:
+    from prerank.core.cluster.private import Domain
 
-def grid(space: dict[str, Domain], trials: int) -> dict[str, list]:
+
+def grid(space: dict[str, "Domain"], trials: int) -> dict[str, list[object]]:
     """Values of each key, as many of them as evenly as keep their product within `trials`.
 
     Of n values of a range, value i is its quantile (i + 1/2) / n. Raises InputError for what has no quantiles.
     """
-    levels = dict.fromkeys(space, 1)
-    most = {key: len(d.categories) if isinstance(d, Categorical) else trials for key, d in space.items()}
+    levels, parts = dict.fromkeys(space, 1), {key: parts_of(domain) for key, domain in space.items()}
+    most = {key: len(part) if isinstance(part, list) else trials for key, part in parts.items()}
     while True:
         more = [
             k
@@ -22,17 +29,17 @@ def grid(space: dict[str, Domain], trials: int) -> dict[str, list]:
             if levels[k] < most[k] and math.prod(levels.values()) // levels[k] * (levels[k] + 1) <= trials
         ]
         if not more:
-            return {key: _values(key, domain, levels[key]) for key, domain in space.items()}
+            break
         levels[min(more, key=levels.__getitem__)] += 1
+    values: dict[str, list[object]] = {}
+    for key, part in parts.items():
+        if part is None:
+            raise InputError(f"{key}: a grid needs a range or a choice, got {space[key]}")
+        values[key] = part[: levels[key]] if isinstance(part, list) else _quantiles(part, levels[key])
+    return values
 
 
-def _values(key: str, domain: Domain, n: int) -> list:
-    if isinstance(domain, Categorical):
-        return list(domain.categories[:n])
-    if not isinstance(domain, Float | Integer):
-        raise InputError(f"{key}: a grid needs a range or a choice, got {domain}")
-    low, high = domain.lower, domain.upper
+def _quantiles(of: Range, n: int) -> list[object]:
     share = (np.arange(n) + 0.5) / n
-    logs = isinstance(domain.get_sampler(), LogUniform)
-    values = low * (high / low) ** share if logs else low + (high - low) * share
-    return sorted({int(v) for v in values}) if isinstance(domain, Integer) else [float(v) for v in values]
+    values = of.low * (of.high / of.low) ** share if of.logs else of.low + (of.high - of.low) * share
+    return sorted({int(v) for v in values}) if of.whole else [float(v) for v in values]

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import optuna
 import pyarrow as pa
@@ -20,15 +20,17 @@ from ray.tune.logger import JsonLoggerCallback
 from ray.tune.schedulers import ASHAScheduler, PopulationBasedTraining, TrialScheduler
 from ray.tune.search import BasicVariantGenerator, ConcurrencyLimiter, SearchAlgorithm, Searcher
 from ray.tune.search.optuna import OptunaSearch
-from ray.tune.search.sample import Domain
 
-from prerank.core.cluster.private import ship_no_secrets
+from prerank.core.cluster.private import keep_every_checkpoint_quietly, ship_no_secrets
 from prerank.core.errors import InputError
 from prerank.core.storage import parquet
 from prerank.sweeps.grid import grid
 from prerank.sweeps.live import Live, Outcome
 from prerank.sweeps.trial import FAULT, LATENCY, Trials, forget, run_trial
 from prerank.training.worker import files_of
+
+if TYPE_CHECKING:
+    from prerank.core.cluster.private import Domain
 
 SCHEDULED = ("optim.lr", "optim.weight_decay", "distill.score", "distill.kl", "distill.contrast", "distill.temperature")
 SCHEDULED += ("distill.kl_temperature", "latency.penalty", "search.gate_lr", "search.width_lr", "search.entropy")
@@ -55,7 +57,7 @@ class Plan:
     retries: int
     seed: int
 
-    def check(self, space: Mapping[str, Domain]) -> None:
+    def check(self, space: Mapping[str, "Domain"]) -> None:
         """Raises InputError where the parts of the plan do not go together."""
         for key in ("trials", "grace"):
             if getattr(self, key) < 1:
@@ -75,7 +77,7 @@ class Plan:
                 )
 
 
-def sweep(trials: Trials, space: Mapping[str, Domain], plan: Plan, *, resume: bool) -> list[Outcome]:
+def sweep(trials: Trials, space: Mapping[str, "Domain"], plan: Plan, *, resume: bool) -> list[Outcome]:
     """Runs the plan, or goes on with it; the outcomes in the order the trials began.
 
     Raises InputError where the plan makes no sense, where a trial says that the input is at fault, and where the
@@ -83,11 +85,11 @@ def sweep(trials: Trials, space: Mapping[str, Domain], plan: Plan, *, resume: bo
     """
     plan.check(space)
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # but JSON, which Ray reads itself
-    os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the other prints whatever `verbose` says
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "1")  # what a killed driver forgets
     os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")
+    keep_every_checkpoint_quietly()
     ship_no_secrets()
     compute = trials.job.compute
     needs = {"GPU": 1.0, "CPU": compute.cpus} if compute.gpu else {"CPU": compute.cpus}
@@ -126,7 +128,7 @@ def sweep(trials: Trials, space: Mapping[str, Domain], plan: Plan, *, resume: bo
     return outcomes
 
 
-def _drawn_from(space: Mapping[str, Domain], plan: Plan) -> dict[str, Any]:
+def _drawn_from(space: Mapping[str, "Domain"], plan: Plan) -> dict[str, Any]:
     if plan.sampler != "grid":
         return dict(space)
     return {key: tune.grid_search(values) for key, values in grid(dict(space), plan.trials).items()}
@@ -143,7 +145,7 @@ def _search(plan: Plan, metric: str, concurrent: int) -> SearchAlgorithm | Searc
     return ConcurrencyLimiter(OptunaSearch(**aim, sampler=sampler), max_concurrent=concurrent)
 
 
-def _scheduler(plan: Plan, metric: str, space: Mapping[str, Domain]) -> TrialScheduler | None:
+def _scheduler(plan: Plan, metric: str, space: Mapping[str, "Domain"]) -> TrialScheduler | None:
     aim = {"time_attr": "epoch", "metric": metric, "mode": "max"}
     if plan.scheduler == "asha":
         most = max(plan.epochs, plan.grace) + 1  # it stops a trial there, before it could come to its end

@@ -6,7 +6,6 @@ run's name and folder are the same.
 """
 
 import json
-import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -18,7 +17,7 @@ import ray.train
 import ray.train.torch
 import torch
 
-from prerank.core.cluster.private import drop_torn, trainer_without_process_group
+from prerank.core.cluster.private import drop_torn, report_without_waiting, trainer_without_process_group
 from prerank.core.config import plain
 from prerank.core.errors import InputError
 from prerank.core.outputs import fingerprint, is_done, publish, read_manifest
@@ -28,7 +27,7 @@ from prerank.models import checkpoint
 from prerank.models.arch import Arch
 from prerank.models.checkpoint import State
 from prerank.models.options import Arm
-from prerank.samples.files import check_k
+from prerank.samples.files import SamplesManifest, check_k, samples_manifest
 from prerank.tracking.runs import Run, run, send_unsent
 from prerank.training.options import Compute
 from prerank.training.progress import Bars, Teller
@@ -60,9 +59,7 @@ def launch(
     The same name and folder go on from the latest checkpoint. The workers are packed on as few nodes as have room.
     """
     drop_torn(work / name)
-    # Ray Train's controller looks at its workers every 2 s by default, which each report waits for: 15 reports took
-    # 28 s, and 3 s at 0.2.
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+    report_without_waiting()
     trainer = ray.train.torch.TorchTrainer if compute.workers > 1 else trainer_without_process_group()
     with Bars() as board:
         result = trainer(
@@ -106,7 +103,7 @@ def train_models(
     Models that are already there are left alone. `beside`: arms that are trained with them and not kept; `extra`:
     what else the manifests shall say, from all that was trained. `work` holds checkpoints until all is published.
     """
-    manifest = read_manifest(samples, kind="samples")
+    manifest = samples_manifest(samples)
     inputs = {"samples": manifest["fingerprint"]}
     configs = {out: {**plain(arm), "k": k, "compute.lanes": compute.lanes} for out, arm in arms.items()}
     missing = {out: arm for out, arm in arms.items() if not is_done(out, kind=kind, config=configs[out], inputs=inputs)}
@@ -155,7 +152,7 @@ def _publish(
     kind: str,
     trained: Trained,
     samples: Path,
-    manifest: dict[str, Any],
+    manifest: SamplesManifest,
     *,
     config: dict[str, Any],
     inputs: dict[str, str],

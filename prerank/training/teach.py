@@ -23,16 +23,16 @@ from prerank.logs.schema import Schema, load_schema
 from prerank.models.checkpoint import Model, known_model, load_model, require_same_features
 from prerank.samples.batches import scoring_batch
 from prerank.samples.draw import DrawConfig, check_built, draw
-from prerank.samples.files import ROW_GROUP, sample_files, write_tables
+from prerank.samples.files import ROW_GROUP, SamplesManifest, sample_files, samples_manifest, write_tables
 
 
-def teach(samples: Path, teacher: Path, out: Path, *, gpu: bool = False) -> dict:
+def teach(samples: Path, teacher: Path, out: Path, *, gpu: bool = False) -> SamplesManifest:
     """Writes the samples again with `teacher_score` and (training rows) `teacher_repr`; returns the new manifest.
 
     Files and row groups stay as they are, so training deals the same batches; where the strategies draw only now,
     requests that none of them can use are left out. Raises InputError where the teacher does not fit the samples.
     """
-    manifest, schema = read_manifest(samples, kind="samples"), load_schema(samples)
+    manifest, schema = samples_manifest(samples), load_schema(samples)
     model = load_model(teacher, kind="teacher")
     require_same_features(model, schema, folder=teacher, where=samples)
     inputs = inputs_of(samples, teacher)
@@ -42,7 +42,7 @@ def teach(samples: Path, teacher: Path, out: Path, *, gpu: bool = False) -> dict
         tasks = ray.data.from_items(files, override_num_blocks=len(files))
         done = tasks.map(retried(partial(teach_file, job=job)), num_gpus=1 if gpu else None).take_all()
         facts |= finish(done, manifest, samples, staging)
-    return read_manifest(out, kind="samples")
+    return samples_manifest(out)
 
 
 def inputs_of(samples: Path, teacher: Path) -> dict[str, str]:
@@ -58,7 +58,7 @@ def jobs(samples: Path) -> list[dict[str, str]]:
     ]
 
 
-def finish(done: list[dict[str, str]], manifest: dict[str, Any], samples: Path, staging: Path) -> dict[str, Any]:
+def finish(done: list[dict[str, str]], manifest: SamplesManifest, samples: Path, staging: Path) -> dict[str, Any]:
     """What the manifest of the taught samples says, from the words of all jobs; copies what stays as it is."""
     total: dict[str, Any] = {}
     for part in done:
@@ -110,7 +110,7 @@ def _score(table: pa.Table, model: Model, device: torch.device, *, keep_repr: bo
     return table.append_column("teacher_repr", nest(values, offsets))
 
 
-def redraw(table: pa.Table, schema: Schema, manifest: dict[str, Any]) -> tuple[pa.Table, dict]:
+def redraw(table: pa.Table, schema: Schema, manifest: SamplesManifest) -> tuple[pa.Table, dict]:
     """Gives whole lists the positions of the teacher's order (ties in canonical order) and draws from them."""
     offsets = offsets_of(table["item_id"])
     position = rank_within(segment_of(offsets), -flat_numpy(table["teacher_score"]).astype(np.float64))

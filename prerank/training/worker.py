@@ -1,21 +1,20 @@
 """What a worker does to train one arm, wherever it is: on Ray Train, in a trial of Ray Tune, or by itself."""
 
-import json
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 import psutil
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 from torch import Tensor, nn
 
 from prerank.core.errors import InputError
 from prerank.core.nested import flat_numpy
-from prerank.core.outputs import read_manifest
 from prerank.core.storage import parquet
 from prerank.evaluation.metrics import Candidates, Validation
 from prerank.logs.schema import Feature, load_schema
@@ -24,10 +23,12 @@ from prerank.models.checkpoint import State
 from prerank.models.distill import Distiller
 from prerank.models.options import Arm
 from prerank.models.ranker import Ranker
+from prerank.models.stats import load_stats
 from prerank.samples.batches import columns, scoring_batch
 from prerank.samples.draw import NEED_POSITIONS
-from prerank.samples.files import sample_files
+from prerank.samples.files import sample_files, samples_manifest
 from prerank.samples.reader import Reader, sequential
+from prerank.tracking.runs import Run
 from prerank.training import loop
 from prerank.training.options import Compute
 
@@ -53,6 +54,14 @@ class Job:
     """Row groups of the training samples that are in memory already, as `Reader` takes them."""
 
 
+class Tell(Protocol):
+    """Is told how many steps of how many are done, as often as after each step; `now`: the last word."""
+
+    def __call__(self, name: str, done: int, total: int, note: Callable[[], str], *, now: bool = False) -> None:
+        """`note()` says more: it is called where its words are shown."""
+        ...
+
+
 @dataclass(frozen=True)
 class Worker:
     """Where it trains, and who is told."""
@@ -62,8 +71,7 @@ class Worker:
     device: torch.device
     keep: Callable[[str, State, bool], None]
     """`keep(name, state, ended)` makes `done` the latest checkpoint; every worker calls it equally often."""
-    tell: Callable[..., None] = lambda *_, **__: None
-    """`tell(name, done, total, note, now=False)`: how many steps of how many are done; `note()` says more."""
+    tell: Tell = lambda *_, **__: None
     prepare: Callable[[nn.Module], nn.Module] = lambda model: model
     """Moves a model to the device, and wraps it where there are other workers."""
     rank: int = 0
@@ -77,9 +85,32 @@ class Worker:
         return (self.done / f"{name}.latest.safetensors").exists()
 
 
+@contextmanager
+def alone(compute: Compute, runs: Mapping[str, Run], tell: Tell) -> Iterator[Worker]:
+    """A worker by itself in this process: it logs to `runs` by name, and what it keeps goes when the block is left."""
+    device, threads = torch.device("cuda" if compute.gpu else "cpu"), torch.get_num_threads()
+
+    def keep(name: str, state: State, ended: bool) -> None:
+        log_epoch(name, state, ended, runs)
+
+    if not compute.gpu:
+        torch.set_num_threads(max(1, int(compute.cpus)))
+    try:
+        with tempfile.TemporaryDirectory() as done:
+            yield Worker(Path(done), device, keep, tell, prepare=lambda model: model.to(device))
+    finally:
+        torch.set_num_threads(threads)
+
+
+def log_epoch(name: str, state: State, ended: bool, runs: Mapping[str, Run]) -> None:
+    """Where `state` is kept because an epoch is over: its metrics, to the run of that name, if there is one."""
+    if name in runs and state.step == 0 and not ended:
+        runs[name].metrics(logged(state), step=state.epoch - 1)
+
+
 def logged(state: State) -> dict[str, float]:
     """The last epoch's metrics by their names in MLflow, where `latency_us` is that of the network that was found."""
-    numbers = {key: value for key, value in state.history[-1].items() if isinstance(value, float)}
+    numbers = {key: value for key, value in state.numbers().items() if key != "epoch"}
     return {key if "/" in key else f"search/{key}": value for key, value in numbers.items()}
 
 
@@ -92,7 +123,7 @@ def train_arm(arm: Arm, job: Job, worker: Worker) -> None:
     features = load_schema(samples).select(arm.features, where=arm.name)
     check_memory(features, worker.device)
     torch.manual_seed(arm.seed)
-    student = Ranker(features, arm.widths, json.loads((samples / "stats.json").read_text()))
+    student = Ranker(features, arm.widths, load_stats(samples))
     distiller = Distiller(student, arm, teacher_width(samples) if arm.distill.contrast else None)
     model = worker.prepare(distiller)
     optimizer = loop.make_optimizer(model, arm)
@@ -110,7 +141,9 @@ def train_arm(arm: Arm, job: Job, worker: Worker) -> None:
         tables=job.tables,
     )
 
-    def save(state: State, distiller: Distiller, optimizer: torch.optim.Optimizer, best: dict[str, Tensor]) -> None:
+    def save(
+        state: State, distiller: Distiller[Ranker], optimizer: torch.optim.Optimizer, best: dict[str, Tensor]
+    ) -> None:
         if worker.rank == 0:
             checkpoint.save_state(done, arm.name, state, distiller, optimizer, best)
         worker.keep(arm.name, state, False)
@@ -121,20 +154,10 @@ def train_arm(arm: Arm, job: Job, worker: Worker) -> None:
     def progress(state: State) -> None:
         worker.tell(arm.name, state.epoch * reader.steps + state.step, arm.optim.epochs * reader.steps, note)
 
-    best = loop.train(
-        arm,
-        features,
-        model,
-        optimizer,
-        reader,
-        validation(job, features, worker),
-        teacher_score=teacher_score,
-        state=state,
-        best=best,
-        save=save,
-        checkpoint_steps=compute.checkpoint_steps,
-        progress=progress,
+    lesson = loop.Lesson(
+        arm, features, reader, validation(job, features, worker), teacher_score, compute.checkpoint_steps
     )
+    best = loop.train(lesson, model, optimizer, state=state, best=best, save=save, progress=progress)
     worker.tell(arm.name, state.epoch * reader.steps, state.epoch * reader.steps, note, now=True)
     (done / f"{arm.name}.latest.safetensors").unlink(missing_ok=True)
     if worker.rank == 0:
@@ -157,7 +180,7 @@ def check_memory(features: tuple[Feature, ...], device: torch.device) -> None:
         )
 
 
-def validation(job: Job, features: tuple[Feature, ...], worker: Worker) -> Callable[[Any], dict[str, float]]:
+def validation(job: Job, features: tuple[Feature, ...], worker: Worker) -> loop.Validate:
     """The metrics of a model on this worker's share of the validation day, averaged over all workers'."""
     score = teacher_column(job.samples, "val")
     names = _scored_columns(features, score)
@@ -191,7 +214,7 @@ def teacher_column(samples: Path, split: str = "train") -> str | None:
 
 def check(arms: list[Arm], samples: Path, *, taught: bool = True) -> None:
     """Raises InputError where an arm needs what the samples do not have; `taught`: its teacher is in their columns."""
-    manifest, schema = read_manifest(samples, kind="samples"), load_schema(samples)
+    manifest, schema = samples_manifest(samples), load_schema(samples)
     teacher_score, present = teacher_column(samples), _columns(samples, "train").names
     built = manifest["strategies"]
     for arm in arms:
@@ -231,7 +254,7 @@ def _check_positions(arm: Arm, samples: Path) -> None:
 def _check_negatives(arm: Arm, samples: Path, drawn: int) -> None:
     """Raises InputError where the samples cannot hold the unexposed items that the arm asks for."""
     first = next(sequential(files_of(samples, "train"), ("exposed",)))["exposed"]
-    wanted = arm.unexposed_ratio * pc.sum(pc.list_flatten(first)).as_py() / len(first)
+    wanted = arm.unexposed_ratio * int(flat_numpy(first).sum()) / len(first)
     if wanted > drawn:
         raise InputError(
             f"{samples}: holds at most {drawn} unexposed items a request (draw.uniform_items), but an unexposed_ratio "

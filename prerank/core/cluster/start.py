@@ -22,7 +22,7 @@ def start_ray(cpus: int | None = None) -> None:
     if not ray.is_initialized():
         logging.getLogger(TOKEN_LOGGER).setLevel(logging.ERROR)  # it speaks while Ray starts
         if os.environ.get("RAY_ADDRESS"):
-            ray.init(log_to_driver=False, logging_level="WARNING")
+            ray.init(log_to_driver=False, logging_level=logging.WARNING)
         else:
             _start_here(cpus or os.cpu_count() or 1)
         if threading.current_thread() is threading.main_thread():
@@ -40,5 +40,5 @@ def _start_here(cpus: int) -> None:
         object_store_memory=STORE_BYTES,
         include_dashboard=False,
         log_to_driver=False,
-        logging_level="WARNING",
+        logging_level=logging.WARNING,
     )

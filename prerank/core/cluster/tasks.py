@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, TypeVar
+from typing import ParamSpec, TypeVar
 
 import pyarrow as pa
 import ray
@@ -16,18 +16,19 @@ from prerank.core.errors import InputError
 WAITS_S = (1, 3, 9)
 """Before a task tries again what storage has failed to do."""
 
+P = ParamSpec("P")
+Result = TypeVar("Result")
+Job = TypeVar("Job")
 
-Call = TypeVar("Call", bound=Callable[..., Any])
 
-
-def retried(function: Call) -> Call:
+def retried(function: Callable[P, Result]) -> Callable[P, Result]:
     """`function`, called again after an OSError, a little later each time.
 
     Ray would call again within 0.3 s, and would count the nodes that are lost among the attempts.
     """
 
     @wraps(function)
-    def call(*args: Any, **options: Any) -> Any:
+    def call(*args: P.args, **options: P.kwargs) -> Result:
         for wait_s in WAITS_S:
             try:
                 return function(*args, **options)
@@ -46,7 +47,8 @@ def executed(rows: Dataset) -> list[pa.Table]:
     while True:
         nodes = _nodes()
         try:
-            return ray.get(rows.to_arrow_refs())
+            # To the type checker Ray has two classes ObjectRef, one for each of the two functions.
+            return ray.get(rows.to_arrow_refs())  # pyright: ignore[reportCallIssue, reportArgumentType]
         except InputError:
             raise
         except Exception as error:
@@ -60,7 +62,7 @@ def _nodes() -> set[str]:
     return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
 
 
-def tasks(jobs: list[Any], function: Callable[[Any], pa.Table]) -> Dataset:
+def tasks(jobs: list[Job], function: Callable[[Job], pa.Table]) -> Dataset:
     """One task for each job, to which no other job is shipped."""
     if not jobs:
         return ray.data.range(0)
