@@ -41,6 +41,13 @@ class Manifest(TypedDict):
     """Of all the rest."""
 
 
+class Days(TypedDict):
+    """First instants of the validation and of the test days, of which training sees nothing."""
+
+    val_from: str
+    test_from: str
+
+
 def fingerprint(value: object) -> str:
     """A short hash of anything that JSON can hold, the same in every process."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]

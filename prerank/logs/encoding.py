@@ -4,13 +4,14 @@ N rows in, N values out: dense and embedding float32, ids int32 where `size` is 
 """
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from prerank.core.arrow import lengths
 from prerank.core.errors import InputError
 from prerank.core.hashing import hash_ids
 from prerank.logs.schema import Feature, Schema
@@ -59,22 +60,18 @@ def encoded_type(feature: Feature) -> pa.DataType:
     return pa.list_(pa.float32(), feature.size) if vector else pa.float32()
 
 
-def encode(table: pa.Table, schema: Schema) -> tuple[pa.Table, dict[str, Counter]]:
+def encode(table: pa.Table, schema: Schema) -> tuple[pa.Table, dict[str, Counter[str]]]:
     """The feature columns of `table` [N], each of its `encoded_type`, and what was found by feature.
 
     Counts are of elements: `not_finite` (null, NaN or infinite: NaN now, imputed in the network) and `unknown_id`
     (null, negative or beyond the vocabulary). Raises InputError naming the feature where a vector's length is wrong.
     """
-    counts: dict[str, Counter] = {"not_finite": Counter(), "unknown_id": Counter()}
+    counts: dict[str, Counter[str]] = {"not_finite": Counter(), "unknown_id": Counter()}
     columns = {}
     for feature in schema.features:
         column = _plain(table[feature.name])
-        if feature.kind == "id":
-            ids = _encode_ids(column, feature.size)
-            columns[feature.name] = pa.array(ids)
-        elif feature.kind == "ids":
-            columns[feature.name], ids = _encode_id_lists(column, feature.size)
         if feature.kind in ("id", "ids"):
+            columns[feature.name], ids = (_id_column if feature.kind == "id" else _id_lists)(column, feature.size)
             _note(counts["unknown_id"], feature, int((ids == feature.size).sum()))
             continue
         values = _encode_numbers(column, feature)
@@ -87,7 +84,7 @@ def encode(table: pa.Table, schema: Schema) -> tuple[pa.Table, dict[str, Counter
     return pa.table(columns), counts
 
 
-def _note(counter: Counter, feature: Feature, n: int) -> None:
+def _note(counter: Counter[str], feature: Feature, n: int) -> None:
     if n:
         counter[feature.name] += n
 
@@ -106,11 +103,16 @@ def _encode_ids(ids: pa.Array, size: int) -> np.ndarray:
     return np.where(null, size, hash_ids(ids) % np.uint64(size)).astype(np.int32)
 
 
-def _encode_id_lists(lists: pa.Array, size: int) -> tuple[pa.Array, np.ndarray]:
+def _id_column(ids: pa.Array, size: int) -> tuple[pa.Array, np.ndarray]:
+    encoded = _encode_ids(ids, size)
+    return pa.array(encoded), encoded
+
+
+def _id_lists(lists: pa.Array, size: int) -> tuple[pa.Array, np.ndarray]:
     """list<int32> [N], a null list as an empty one, and its values."""
-    lengths = pc.list_value_length(lists).fill_null(0).to_numpy()
+    lengths_N = lengths(lists).fill_null(0).to_numpy()
     values = _encode_ids(_plain(pa.chunked_array([lists.flatten()])), size)
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    offsets = np.concatenate([[0], np.cumsum(lengths_N)]).astype(np.int32)
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values)), values
 
 
@@ -119,9 +121,9 @@ def _encode_numbers(column: pa.Array, feature: Feature) -> np.ndarray:
     if not is_list(column.type):
         return _float32(column).reshape(-1, 1)
     valid = column.is_valid().to_numpy(zero_copy_only=False)
-    lengths = pc.list_value_length(column.drop_null()).to_numpy()
-    if (lengths != feature.size).any():
-        found = int(lengths[lengths != feature.size][0])
+    found_N = lengths(column.drop_null()).to_numpy()
+    if (found_N != feature.size).any():
+        found = int(found_N[found_N != feature.size][0])
         raise InputError(
             f"feature {feature.name!r}: expected lists of {feature.size} numbers (its 'size' in schema.json), "
             f"found one of {found}; correct the size, or the logs"
@@ -177,12 +179,21 @@ def moments(samples: pa.Table, schema: Schema) -> dict[str, Moments]:
     return out
 
 
-def statistics(sums: dict[str, Moments]) -> dict[str, dict[str, Any]]:
-    """`{feature: {"mean": [size], "std": [size], "missing": share}}` to six digits, so that no order of summing shows.
+class Stat(TypedDict):
+    """Of one feature; a value for each element of its vector."""
+
+    mean: list[float]
+    std: list[float]
+    missing: float
+    """Share of the elements that were null or not finite."""
+
+
+def statistics(sums: Mapping[str, Moments]) -> dict[str, Stat]:
+    """By feature, to six digits, so that no order of summing shows.
 
     A feature that never varies has std 1, one without a finite value mean 0: standardising is then harmless.
     """
-    out = {}
+    out: dict[str, Stat] = {}
     for name, total in sums.items():
         std = np.sqrt(total.squares / np.maximum(total.count, 1))
         scale = np.maximum(np.abs(total.mean), std)

@@ -16,8 +16,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load, load_file, save_file
 from torch import Tensor, nn
 
+from prerank.core import outputs
 from prerank.core.errors import InputError
-from prerank.core.outputs import read_manifest
+from prerank.core.outputs import Days, read_manifest
 from prerank.logs.schema import Schema, load_schema
 from prerank.models.arch import Arch, load_arch
 from prerank.models.ranker import Ranker
@@ -91,13 +92,6 @@ def weights(model: nn.Module) -> dict[str, Tensor]:
     return {key: value.detach().cpu().clone().contiguous() for key, value in model.state_dict().items()}
 
 
-class Days(TypedDict):
-    """First instants of the validation and of the test days."""
-
-    val_from: str
-    test_from: str
-
-
 class Proof(TypedDict):
     """Of the clicked items of the validation day's candidates: the share in the first K, and the AUC of the rest."""
 
@@ -105,14 +99,9 @@ class Proof(TypedDict):
     auc: float
 
 
-class Manifest(TypedDict):
+class Manifest(outputs.Manifest):
     """`manifest.json` of a finished model."""
 
-    kind: str
-    config: dict[str, object]
-    inputs: dict[str, str]
-    files: dict[str, int]
-    fingerprint: str
     split: Days
     """Of the samples: what the model has not seen."""
     best: dict[str, float]

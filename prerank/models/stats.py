@@ -3,17 +3,8 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TypedDict
 
-
-class Stat(TypedDict):
-    """Of one feature; a value for each element of its vector."""
-
-    mean: list[float]
-    std: list[float]
-    missing: float
-    """Share of the elements that were null or not finite."""
-
+from prerank.logs.encoding import Stat
 
 Stats = Mapping[str, Stat]
 """By feature: the dense ones and the embeddings; ids have none."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict, cast
+from typing import Any, NotRequired, cast
 
 import numpy as np
 import pyarrow as pa
@@ -12,18 +12,11 @@ import pyarrow.parquet as pq
 from prerank.core.arrow import lengths
 from prerank.core.counts import Built
 from prerank.core.errors import InputError
-from prerank.core.outputs import Manifest, read_manifest
+from prerank.core.outputs import Days, Manifest, read_manifest
 from prerank.core.storage import parquet, whole
 
 ROW_GROUP = 128
 """Requests a row group of the samples: what a reader has to hold at once."""
-
-
-class Days(TypedDict):
-    """First instants, by the clock of the logs."""
-
-    val_from: str
-    test_from: str
 
 
 class SamplesManifest(Manifest):
