@@ -9,15 +9,16 @@ import torch
 
 from prerank.core.outputs import publish, read_manifest
 from prerank.core.storage import staged
-from prerank.logs.folder import cut, overlaps, read_tile
+from prerank.logs.folder import overlaps
 from prerank.logs.parts import _only
 from prerank.logs.schema import load_schema
+from prerank.logs.tiles import cut, read_tile
 from prerank.models import checkpoint
 from prerank.models.arch import Arch
 from prerank.models.ranker import Ranker
 from prerank.samples import job
 from prerank.samples.files import sample_files
-from prerank.training.teach import finish, jobs, teach_file
+from prerank.training.teach import Teaching, finish, jobs, teach_file
 from workflows import build_samples
 
 
@@ -57,8 +58,8 @@ def teach_here(samples: Path, teacher: Path, out: Path) -> Path:
     """What workflows.teach writes."""
     manifest = read_manifest(samples, kind="samples")
     with publish(out, kind="samples", config={}, inputs={}) as (staging, facts):
-        job = {"teacher": (teacher, ""), "gpu": False, "staging": staging, "manifest": manifest}
-        facts |= finish([teach_file(file, job) for file in jobs(samples)], manifest, samples, staging)
+        teaching = Teaching(teacher, "", manifest, staging)
+        facts |= finish([teach_file(file, teaching) for file in jobs(samples)], manifest, samples, staging)
     return out
 
 

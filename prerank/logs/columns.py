@@ -1,6 +1,7 @@
 """The columns that the logs must have, of which types, and the types in which they are read."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -13,32 +14,44 @@ from prerank.logs.schema import Schema
 TS = pa.timestamp("us")
 
 
-def requirements(table: str, schema: Schema) -> dict[str, tuple[Callable[[pa.DataType], bool], str, bool]]:
-    """By column: the test of its type, the type in words, whether it must be there."""
-    keys = {"request_id": (is_id, "integers or strings", True), "item_id": (is_id, "integers or strings", True)}
-    number = (lambda t: pa.types.is_integer(t) or pa.types.is_floating(t), "numbers", False)
-    flag = (lambda t: pa.types.is_boolean(t) or pa.types.is_integer(t), "booleans, or 0 and 1")
+@dataclass(frozen=True)
+class Need:
+    """What a column has to be."""
+
+    fits: Callable[[pa.DataType], bool]
+    words: str
+    """The types that fit."""
+    required: bool = True
+
+
+def requirements(table: str, schema: Schema) -> dict[str, Need]:
+    """By column of a table of the logs."""
+    id_ = Need(is_id, "integers or strings")
+    keys = {"request_id": id_, "item_id": id_}
     if table == "impressions":
-        shown = (pa.types.is_integer, "integers", True)
-        return keys | {"shown_position": shown, "clicked": (*flag, True), "converted": (*flag, False)}
-    needs = keys | {"ts": (pa.types.is_timestamp, "timestamps", True)}
+        flag = partial(Need, lambda t: pa.types.is_boolean(t) or pa.types.is_integer(t), "booleans, or 0 and 1")
+        shown = Need(pa.types.is_integer, "integers")
+        return keys | {"shown_position": shown, "clicked": flag(), "converted": flag(required=False)}
+    needs = keys | {"ts": Need(pa.types.is_timestamp, "timestamps")}
     if table == "fine_lists":
-        needs |= {"fine_position": (pa.types.is_integer, "integers", False), "fine_score": number}
-    return needs | {f.name: (partial(fits, f), expected(f), True) for f in schema.features}
+        needs["fine_position"] = Need(pa.types.is_integer, "integers", required=False)
+        number = Need(lambda t: pa.types.is_integer(t) or pa.types.is_floating(t), "numbers", required=False)
+        needs["fine_score"] = number
+    return needs | {f.name: Need(partial(fits, f), expected(f)) for f in schema.features}
 
 
-def checked(path: Path, found: pa.Schema, needs: dict) -> pa.Schema:
+def checked(path: Path, found: pa.Schema, needs: Mapping[str, Need]) -> pa.Schema:
     """The columns that we read, with types that do not depend on how a writer encoded them."""
     fields = []
-    for column, (test, words, required) in needs.items():
+    for column, need in needs.items():
         if column not in found.names:
-            if required:
+            if need.required:
                 there = ", ".join(sorted(found.names)[:30])
-                raise InputError(f"{path}: column {column!r} is missing; expected {words}; found {there}")
+                raise InputError(f"{path}: column {column!r} is missing; expected {need.words}; found {there}")
             continue
         type_ = found.field(column).type
-        if not test(type_):
-            raise InputError(f"{path}: column {column!r} has type {type_}, expected {words}")
+        if not need.fits(type_):
+            raise InputError(f"{path}: column {column!r} has type {type_}, expected {need.words}")
         fields.append(pa.field(column, _canonical(column, type_)))
     return pa.schema(fields)
 

@@ -1,37 +1,35 @@
-"""The logs folder: checked from the Parquet footers before any row is read, and cut into parts of whole requests.
+"""The logs folder: checked from the Parquet footers before any row is read; row groups read in the table's types."""
 
-A `Tile` is an interval of request ids with the row groups that can hold them. Tiles cover the whole key space, so every
-row is in exactly one. Where the row groups are clustered by request, each is read about once and no shuffle is needed;
-`cut` proves that from the footers' statistics, or returns None.
-"""
-
-from bisect import bisect_left
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
-from itertools import accumulate
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from prerank.core.errors import InputError
 from prerank.core.outputs import fingerprint, is_left_over
 from prerank.core.storage import parquet
-from prerank.logs.columns import TS, checked, common, requirements
+from prerank.logs.columns import TS, Need, checked, common, requirements
 from prerank.logs.encoding import is_list
 from prerank.logs.schema import Schema, load_schema
 
 TableName = Literal["fine_lists", "impressions", "candidates"]
 
 DAY = np.timedelta64(1, "D")
-OVERREAD = 1.5
-"""Reading clustered tiles may touch this many times the bytes of the logs; beyond it a shuffle is cheaper."""
 _OFFSET, _TEXT = 4, 20
 """Bytes: where a value of variable length ends, and a text at least, as far as a footer tells."""
+
+
+class Key(Protocol):
+    """A request_id: an integer in all files, or a string in all."""
+
+    def __lt__(self, other: Any, /) -> bool: ...
+    def __ge__(self, other: Any, /) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,7 @@ class RowGroup:
     file: Path
     index: int
     rows: int
-    keys: tuple[Any, Any] | None
+    keys: tuple[Key, Key] | None
     """Bounds of request_id; None where the footer has no statistics."""
     nulls: bool
     """Whether a request_id may be null."""
@@ -47,6 +45,18 @@ class RowGroup:
     """In memory, as Arrow, of the columns that are read."""
     days: tuple[np.datetime64, np.datetime64] | None = None
     """Bounds of ts; None for impressions."""
+
+    @property
+    def span(self) -> tuple[Key, Key]:
+        """`keys`, where `cut` has made sure of them."""
+        assert self.keys is not None
+        return self.keys
+
+    @property
+    def first_and_last(self) -> tuple[np.datetime64, np.datetime64]:
+        """`days`, of a table with a ts."""
+        assert self.days is not None
+        return self.days
 
 
 @dataclass(frozen=True)
@@ -71,7 +81,7 @@ class Table:
 class Logs:
     folder: Path
     schema: Schema
-    tables: dict[str, Table]
+    tables: Mapping[str, Table]
 
     @property
     def has_positions(self) -> bool:
@@ -88,8 +98,8 @@ class Logs:
     @cached_property
     def days(self) -> tuple[np.datetime64, np.datetime64]:
         """First and last day (datetime64[D]) of the fine lists."""
-        bounds = [group.days for group in self.tables["fine_lists"].groups]
-        return min(lo for lo, _ in bounds).astype("datetime64[D]"), max(hi for _, hi in bounds).astype("datetime64[D]")
+        days = [group.first_and_last for group in self.tables["fine_lists"].groups]
+        return min(lo for lo, _ in days).astype("datetime64[D]"), max(hi for _, hi in days).astype("datetime64[D]")
 
     @cached_property
     def fingerprint(self) -> str:
@@ -129,7 +139,7 @@ def _open_table(folder: Path, name: TableName, schema: Schema) -> Table:
     return Table(name, common(paths, [columns for columns, _, _ in opened]), groups, files)
 
 
-def _open_file(path: Path, needs: dict) -> tuple[pa.Schema, list[RowGroup], int]:
+def _open_file(path: Path, needs: Mapping[str, Need]) -> tuple[pa.Schema, list[RowGroup], int]:
     """What is read of a file, its row groups and its bytes."""
     size = path.stat().st_size
     try:
@@ -157,8 +167,7 @@ def _row_group(path: Path, index: int, raw: pq.RowGroupMetaData, at: dict[str, i
     keys, nulls = _bounds(chunk), chunk.statistics is None or chunk.statistics.null_count != 0
     days = None
     if "ts" in at and raw.num_rows:
-        days = _bounds(raw.column(at["ts"])) or _scan_bounds(path, index)
-        days = tuple(np.datetime64(value.replace(tzinfo=None), "us") for value in days)
+        days = _days(raw.column(at["ts"])) or _scanned_days(path, index)
     return RowGroup(path, index, raw.num_rows, keys, nulls, size, days)
 
 
@@ -177,87 +186,33 @@ def _bytes(type_: pa.DataType, raw: pq.RowGroupMetaData, leaf: int) -> int:
 
 
 def _bounds(chunk: pq.ColumnChunkMetaData) -> tuple[Any, Any] | None:
+    """Of the column's own type; None where the footer has no statistics."""
     statistics = chunk.statistics
     return (statistics.min, statistics.max) if statistics is not None and statistics.has_min_max else None
 
 
-def _scan_bounds(path: Path, index: int) -> tuple[Any, Any]:
-    with parquet(path) as file:
-        found = pc.min_max(file.read_row_group(index, columns=["ts"])["ts"].cast(TS, safe=False)).as_py()
-    if found["min"] is None:
-        raise InputError(f"{path}: column 'ts' holds nothing but nulls in row group {index}; expected timestamps")
-    return found["min"], found["max"]
-
-
-@dataclass(frozen=True)
-class Tile:
-    """The requests with lo <= request_id < hi (None: no bound)."""
-
-    lo: Any
-    hi: Any
-    groups: tuple[RowGroup, ...]
-    impressions: tuple[RowGroup, ...]
-
-
-def cut(logs: Logs, name: TableName, *, tiles: int | None = None, tile_bytes: int = 64 << 20) -> list[Tile] | None:
-    """Tiles of about `tile_bytes` (or about `tiles` of them), or None where only a shuffle brings requests together.
-
-    A tile starts where a row group does, so a row group is never read in pieces smaller than itself.
-    """
-    table, impressions = logs.tables[name], logs.tables["impressions"]
-    target = table.bytes / tiles if tiles else tile_bytes
-    if table.bytes <= target:
-        return [Tile(None, None, table.groups, impressions.groups)]
-    if any(group.keys is None for group in (*table.groups, *impressions.groups)):
+def _days(chunk: pq.ColumnChunkMetaData) -> tuple[np.datetime64, np.datetime64] | None:
+    found = _bounds(chunk)
+    if found is None:
         return None
-    starts = _starts(table, target)
-    of_list, of_impressions = _Overlaps(table.groups), _Overlaps(impressions.groups)
-    left = OVERREAD * (table.bytes + impressions.bytes)
-    largest = max(group.bytes for group in table.groups)
-    made = []
-    for lo, hi in zip([None, *starts], [*starts, None], strict=True):
-        tile = Tile(lo, hi, of_list.within(lo, hi), of_impressions.within(lo, hi))
-        size = sum(group.bytes for group in tile.groups)
-        left -= size + sum(group.bytes for group in tile.impressions)
-        if left < 0 or size > 2 * (target + largest):
-            return None
-        made.append(tile)
-    return made
+    first, last = (np.datetime64(value.replace(tzinfo=None), "us") for value in found)
+    return first, last
 
 
-class _Overlaps:
-    """Row groups by the interval of keys that they overlap."""
-
-    def __init__(self, groups: tuple[RowGroup, ...]):
-        self.groups = sorted(groups, key=lambda group: group.keys)
-        self.lows = [group.keys[0] for group in self.groups]
-        self.highs = list(accumulate((group.keys[1] for group in self.groups), max))
-        self.nulls = [group for group in groups if group.nulls]
-
-    def within(self, lo: Any, hi: Any) -> tuple[RowGroup, ...]:
-        first = 0 if lo is None else bisect_left(self.highs, lo)
-        last = len(self.lows) if hi is None else bisect_left(self.lows, hi)
-        inside = [group for group in self.groups[first:last] if lo is None or group.keys[1] >= lo]
-        if lo is None:  # where `read_tile` counts the rows without a key
-            inside += [group for group in self.nulls if group not in inside]
-        return tuple(inside)
-
-
-def _starts(table: Table, target: float) -> list[Any]:
-    """Lowest keys of the row groups at which a new tile starts."""
-    starts: list[Any] = []
-    filled = 0
-    for group in sorted(table.groups, key=lambda group: group.keys):
-        if filled + group.bytes / 2 >= target and group.keys[0] != (starts[-1] if starts else None):
-            starts.append(group.keys[0])
-            filled = 0
-        filled += group.bytes
-    return starts
+def _scanned_days(path: Path, index: int) -> tuple[np.datetime64, np.datetime64]:
+    with parquet(path) as file:
+        times = file.read_row_group(index, columns=["ts"])["ts"].cast(TS, safe=False).drop_null().to_numpy()
+    if not len(times):
+        raise InputError(f"{path}: column 'ts' holds nothing but nulls in row group {index}; expected timestamps")
+    return times.min(), times.max()
 
 
 def overlaps(group: RowGroup, since: np.datetime64 | None, until: np.datetime64 | None) -> bool:
     """Whether a row group may hold rows with since <= ts < until."""
-    return (since is None or group.days[1] >= since) and (until is None or group.days[0] < until)
+    if since is None and until is None:
+        return True
+    first, last = group.first_and_last
+    return bool((since is None or last >= since) and (until is None or first < until))
 
 
 def read_groups(table: Table, groups: tuple[RowGroup, ...], columns: list[str] | None = None) -> pa.Table:
@@ -283,24 +238,3 @@ def _cast(column: pa.ChunkedArray, field: pa.Field, path: Path) -> pa.ChunkedArr
         return column.cast(field.type, safe=field.type != TS)
     except pa.ArrowInvalid as error:
         raise InputError(f"{path}: column {field.name!r} does not fit {field.type}: {error}") from error
-
-
-def read_tile(logs: Logs, name: TableName, tile: Tile) -> tuple[pa.Table, pa.Table]:
-    """Rows of `name` and impressions of the tile's requests."""
-    return (
-        _filter(read_groups(logs.tables[name], tile.groups), tile),
-        _filter(read_groups(logs.tables["impressions"], tile.impressions), tile),
-    )
-
-
-def _filter(rows: pa.Table, tile: Tile) -> pa.Table:
-    """Rows without a request id, which are in no interval, belong to the first tile, so that they are counted once."""
-    if tile.lo is None and tile.hi is None:
-        return rows
-    key = rows["request_id"]
-    inside = pa.scalar(True)
-    if tile.lo is not None:
-        inside = pc.greater_equal(key, pa.scalar(tile.lo, key.type))
-    if tile.hi is not None:
-        inside = pc.and_(inside, pc.less(key, pa.scalar(tile.hi, key.type)))
-    return rows.filter(pc.fill_null(inside, tile.lo is None))

@@ -5,17 +5,16 @@ from collections.abc import Callable
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from ray.data import Dataset
 
+from prerank.core.arrow import inverted
 from prerank.core.cluster.settings import TILE_BYTES
 from prerank.core.cluster.tasks import retried, tasks
 from prerank.core.hashing import hash_ids
-from prerank.logs.folder import DAY, Logs, RowGroup, TableName, Tile, cut, overlaps, read_groups, read_tile
+from prerank.logs.folder import DAY, Logs, RowGroup, TableName, overlaps, read_groups
+from prerank.logs.tiles import Tile, cut, read_tile
 
 Function = Callable[[pa.Table, pa.Table], pa.Table]
-
-
 Wanted = Callable[[pa.Table], np.ndarray]
 
 
@@ -59,8 +58,9 @@ def _shuffled(
     rows, shown, few = logs.tables[table], logs.tables["impressions"], slim(logs)
     # A request near midnight may have rows on either side, so a day more is read.
     since, until = None if since is None else since - DAY, None if until is None else until + DAY
-    groups = [(table, group) for group in rows.groups if overlaps(group, since, until)]
-    groups += [("impressions", group) for group in shown.groups]
+    jobs: list[tuple[TableName, RowGroup]] = []
+    jobs.extend((table, group) for group in rows.groups if overlaps(group, since, until))
+    jobs.extend(("impressions", group) for group in shown.groups)
     both = pa.unify_schemas([rows.columns, shown.columns])
     rows_names, shown_names = rows.columns.names, shown.columns.names
 
@@ -74,11 +74,11 @@ def _shuffled(
 
     def build(batch: pa.Table) -> pa.Table:
         is_impression = batch["is_impression"]
-        of_list, of_impressions = batch.filter(pc.invert(is_impression)), batch.filter(is_impression)
-        return function(of_list.select(rows_names), of_impressions.select(shown_names))
+        lists, impressions = batch.filter(inverted(is_impression)), batch.filter(is_impression)
+        return function(lists.select(rows_names), impressions.select(shown_names))
 
     parts = blocks or -(-(rows.bytes + shown.bytes) // TILE_BYTES)
-    parted = tasks(groups, read).repartition(parts, keys=["key"])
+    parted = tasks(jobs, read).repartition(parts, keys=["key"])
     return parted.map_batches(retried(build), batch_size=None, batch_format="pyarrow")
 
 

@@ -3,13 +3,11 @@
 Ids are compared by their 64-bit hashes (`hash_ids`). N rows of R requests, M impressions.
 """
 
-from typing import Any
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from prerank.core.counts import count
+from prerank.core.counts import Checked, Read, count
 from prerank.core.errors import InputError
 from prerank.core.hashing import hash_ids
 from prerank.core.nested import find_within, nest, offsets_from, rank_within
@@ -17,7 +15,7 @@ from prerank.core.nested import find_within, nest, offsets_from, rank_within
 CANDIDATE, FINE_LIST, EXPOSED, CLICKED, CONVERTED = range(5)
 
 
-def to_requests(rows: pa.Table, impressions: pa.Table, *, sampled: bool = False) -> tuple[pa.Table, dict]:
+def to_requests(rows: pa.Table, impressions: pa.Table, *, sampled: bool = False) -> tuple[pa.Table, Checked]:
     """Checks lists of items, joins what was shown: one row a request, items by ascending hash, `row` [N] their origin.
 
     Faults are dropped and counted in rows and requests. An item is kept once: the row of the best position, then of the
@@ -29,7 +27,6 @@ def to_requests(rows: pa.Table, impressions: pa.Table, *, sampled: bool = False)
     clicks on items that are not among them are noted as `clicks_outside_candidates` (rows: clicks). Raises InputError
     for a click that is neither 0 nor 1.
     """
-    counts: dict[str, Any] = {"dropped": {}, "noted": {}}
     with_positions = "fine_position" in rows.column_names and not sampled
 
     request, item = hash_ids(rows["request_id"]), hash_ids(rows["item_id"])
@@ -46,7 +43,8 @@ def to_requests(rows: pa.Table, impressions: pa.Table, *, sampled: bool = False)
     ids, code = _runs(request[order])
     item, position, broken = item[order], position[order], broken[order]
     repeated = _repeated(position, item, code)
-    counts["read"] = {"rows": rows.num_rows, "requests": len(ids), "impressions": impressions.num_rows}
+    read: Read = {"rows": rows.num_rows, "requests": len(ids), "impressions": impressions.num_rows}
+    counts: Checked = {"dropped": {}, "noted": {}, "read": read}
 
     once = ~repeated
     faulty = ~_permutations(position[once], code[once], len(ids)) if with_positions else np.zeros(len(ids), bool)
@@ -111,7 +109,7 @@ def _finite(scores: pa.ChunkedArray) -> np.ndarray:
     return np.where(np.abs(values) <= np.finfo(np.float32).max, values, np.nan)
 
 
-def _imputed(score: np.ndarray, code: np.ndarray, offsets: np.ndarray, counts: dict) -> np.ndarray:
+def _imputed(score: np.ndarray, code: np.ndarray, offsets: np.ndarray, counts: Checked) -> np.ndarray:
     bad = np.isnan(score)
     count(counts["noted"], "fine_score_not_finite", int(bad.sum()), len(np.unique(code[bad])))
     if not bad.any():
@@ -141,7 +139,7 @@ def _labels(
     offsets: np.ndarray,
     item: np.ndarray,
     known: np.ndarray,
-    counts: dict,
+    counts: Checked,
     *,
     sampled: bool,
 ) -> dict[str, np.ndarray]:

@@ -1,10 +1,11 @@
 """`schema.json`: what each feature of the logs is, where it comes from and what it costs to fetch."""
 
 import json
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, TypeGuard, get_args
 
 from prerank.core.errors import InputError, nearest
 
@@ -80,8 +81,8 @@ class Schema:
                 raise InputError(f"{where}: unknown feature {name!r}{nearest(name, self.names)}")
         return tuple(feature for feature in self.features if feature.name in set(names))
 
-    def to_json(self) -> dict[str, Any]:
-        out: dict[str, Any] = {"features": [asdict(f) for f in self.features], "fetch": self.fetch}
+    def to_json(self) -> dict[str, object]:
+        out: dict[str, object] = {"features": [asdict(f) for f in self.features], "fetch": self.fetch}
         return out | {"hand_picked": list(self.hand_picked)} if self.hand_picked else out
 
     def save(self, folder: Path) -> None:
@@ -105,7 +106,7 @@ def load_schema(folder: Path) -> Schema:
     return parse_schema(raw, str(path))
 
 
-def parse_schema(raw: Any, where: str) -> Schema:
+def parse_schema(raw: object, where: str) -> Schema:
     if not isinstance(raw, dict):
         raise InputError(f"{where}: expected an object with 'features' and 'fetch'")
     _refuse_unknown(raw, ("features", "fetch", "hand_picked"), where)
@@ -131,7 +132,7 @@ def parse_schema(raw: Any, where: str) -> Schema:
     return schema
 
 
-def _parse_feature(entry: Any, index: int, fetch: dict, where: str) -> Feature:
+def _parse_feature(entry: object, index: int, fetch: Collection[str], where: str) -> Feature:
     if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
         raise InputError(f"{where}: features[{index}] must be an object with a 'name'")
     where = f"{where}: feature {entry['name']!r}"
@@ -161,13 +162,13 @@ def _parse_feature(entry: Any, index: int, fetch: dict, where: str) -> Feature:
     return feature
 
 
-def _refuse_unknown(entry: dict, known: tuple[str, ...], where: str) -> None:
+def _refuse_unknown(entry: Mapping[str, object], known: tuple[str, ...], where: str) -> None:
     for key in entry:
         if key not in known:
             raise InputError(f"{where}: unknown key {key!r}{nearest(key, known)}")
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: object) -> TypeGuard[float]:
     return (
         isinstance(value, (int, float))
         and not isinstance(value, bool)

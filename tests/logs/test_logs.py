@@ -9,7 +9,8 @@ import pytest
 from logs_fixture import SCHEMA, write_logs
 
 from prerank.core.errors import InputError
-from prerank.logs.folder import cut, open_logs, read_groups, read_tile
+from prerank.logs.folder import open_logs, read_groups
+from prerank.logs.tiles import cut, read_tile
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,8 @@ from ray import cloudpickle
 
 from prerank.core.errors import InputError
 from prerank.logs import parts
-from prerank.logs.folder import cut, open_logs
+from prerank.logs.folder import open_logs
+from prerank.logs.tiles import cut
 from prerank.samples.draw import DrawConfig
 from prerank.samples.files import sample_files
 from workflows.build_samples import BuildSamples, main
