@@ -24,7 +24,8 @@ from prerank.core.outputs import write_json
 from prerank.core.storage import write_parquet
 from prerank.evaluation.from_mlflow import compare
 from prerank.reports.compare.figures import compare_figures
-from prerank.reports.compare.page import terminal_table, write_page_of
+from prerank.reports.compare.page import write_page_of
+from prerank.reports.compare.table import terminal_table
 from prerank.reports.compare.words import front_sentences
 from prerank.tracking.find import children, connect, listed, queried
 from prerank.tracking.runs import Run, tracking_uri

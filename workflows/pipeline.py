@@ -30,7 +30,8 @@ from prerank.logs.folder import open_logs
 from prerank.logs.schema import load_schema
 from prerank.models.options import Arm, Distill, Optim
 from prerank.reports.pipeline.figures import figures
-from prerank.reports.pipeline.page import terminal_table, write_report
+from prerank.reports.pipeline.page import write_report
+from prerank.reports.pipeline.table import terminal_table
 from prerank.reports.search.section import pictures
 from prerank.samples.build import Split
 from prerank.samples.draw import DrawConfig

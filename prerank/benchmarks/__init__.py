@@ -1,0 +1,1 @@
+"""What the system itself costs: rates, memory, the size of a cluster."""

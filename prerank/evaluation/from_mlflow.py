@@ -8,10 +8,11 @@ import json
 import math
 import re
 import tempfile
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,7 +20,8 @@ from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
 from prerank.core.errors import InputError
-from prerank.evaluation.comparison import METRICS, Row, compared
+from prerank.evaluation.compare_json import Group, Known, LeftOut, Results, Row
+from prerank.evaluation.comparison import METRICS, compared
 from prerank.tracking.find import PARENT, listed
 from prerank.tracking.server import masked
 
@@ -27,91 +29,108 @@ NOT_SWEPT = {"name", "features"}
 """Keys that differ among arms as well but have a place of their own."""
 AT_ONCE = 8
 """Runs that are asked for at a time."""
+Param = float | str
+"""A parameter as a number or as text: MLflow holds them all as text."""
 
 
 @dataclass(frozen=True)
-class Read:
-    """What MLflow holds of some runs."""
+class Measured:
+    """A run that has a table of requests."""
 
-    rows: list[Row]
-    requests: dict[str, pa.Table]
-    """By run id: request_id, recall, hit_rate."""
-    left_out: list[Row]
-    groups: list[Row]
+    row: Row
+    """Without `params`."""
+    params: dict[str, Param]
+    """All of them."""
+    table: pa.Table
+    """request_id, recall, hit_rate."""
     k: int
     requests_of: str
     """`validation` or `test`."""
 
 
+class Arch(TypedDict, total=False):
+    features: list[str]
+    widths: list[int]
+
+
 def compare(
     client: MlflowClient, runs: list[Run], *, whole: bool, base: str = "", seed: int = 0
-) -> tuple[dict[str, Any], pa.Table]:
-    """What `comparison.compared` says of the runs, with `left_out`, `swept`, `k`, `requests_of`; and the requests.
+) -> tuple[Results, pa.Table]:
+    """What `comparison.compared` says of the runs, and of those that could not be compared; and the requests.
 
     whole: the runs are all children of their parents, of which a sweep's that are not trials are no rows.
     """
-    found = read(client, runs, whole=whole)
-    swept = list(dict.fromkeys(key for group in found.groups for key in group.pop("swept")))
-    params = {row["run_id"]: row.pop("all_params") for row in found.rows}
-    swept = swept or _differing(list(params.values()))
-    for row in found.rows:
-        row["params"] = {key: params[row["run_id"]].get(key) for key in swept}
-    results, table = compared(found.rows, found.requests, groups=found.groups, base=base, seed=seed)
-    facts = {"k": found.k, "requests_of": found.requests_of, "swept": swept, "left_out": found.left_out}
-    return {**facts, **results, "mlflow": masked(client.tracking_uri)}, table
+    ids = dict.fromkeys(run.data.tags[PARENT] for run in runs if PARENT in run.data.tags)
+    parents = {run.info.run_id: run for run in listed(client, ids)}
+    measured, left_out = _read(client, runs, parents, whole)
+    groups = _groups(parents, [one.row for one in measured], left_out)
+    swept = _swept(parents[group["id"]] for group in groups if group["id"])
+    swept = swept or _differing([one.params for one in measured])
+    rows: list[Row] = [{**one.row, "params": {key: one.params.get(key) for key in swept}} for one in measured]
+    requests = {one.row["run_id"]: one.table for one in measured}
+    found, table = compared(rows, requests, groups=groups, base=base, seed=seed)
+    results: Results = {
+        "k": measured[0].k,
+        "requests_of": measured[0].requests_of,
+        "swept": swept,
+        "left_out": left_out,
+        **found,
+        "mlflow": masked(client.tracking_uri),
+    }
+    return results, table
 
 
-def read(client: MlflowClient, runs: list[Run], *, whole: bool) -> Read:
-    """Rows of the runs that have a table of requests, and the reasons of the others.
+def _read(
+    client: MlflowClient, runs: list[Run], parents: Mapping[str, Run], whole: bool
+) -> tuple[list[Measured], list[LeftOut]]:
+    """The runs that have a table of requests, and the others with the reason.
 
     Raises InputError where none has one, or where they are of different K or of validation and test requests.
     """
-    ids = dict.fromkeys(run.data.tags[PARENT] for run in runs if PARENT in run.data.tags)
-    parents = {run.info.run_id: run for run in listed(client, ids)}
     tables = {run_id: _parquet(client, run_id) for run_id in parents}
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        facts = list(pool.map(lambda run: _facts(client, run, parents, tables, whole), runs))
-    rows = [row for row, table in facts if table is not None]
-    left_out = [row for row, table in facts if table is None]
-    for parent in dict.fromkeys(row["group"] for row in left_out if whole or not rows):
+        found = list(pool.map(lambda run: _facts(client, run, parents, tables, whole), runs))
+    measured = [one for one in found if isinstance(one, Measured)]
+    left_out = [one for one in found if not isinstance(one, Measured)]
+    for parent in dict.fromkeys(row["group"] for row in left_out if whole or not measured):
         mine = [row for row in left_out if row["group"] == parent]
-        if not any(row["group"] == parent for row in rows):
+        if not any(one.row["group"] == parent for one in measured):
             reasons = "; ".join(dict.fromkeys(f"{row['name']}: {row['reason']}" for row in mine[:5]))
             who = f"parent {parent}" if parent else "the runs"
             raise InputError(f"{who}: no comparable run ({reasons}); let a trial come to its end, or name other runs")
-    for key, what in (("k", "recall is counted at different K"), ("requests_of", "these are of different requests")):
-        for row in rows[1:]:
-            if row[key] != rows[0][key]:
-                names = [f"{r['name']} ({r['run_id']}): {r[key]}" for r in (rows[0], row)]
-                raise InputError(f"{what}: {', '.join(names)}; compare the runs of one kind")
-    requests = {row["run_id"]: table for row, table in facts if table is not None}
-    groups = _groups(parents, rows, left_out)
-    k, requests_of = rows[0]["k"], rows[0]["requests_of"]
-    for row in rows:
-        del row["k"], row["requests_of"]
-    return Read(rows, requests, left_out, groups, k, requests_of)
+    _same([(one.row, one.k) for one in measured], "recall is counted at different K")
+    _same([(one.row, one.requests_of) for one in measured], "these are of different requests")
+    return measured, left_out
+
+
+def _same(values: Sequence[tuple[Row, int | str]], what: str) -> None:
+    """Raises InputError naming two runs of which it does not hold."""
+    for row, value in values[1:]:
+        if value != values[0][1]:
+            names = [f"{one['name']} ({one['run_id']}): {its}" for one, its in (values[0], (row, value))]
+            raise InputError(f"{what}: {', '.join(names)}; compare the runs of one kind")
 
 
 def _facts(
-    client: MlflowClient, run: Run, parents: dict[str, Run], tables: dict[str, pa.Table | None], whole: bool
-) -> tuple[Row, pa.Table | None]:
-    """The row of a run with its table of requests; without one, the row has the reason."""
-    tags, metrics, name = run.data.tags, run.data.metrics, run.info.run_name
-    parent = parents.get(tags.get(PARENT))
+    client: MlflowClient, run: Run, parents: Mapping[str, Run], tables: Mapping[str, pa.Table | None], whole: bool
+) -> Measured | LeftOut:
+    tags, metrics, name = run.data.tags, run.data.metrics, run.info.run_name or ""
+    parent = parents.get(tags.get(PARENT, ""))
     above, of = (parent.data.tags, parent.data.metrics) if parent else ({}, {})
+    shared = tables[parent.info.run_id] if parent else None
     k, table, requests_of = _k(metrics, r"(?:best|val)/"), None, "validation"
     reason = _apart(run, above, whole)
     artifacts = set() if reason else {file.path for file in client.list_artifacts(run.info.run_id)}
     if not reason and "requests.parquet" in artifacts:
         table = _columns(_parquet(client, run.info.run_id), "")
-    elif not reason and parent and tables[parent.info.run_id] is not None:
-        table = _columns(tables[parent.info.run_id], f"{name}.")
+    elif not reason and shared is not None:
+        table = _columns(shared, f"{name}.")
         k, requests_of = _k(of, rf"test/{re.escape(name)}/") or k, "test"
     if table is not None and k is None:
-        table, reason = None, "no metric recall_at_K says what its recall is of"
+        reason = "no metric recall_at_K says what its recall is of"
     curve = _curve(client, run, k)
     epochs = metrics.get("epochs", len(curve) or None)
-    row = {
+    known: Known = {
         "run_id": run.info.run_id,
         "name": name,
         "group": parent.info.run_id if parent else "",
@@ -122,22 +141,23 @@ def _facts(
         "epochs": None if epochs is None else int(epochs),
         "curve": curve,
     }
-    if table is None:
-        return {**row, "reason": reason or _missing(run, above)}, None
-    times = ("latency_us", "fetch_us", "inference_us")
-    params = {key: _plain(value) for key, value in run.data.params.items()}
+    if table is None or k is None:
+        return {**known, "reason": reason or _missing(run, above)}
     arch = _arch(client, run, artifacts)
-    return {
-        **row,
-        **{key: metrics.get(key, of.get(f"test/{name}/{key}")) for key in times},
-        **{key: arch.get(key) for key in ("features", "widths")},
-        "all_params": params,
-        "k": k,
-        "requests_of": requests_of,
-    }, table
+    row: Row = {
+        **known,
+        "latency_us": metrics.get("latency_us", of.get(f"test/{name}/latency_us")),
+        "fetch_us": metrics.get("fetch_us", of.get(f"test/{name}/fetch_us")),
+        "inference_us": metrics.get("inference_us", of.get(f"test/{name}/inference_us")),
+        "features": arch.get("features"),
+        "widths": arch.get("widths"),
+        "params": {},
+    }
+    params = {key: _plain(value) for key, value in run.data.params.items()}
+    return Measured(row, params, table, k, requests_of)
 
 
-def _apart(run: Run, above: dict[str, str], whole: bool) -> str:
+def _apart(run: Run, above: Mapping[str, str], whole: bool) -> str:
     """Why a run is no row whatever it has written; empty where it may be one."""
     if run.data.tags.get("kind") == "sweep":
         return "a sweep: its trials are compared, with --parents"
@@ -148,7 +168,7 @@ def _apart(run: Run, above: dict[str, str], whole: bool) -> str:
     return ""
 
 
-def _missing(run: Run, above: dict[str, str]) -> str:
+def _missing(run: Run, above: Mapping[str, str]) -> str:
     """Why a run has no table of requests."""
     if run.data.tags.get("stopped_early") == "true":
         return f"stopped early by {above.get('scheduler') or 'the scheduler'}"
@@ -156,28 +176,36 @@ def _missing(run: Run, above: dict[str, str]) -> str:
     return ends.get(run.info.status, "no recall request by request: a step, or a run from before it was kept")
 
 
-def _groups(parents: dict[str, Run], rows: list[Row], left_out: list[Row]) -> list[Row]:
+def _groups(parents: Mapping[str, Run], rows: Sequence[Row], left_out: Sequence[LeftOut]) -> list[Group]:
     """A group a parent, and one of the runs that have none."""
-    groups = []
-    for group_id in dict.fromkeys(row["group"] for row in rows + left_out):
-        mine, apart = ([row for row in side if row["group"] == group_id] for side in (rows, left_out))
+    groups: list[Group] = []
+    for group_id in dict.fromkeys(row["group"] for row in (*rows, *left_out)):
+        mine = [row for row in rows if row["group"] == group_id]
+        apart = [row for row in left_out if row["group"] == group_id]
         parent = parents.get(group_id)
         tags, metrics = (parent.data.tags, parent.data.metrics) if parent else ({}, {})
-        spent = metrics.get("epochs", sum(row["epochs"] or 0 for row in mine + apart))
+        spent = metrics.get("epochs", sum(row["epochs"] or 0 for row in (*mine, *apart)))
         said = [tags[key] for key in ("space", "sampler") if tags.get(key)]
         groups.append(
             {
                 "id": group_id,
-                "name": "/".join(said) or (parent.info.run_name if parent else "runs without a parent"),
-                **{key: tags.get(key, "") for key in ("space", "sampler", "scheduler", "metric")},
+                "name": "/".join(said) or (parent.info.run_name or "" if parent else "runs without a parent"),
+                "space": tags.get("space", ""),
+                "sampler": tags.get("sampler", ""),
+                "scheduler": tags.get("scheduler", ""),
+                "metric": tags.get("metric", ""),
                 "runs": len(mine),
                 "left_out": len(apart),
                 "epochs": int(spent),
-                "swept": json.loads(tags.get("swept", "[]")),
             }
         )
     names = [group["name"] for group in groups]
-    return [g | {"name": f"{g['name']} {g['id'][:8]}"} if names.count(g["name"]) > 1 else g for g in groups]
+    return [{**g, "name": f"{g['name']} {g['id'][:8]}"} if names.count(g["name"]) > 1 else g for g in groups]
+
+
+def _swept(parents: Iterable[Run]) -> list[str]:
+    """The keys that the sweeps say they drew."""
+    return list(dict.fromkeys(key for parent in parents for key in json.loads(parent.data.tags.get("swept", "[]"))))
 
 
 def _parquet(client: MlflowClient, run_id: str) -> pa.Table | None:
@@ -187,16 +215,16 @@ def _parquet(client: MlflowClient, run_id: str) -> pa.Table | None:
         return pq.read_table(client.download_artifacts(run_id, "requests.parquet", folder))
 
 
-def _columns(table: pa.Table, prefix: str) -> pa.Table | None:
+def _columns(table: pa.Table | None, prefix: str) -> pa.Table | None:
     """request_id and the metrics of one run; None where the table has none of it."""
     names = [f"{prefix}{metric}" for metric in METRICS]
-    if not {"request_id", *names} <= set(table.column_names):
+    if table is None or not {"request_id", *names} <= set(table.column_names):
         return None
     ids = table["request_id"].cast(pa.string())
     return pa.table({"request_id": ids, **{m: table[name] for m, name in zip(METRICS, names, strict=True)}})
 
 
-def _k(metrics: dict[str, float], prefix: str) -> int | None:
+def _k(metrics: Mapping[str, float], prefix: str) -> int | None:
     found = (re.fullmatch(rf"{prefix}recall_at_(\d+)", name) for name in metrics)
     return max((int(match[1]) for match in found if match), default=None)
 
@@ -210,22 +238,26 @@ def _curve(client: MlflowClient, run: Run, k: int | None) -> list[list[float]]:
     return [[epoch, by_epoch[epoch]] for epoch in sorted(by_epoch)]
 
 
-def _arch(client: MlflowClient, run: Run, artifacts: set[str]) -> dict[str, Any]:
+def _arch(client: MlflowClient, run: Run, artifacts: set[str]) -> Arch:
     """Features and widths from its arch.json, else from its parameters."""
     if "arch.json" in artifacts:
         with tempfile.TemporaryDirectory() as folder:
             return json.loads(Path(client.download_artifacts(run.info.run_id, "arch.json", folder)).read_text())
-    known = {key: run.data.params.get(key, "") for key in ("features", "widths")}
-    return {key: json.loads(value) for key, value in known.items() if value.startswith("[")}
+    features, widths = (run.data.params.get(key, "") for key in ("features", "widths"))
+    found: Arch = {}
+    if features.startswith("["):
+        found["features"] = json.loads(features)
+    if widths.startswith("["):
+        found["widths"] = json.loads(widths)
+    return found
 
 
-def _differing(params: list[dict[str, Any]]) -> list[str]:
+def _differing(params: Sequence[Mapping[str, Param]]) -> list[str]:
     keys = dict.fromkeys(key for one in params for key in one)
     return [key for key in keys if key not in NOT_SWEPT and len({one.get(key) for one in params}) > 1]
 
 
-def _plain(text: str) -> float | int | str:
-    """A parameter as a number or as text: MLflow holds them all as text."""
+def _plain(text: str) -> Param:
     try:
         value = json.loads(text)
     except ValueError:

@@ -4,17 +4,21 @@ import io
 import math
 import re
 from collections.abc import Sequence
-from typing import Any
 
 import matplotlib
 import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.gridspec import SubplotSpec
+from numpy.typing import ArrayLike
+
+Dash = str | tuple[float, tuple[float, ...]]
+"""As Matplotlib has it: `-`, or an offset and the lengths of strokes and gaps."""
 
 INK, MUTED, GRID = "#20242b", "#636b78", "#dfe3e9"
 # Colour-blind safe (after Okabe and Ito), each with its twin for a dark page; a line also has its own dash.
-SERIES = {
+SERIES: dict[str, tuple[str, str, Dash]] = {
     "base": ("#7a7f87", "#a0a6b0", "-"),
     "low_rank_negatives": ("#3a93cf", "#56b4e9", (0, (5, 1.5))),
     "rank_pairs": ("#008f68", "#2cc295", (0, (1, 1))),
@@ -38,7 +42,8 @@ def escape(text: str) -> str:
     return text.replace("$", r"\$")  # Matplotlib reads a pair of dollars as mathematics
 
 
-def style(name: str, index: int) -> tuple[str, Any]:
+def style(name: str, index: int) -> tuple[str, Dash]:
+    """The colour on a light page and the dash of a series; of one without its own, by its place."""
     light, _, dash = SERIES.get(name) or list(SERIES.values())[1 + index % 5]
     return light, dash
 
@@ -48,8 +53,9 @@ def new_figure(height: float) -> Figure:
     return Figure(figsize=(4.3, height), dpi=200, layout="constrained")
 
 
-def new_axes(figure: Figure, *args: Any, title: str = "") -> Axes:
-    axes = figure.add_subplot(*args)
+def new_axes(figure: Figure, at: tuple[int, int, int] | SubplotSpec = (1, 1, 1), *, title: str = "") -> Axes:
+    """Axes at one place (rows, columns, which) of the figure, by default all of it."""
+    axes = figure.add_subplot(at) if isinstance(at, SubplotSpec) else figure.add_subplot(*at)
     axes.set_facecolor("none")
     axes.set_title(title, loc="left", fontsize=9.5, color=INK, pad=8)
     axes.tick_params(colors=MUTED, labelsize=8.5, length=0)
@@ -66,7 +72,7 @@ def paler(points: int) -> float:
     return 0.75 if points <= MANY else max(0.15, 0.75 * math.sqrt(MANY / points))
 
 
-def whiskers(axes: Axes, x: Sequence[float], intervals: Sequence[Sequence[float]], colour: str, alpha: float) -> None:
+def whiskers(axes: Axes, x: ArrayLike, intervals: Sequence[Sequence[float]], colour: str, alpha: float) -> None:
     """Intervals of shares, in percent, as upright lines."""
     edges_N2 = 100 * np.array(intervals, float).reshape(-1, 2)
     axes.vlines(x, edges_N2[:, 0], edges_N2[:, 1], color=colour, linewidth=1, alpha=alpha)
@@ -119,9 +125,9 @@ def inline_svg(figure: Figure, name: str, alt: str) -> Markup:
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     svg = re.sub(r"<!--.*?-->", "", svg, flags=re.DOTALL)
     svg = re.sub(r'( id="|url\(#|href="#)', rf"\g<1>{name}-", svg)
-    opening = re.match(r"<svg[^>]*>", svg).group()
-    box = re.search(r'viewBox="[^"]*"', opening).group()
+    opening, _, svg = svg.partition(">")
+    box = re.findall(r'viewBox="[^"]*"', opening)[0]
     colours = {INK: "--ink", MUTED: "--muted", GRID: "--grid", "#ffffff": "--paper"}
     colours |= {pair[0]: f"--{series.replace('_', '-')}" for series, pair in SERIES.items() if pair[0] != INK}
-    svg = re.sub("|".join(colours), lambda match: f"var({colours[match.group()]})", svg.removeprefix(opening))
+    svg = re.sub("|".join(colours), lambda match: f"var({colours[match.group()]})", svg)
     return Markup('<svg role="img" aria-label="{}" ').format(alt) + Markup(f"{box}>{svg.strip()}")

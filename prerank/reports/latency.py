@@ -1,14 +1,28 @@
 """The figure of a latency table's self-check."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TypedDict
 
 from matplotlib.figure import Figure
 
 from prerank.reports.drawing import MUTED
 
 
-def figure(check: Sequence[dict[str, Any]]) -> Figure:
+class Measured(TypedDict):
+    """Microseconds."""
+
+    p50: float
+
+
+class Check(TypedDict):
+    """What is read of a network of the self-check."""
+
+    runtime: str
+    predicted_us: float
+    measured_us: Measured
+
+
+def figure(check: Sequence[Check]) -> Figure:
     """Predicted against measured time of the networks of the self-check."""
     figure = Figure(figsize=(4.3, 3.6), dpi=200, layout="constrained")
     axes = figure.add_subplot(xscale="log", yscale="log", xlabel="predicted, µs", ylabel="measured, µs")

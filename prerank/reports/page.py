@@ -1,32 +1,65 @@
 """What the pages share: one template of styles, cells of tables, figures in the page's own colours, light and dark."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from prerank.reports.drawing import SERIES, inline_svg
-from prerank.reports.words import excludes_zero, is_whole, label, micros, percent
-
-Cell = Callable[[dict], dict | None]
-"""Gives what a row of the results shows in one column: `text`, `small` (what stands under it, or None) and `sure`."""
+from prerank.reports.words import edges, excludes_zero, label, micros, number
 
 
-def write_page(template: str, path: Path, *, figures: dict[str, tuple[Figure, str, str]], **words: Any) -> Path:
-    """Renders a template beside this file; styles and figures are in the page, and it asks for nothing from anywhere.
+@dataclass(frozen=True)
+class Picture:
+    figure: Figure
+    alt: str
+    """What it shows, for who does not see it."""
+    caption: str
+    """How to read it."""
 
-    figures: of each the figure, what it shows for who does not see it, and how to read it.
-    """
+
+@dataclass(frozen=True)
+class Cell:
+    text: str
+    small: str | None = None
+    """Stands under it."""
+    sure: bool = False
+    """Whether its interval excludes 0: in bold."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row of a table on a page."""
+
+    name: str
+    cells: list[Cell | None]
+    describes: str | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    headings: list[str]
+    rows: list[Line]
+
+
+R = TypeVar("R", bound=Mapping[str, object])
+Column = tuple[str, Callable[[R], Cell | None]]
+"""A heading, and what a row of the results shows under it."""
+
+
+def write_page(template: str, path: Path, *, pictures: Mapping[str, Picture], **words: object) -> Path:
+    """Renders a template in this folder; styles and figures are in the page, and it asks for nothing from anywhere."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     page = environment.get_template(template).render(
         colours={f"--{name.replace('_', '-')}": pair[:2] for name, pair in SERIES.items()},
         figures={
-            name: {"svg": inline_svg(figure, name, alt), "caption": caption}
-            for name, (figure, alt, caption) in figures.items()
+            name: {"svg": inline_svg(one.figure, name, one.alt), "caption": one.caption}
+            for name, one in pictures.items()
         },
         **words,
     )
@@ -35,73 +68,66 @@ def write_page(template: str, path: Path, *, figures: dict[str, tuple[Figure, st
     return path
 
 
-def table_of(rows: list[dict], columns: list[tuple[str, Cell]]) -> dict:
-    """`{"headings", "rows": [{"name", "describes", "cells"}]}`, without the columns that no row fills."""
-    cells = [(heading, [cell(row) for row in rows]) for heading, cell in columns]
-    cells = [(heading, column) for heading, column in cells if any(column)]
-    return {
-        "headings": [heading for heading, _ in cells],
-        "rows": [
-            {
-                "name": label(row["name"]),
-                "describes": row.get("describes"),
-                "cells": [column[i] for _, column in cells],
-            }
-            for i, row in enumerate(rows)
-        ],
-    }
+def table_of(
+    rows: Sequence[R], columns: Sequence[Column[R]], describe: Callable[[R], str | None] = lambda row: None
+) -> Table:
+    """The rows by their `name`, without the columns that no row fills."""
+    filled = [(heading, [cell(row) for row in rows]) for heading, cell in columns]
+    filled = [(heading, column) for heading, column in filled if any(column)]
+    lines = [
+        Line(label(str(row["name"])), [column[i] for _, column in filled], describe(row)) for i, row in enumerate(rows)
+    ]
+    return Table([heading for heading, _ in filled], lines)
 
 
-def value_cell(key: str, digits: int | None = None, *, where: str = "") -> Cell:
+def value_cell(key: str, digits: int | None = None) -> Callable[[Mapping[str, object]], Cell | None]:
     """A cell with its interval: in percent where `digits` is given, as it is with three decimals else."""
     show = f"{{:.{3 if digits is None else digits}f}}".format
     scale = 1 if digits is None else 100
 
-    def cell(row: dict) -> dict | None:
-        row = (row.get("slices") or {}).get(where) or {} if where else row
-        if row.get(key) is None:
+    def cell(row: Mapping[str, object]) -> Cell | None:
+        value, interval = number(row, key), edges(row, key)
+        if value is None:
             return None
-        interval = row.get(f"{key}_ci")
-        return {
-            "text": show(scale * row[key]),
-            "small": interval_text(*(show(scale * edge) for edge in interval)) if is_whole(interval) else None,
-            "sure": False,
-        }
+        return Cell(show(scale * value), _to(*(show(scale * edge) for edge in interval)) if interval else None)
 
     return cell
 
 
-def difference_cell(of: Callable[[dict], list | None]) -> Cell:
+def difference_cell(of: Callable[[R], Sequence[float] | None]) -> Callable[[R], Cell | None]:
     """A cell of `[difference, lo, hi]` in points, sure where the interval excludes 0."""
 
-    def cell(row: dict) -> dict | None:
+    def cell(row: R) -> Cell | None:
         interval = of(row)
         if interval is None:
             return None
-        text, *edges = (f"{100 * value:+.1f}" for value in interval)
-        return {"text": text, "small": interval_text(*edges), "sure": excludes_zero(interval)}
+        text, *ends = (f"{100 * value:+.1f}" for value in interval)
+        return Cell(text, _to(*ends), excludes_zero(interval))
 
     return cell
 
 
-def time_cell(key: str, tail: str = "") -> Cell:
+def time_cell(key: str, tail: str = "") -> Callable[[Mapping[str, object]], Cell | None]:
     """Microseconds, and under them the 99th percentile."""
 
-    def cell(row: dict) -> dict | None:
-        if row.get(key) is None:
+    def cell(row: Mapping[str, object]) -> Cell | None:
+        value, slowest = number(row, key), number(row, tail)
+        if value is None:
             return None
-        small = f"p99 {micros(row[tail])}" if row.get(tail) is not None else None
-        return {"text": micros(row[key]), "small": small, "sure": False}
+        return Cell(micros(value), None if slowest is None else f"p99 {micros(slowest)}")
 
     return cell
 
 
-def interval_text(low: str, high: str) -> str:
+def text_cell(of: Callable[[R], str]) -> Callable[[R], Cell | None]:
+    """A cell of text; empty text is no cell."""
+
+    def cell(row: R) -> Cell | None:
+        text = of(row)
+        return Cell(text) if text else None
+
+    return cell
+
+
+def _to(low: str, high: str) -> str:
     return f"{low} to {high}"
-
-
-def plus_minus(row: dict, name: str) -> str:
-    """A share in percent, and half the width of its interval."""
-    interval = row.get(f"{name}_ci")
-    half = 50 * (interval[1] - interval[0]) if is_whole(interval) else 0
-    return percent(row.get(name)) + (f" ±{half:.1f}" if half else "")

@@ -1,66 +1,37 @@
-"""What the rows of `results.json` hold, in numbers and in words."""
+"""Numbers of a row of results, read and put into words: percent, microseconds, a change and how sure it is."""
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TypeGuard
 
-Results = dict[str, Any]
-
-
-def students(results: Results, *, base: bool = False) -> list[dict]:
-    """The students that are compared with the base."""
-    return [row for row in results["rows"] if row["name"] != "teacher" and (base or row["name"] != "base")]
+Edges = Sequence[float | None]
+"""`[lo, hi]` of a mean, or `[difference, lo, hi]`; None where no request defines it."""
 
 
-def blind_draw(results: Results) -> float | None:
-    """The recall, and the hit-rate, of a blind draw: the evaluation is of the same requests in every row."""
-    key = f"random_recall_at_{results['logs']['k']}"
-    return next((row[key] for row in results["rows"] if row.get(key) is not None), None)
+def number(row: Mapping[str, object], name: str) -> float | None:
+    """A metric of the row, such as `recall_at_150`; None where it has none."""
+    value = row.get(name)
+    return value if isinstance(value, int | float) else None
 
 
-def vs_base(row: dict, key: str) -> list[float] | None:
-    """`[difference, lo, hi]`; None where there is none, or where it says nothing: the teacher's recall of itself."""
-    interval = (row.get("vs_base") or {}).get(key)
-    if row["name"] == "base" or (row["name"] == "teacher" and key.startswith("recall_")):
-        return None
-    return interval if is_whole(interval) else None
+def edges(row: Mapping[str, object], name: str) -> tuple[float, float] | None:
+    """The interval that stands beside a metric as `<name>_ci`; None where there is none."""
+    interval = row.get(f"{name}_ci")
+    if isinstance(interval, list | tuple) and is_whole(interval):
+        lo, hi = interval
+        return lo, hi
+    return None
 
 
-def vs_all(row: dict, key: str) -> list[float] | None:
-    """`[difference, lo, hi]` of the searched student against `all`, the same techniques on the base's network."""
-    interval = (row.get("vs_all") or {}).get(key)
-    return interval if is_whole(interval) else None
-
-
-def searched(results: Results) -> dict | None:
-    return named(results, "searched")
-
-
-def named(results: Results, name: str) -> dict | None:
-    return next((row for row in results["rows"] if row["name"] == name), None)
-
-
-def label(name: str) -> str:
-    return str(name).replace("_", " ")
-
-
-def is_whole(interval: list | None) -> bool:
+def is_whole(interval: Edges | None) -> TypeGuard[Sequence[float]]:
     return bool(interval) and all(value is not None for value in interval)
 
 
-def excludes_zero(interval: list) -> bool:
+def excludes_zero(interval: Sequence[float]) -> bool:
     return interval[1] > 0 or interval[2] < 0
 
 
-def series_of(results: Results, metric: str, skip: str = "") -> dict[str, list[tuple[float, float]]]:
-    series = {
-        row["name"]: [
-            (k, 100 * value)
-            for k, value in zip(row["curve"]["k"], row["curve"].get(metric) or [], strict=False)
-            if value is not None
-        ]
-        for row in results["rows"]
-        if row["name"] != skip and row.get("curve")
-    }
-    return {name: points for name, points in series.items() if points}
+def label(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def micros(value: float | None) -> str:
@@ -75,6 +46,18 @@ def decimals(value: float | None, digits: int = 3) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
 
-def change(interval: list) -> str:
+def change(interval: Sequence[float]) -> str:
     points = f"{100 * interval[0]:+.1f} points (95% interval {100 * interval[1]:+.1f} to {100 * interval[2]:+.1f})"
     return points if excludes_zero(interval) else f"{points}, which these requests cannot tell from nothing"
+
+
+def plus_minus(row: Mapping[str, object], name: str) -> str:
+    """A share in percent, and half the width of its interval."""
+    interval = edges(row, name)
+    half = 50 * (interval[1] - interval[0]) if interval else 0
+    return percent(number(row, name)) + (f" ±{half:.1f}" if half else "")
+
+
+def points(interval: Sequence[float]) -> str:
+    """A difference of shares in points, and half the width of its interval."""
+    return f"{100 * interval[0]:+.1f} ±{50 * (interval[2] - interval[1]):.1f}"

@@ -19,8 +19,9 @@ from prerank.core.errors import InputError
 from prerank.evaluation.comparison import compared
 from prerank.evaluation.intervals import bootstrap_interval, paired_interval
 from prerank.reports.compare.figures import chosen_shares, compare_figures
-from prerank.reports.compare.page import terminal_table, write_page_of
+from prerank.reports.compare.page import write_page_of
 from prerank.reports.compare.swept import is_logarithmic, running_median, short
+from prerank.reports.compare.table import terminal_table
 from prerank.reports.compare.words import finding, front_sentences
 from prerank.tracking.find import connect
 from workflows.compare import Compare, main

@@ -9,7 +9,9 @@ from report_fixture import Page, made_up, with_search
 from rich.console import Console
 
 from prerank.reports.pipeline.figures import figures
-from prerank.reports.pipeline.page import finding, terminal_table, write_report
+from prerank.reports.pipeline.page import write_report
+from prerank.reports.pipeline.table import terminal_table
+from prerank.reports.pipeline.words import finding
 from prerank.reports.search.section import pictures, section
 
 
@@ -175,5 +177,5 @@ def test_a_search_may_tell_less(tmp_path):
     for row in results["rows"]:
         for key in ("features", "widths", "vs_all", "fetch_us", "inference_us", "inference_p99_us", "latency_us"):
             row.pop(key, None)
-    assert section(results)["sources"] == [] and "latency_recall" not in figures(results)
+    assert section(results).sources == [] and "latency_recall" not in figures(results)
     assert "Searched" not in finding(results)

@@ -1,0 +1,1 @@
+"""Runs of MLflow held against each other, in a terminal and on a page."""

@@ -1,11 +1,11 @@
 """The figures of compared runs: what recall costs in time, which features were chosen, how the runs trained.
 
-Everything is read from the rows that `comparison.compared` gives. Shares are shown in percent; a whisker is the 95%
+Everything is read from the results of compared runs. Shares are shown in percent; a whisker is the 95%
 bootstrap interval over requests.
 """
 
 import math
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -14,12 +14,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from prerank.evaluation import pareto
-from prerank.reports.compare.swept import BEST, STRONG, Row, parallel, response
+from prerank.evaluation.compare_json import ComparedRow, Front, Known, LeftOut, Results
+from prerank.reports.compare.swept import BEST, STRONG, parallel, response
 from prerank.reports.drawing import (
     GROUPS,
     INK,
     MUTED,
     SERIES,
+    Dash,
     escape,
     legend_below,
     new_axes,
@@ -32,7 +34,7 @@ from prerank.reports.words import label
 QUIET = SERIES["base"][0]
 
 
-def compare_figures(results: dict[str, Any]) -> dict[str, Figure]:
+def compare_figures(results: Results) -> dict[str, Figure]:
     """The figures that there is data for: pareto, parallel, response, features, curves."""
     rows, k = results["rows"], results["k"]
     keys = [key for key in results["swept"] if len({row["params"][key] for row in rows}) > 1]
@@ -46,7 +48,7 @@ def compare_figures(results: dict[str, Any]) -> dict[str, Figure]:
     return {name: figure for name, figure in drawn.items() if figure is not None}
 
 
-def chosen_shares(rows: list[Row]) -> dict[str, tuple[float, float | None]]:
+def chosen_shares(rows: Sequence[ComparedRow]) -> dict[str, tuple[float, float | None]]:
     """Of each feature the share of the rows that use it, and of those on the front; the most used first.
 
     Empty where all rows use the same, so that there was nothing to choose.
@@ -59,22 +61,22 @@ def chosen_shares(rows: list[Row]) -> dict[str, tuple[float, float | None]]:
     return dict(sorted(shares.items(), key=lambda item: tuple(-(share or 0.0) for share in item[1])))
 
 
-def _pareto(rows: list[Row], groups: list[Row], k: int) -> Figure | None:
+def _pareto(rows: Sequence[ComparedRow], groups: Sequence[Front], k: int) -> Figure | None:
     timed = [row for row in rows if row["latency_us"] is not None]
     if not timed:
         return None
     shown = [group for group in groups if any(row["group"] == group["id"] for row in timed)]
     figure = new_figure(3.6 + 0.17 * (len(shown) > 1) * -(-len(shown) // 2))
-    axes = new_axes(figure, 1, 1, 1, title=f"Recall@{k} against time, %")
-    limit = max(row["latency_us"] for row in timed)
-    first = min(row["latency_us"] for row in timed)
+    axes = new_axes(figure, title=f"Recall@{k} against time, %")
+    times = np.array([row["latency_us"] for row in timed], float)
+    limit, first = float(times.max()), float(times.min())
     room = 0.04 * (limit - first) or 1.0
     for place, group in enumerate(groups):
         mine = [row for row in timed if row["group"] == group["id"]]
         if not mine:
             continue
         colour, mark = GROUPS[place % len(GROUPS)]
-        x, y = np.array([row["latency_us"] for row in mine]), 100 * np.array([row["recall"] for row in mine])
+        x, y = np.array([row["latency_us"] for row in mine], float), 100 * np.array([row["recall"] for row in mine])
         on = pareto.front(y, x)
         axes.plot(x[~on], y[~on], mark, color=colour, markersize=3.6, alpha=paler(len(timed)), markeredgewidth=0)
         order = np.argsort(x[on], kind="stable")
@@ -93,30 +95,29 @@ def _pareto(rows: list[Row], groups: list[Row], k: int) -> Figure | None:
     return figure
 
 
-def _name_front(axes: Axes, front: list[Row]) -> None:
+def _name_front(axes: Axes, front: Sequence[ComparedRow]) -> None:
     """Names to the upper left of the front's points, where no point can be; one too near to the last is left out."""
     low, high = axes.get_ylim()
     last = -math.inf
     for row in sorted(front, key=lambda row: -row["recall"]):
-        y = 100 * row["recall"]
-        if abs(last - y) < 0.055 * (high - low):
+        x, y = row["latency_us"], 100 * row["recall"]
+        if x is None or abs(last - y) < 0.055 * (high - low):
             continue
         last = y
         left, right = axes.get_xlim()
-        near = (row["latency_us"] - left) / (right - left) < 0.25  # no room to the left
-        place = {"xytext": (4, 4), "ha": "left"} if near else {"xytext": (-5, 2), "ha": "right"}
+        near = (x - left) / (right - left) < 0.25  # no room to the left
         axes.annotate(
-            escape(label(row["name"])), (row["latency_us"], y), textcoords="offset points", va="bottom", fontsize=7.5,
-            color=INK, **place,
+            escape(label(row["name"])), (x, y), (4, 4) if near else (-5, 2), textcoords="offset points",
+            ha="left" if near else "right", va="bottom", fontsize=7.5, color=INK,
         )  # fmt: skip
 
 
-def _features(rows: list[Row]) -> Figure | None:
+def _features(rows: Sequence[ComparedRow]) -> Figure | None:
     shares = chosen_shares(rows)
     if not shares:
         return None
     figure = new_figure(0.9 + 0.19 * len(shares))
-    axes = new_axes(figure, 1, 1, 1, title="Share of the runs that use a feature, %")
+    axes = new_axes(figure, title="Share of the runs that use a feature, %")
     fronts = next(iter(shares.values()))[1] is not None
     for y, (every, front) in enumerate(shares.values()):
         axes.plot([0, 100 * every], [y, y], color=QUIET, linewidth=5, solid_capstyle="butt", alpha=0.55)
@@ -134,21 +135,21 @@ def _features(rows: list[Row]) -> Figure | None:
     return figure
 
 
-def _curves(rows: list[Row], left_out: list[Row], k: int) -> Figure | None:
+def _curves(rows: Sequence[ComparedRow], left_out: Sequence[LeftOut], k: int) -> Figure | None:
     done = [row for row in rows if len(row["curve"]) > 1]
     if not done:
         return None
     figure = new_figure(3.1)
-    axes = new_axes(figure, 1, 1, 1, title=f"Validation recall@{k} after each epoch, %")
+    axes = new_axes(figure, title=f"Validation recall@{k} after each epoch, %")
     stopped = [row for row in left_out if row["stopped_early"] and row["curve"]]
     if stopped:
-        _lines(axes, stopped, color=QUIET, linewidths=0.8, alpha=paler(len(stopped)), linestyles=[(0, (2, 2))])
+        _lines(axes, stopped, QUIET, 0.8, paler(len(stopped)), (0, (2, 2)))
         x, y = zip(*(row["curve"][-1] for row in stopped), strict=True)
         axes.plot(x, 100 * np.array(y), "x", color=QUIET, markersize=4, alpha=paler(len(stopped)))
     others = [row for row in done if row is not rows[0]]
-    _lines(axes, others, color=STRONG, linewidths=0.9, alpha=0.7 * paler(len(done)))
+    _lines(axes, others, STRONG, 0.9, 0.7 * paler(len(done)))
     if rows[0] in done:
-        _lines(axes, rows[:1], color=BEST, linewidths=2.2, zorder=3)
+        _lines(axes, rows[:1], BEST, 2.2, order=3)
     axes.autoscale_view()
     axes.plot([], [], color=BEST, linewidth=2.2, label=escape(label(rows[0]["name"])))
     axes.plot([], [], color=STRONG, linewidth=0.9, label="the others")
@@ -165,6 +166,11 @@ def _share(name: str, used: list[set[str]]) -> float:
     return sum(name in one for one in used) / len(used)
 
 
-def _lines(axes: Axes, rows: list[Row], **style: Any) -> None:
+def _lines(
+    axes: Axes, rows: Sequence[Known], colour: str, width: float, alpha: float = 1.0, dash: Dash = "-", order: int = 2
+) -> None:
     """The curves as one collection: a thousand lines are drawn in the time of one."""
-    axes.add_collection(LineCollection([[(x, 100 * y) for x, y in row["curve"]] for row in rows], **style))
+    curves = [[(x, 100 * y) for x, y in row["curve"]] for row in rows]
+    axes.add_collection(
+        LineCollection(curves, color=colour, linewidths=width, alpha=alpha, linestyles=[dash], zorder=order)
+    )

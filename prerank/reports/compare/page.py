@@ -1,45 +1,27 @@
-"""Compared runs as a table in the terminal, and as one HTML page that needs nothing beside it."""
+"""Compared runs as one HTML page that needs nothing beside it."""
 
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from rich.table import Table
-from rich.text import Text
-
+from prerank.evaluation.compare_json import ComparedRow, Known, LeftOut, Results
 from prerank.reports.compare.figures import compare_figures
-from prerank.reports.compare.words import Results, captions, finding, front_sentences, shown, versus
-from prerank.reports.page import Cell, difference_cell, plus_minus, table_of, value_cell, write_page
-from prerank.reports.words import excludes_zero, label, micros, percent
+from prerank.reports.compare.words import captions, finding, front_sentences, shown, versus
+from prerank.reports.page import (
+    Cell,
+    Column,
+    Line,
+    Picture,
+    Table,
+    difference_cell,
+    table_of,
+    text_cell,
+    value_cell,
+    write_page,
+)
+from prerank.reports.words import label, micros, percent
 
 OF = {"validation": "the validation requests", "test": "the test requests"}
-
-
-def terminal_table(results: Results, top: int) -> Table:
-    """The best `top` runs, one a line; a difference in bold is one whose interval excludes 0."""
-    k, rows = results["k"], results["rows"]
-    table = Table(title=finding(results), title_justify="left", title_style="", box=None, padding=(0, 1, 0, 0))
-    table.add_column("", no_wrap=True, style="bold")
-    keys = [key for key in results["swept"] if len({row["params"][key] for row in rows}) > 1]
-    timed = any(row["latency_us"] is not None for row in rows)
-    for heading in (f"Recall@{k}", "Δ points", f"Hit@{k}", *(["µs", "front"] if timed else []), "features"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for key in keys:
-        table.add_column(key.rpartition(".")[2], justify="right", no_wrap=True, overflow="ellipsis", max_width=14)
-    for row in rows[:top]:
-        against = versus(row, "recall")
-        cells = [
-            plus_minus(row, "recall"),
-            Text(
-                f"{100 * against[0]:+.1f} ±{50 * (against[2] - against[1]):.1f}" if against else "base",
-                style="bold" if against and excludes_zero(against) else "dim",
-            ),
-            plus_minus(row, "hit_rate"),
-            *([micros(row["latency_us"]), "•" if row["front"] else ""] if timed else []),
-            "-" if row["features"] is None else str(len(row["features"])),
-            *(shown(row["params"][key]) for key in keys),
-        ]
-        table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in (label(row["label"]), *cells)))
-    return table
 
 
 def write_page_of(results: Results, path: Path, *, top: int) -> Path:
@@ -58,7 +40,7 @@ def write_page_of(results: Results, path: Path, *, top: int) -> Path:
     return write_page(
         "compare/compare.html.jinja",
         path,
-        figures={name: (figure, *words[name]) for name, figure in figures.items()},
+        pictures={name: Picture(figure, *words[name]) for name, figure in figures.items()},
         title="Runs compared: " + "; ".join(group["name"] for group in results["groups"]),
         finding=finding(results),
         facts=list(facts.items()),
@@ -72,6 +54,7 @@ def write_page_of(results: Results, path: Path, *, top: int) -> Path:
         fronts=_fronts(results),
         sentences=front_sentences(results),
         reference=results.get("reference"),
+        reasons=Counter(row["reason"] for row in results["left_out"]),
         left_out=_left_out(results),
         requests_of=OF[results["requests_of"]],
         mlflow=results["mlflow"],
@@ -80,112 +63,86 @@ def write_page_of(results: Results, path: Path, *, top: int) -> Path:
     )
 
 
-def _table(results: Results, rows: list[dict]) -> dict[str, Any]:
-    k, several = results["k"], len(results["groups"]) > 1
-    groups = {group["id"]: group["name"] for group in results["groups"]}
-    described = [
-        {
-            **{key: value for key, value in row.items() if key != "label"},
-            "describes": " · ".join(
-                [
-                    *([groups[row["group"]]] if several else []),
-                    *(["stopped early"] if row["stopped_early"] else []),
-                    *([row["status"].lower()] if row["status"] != "FINISHED" else []),
-                    f"run {row['run_id'][:8]}",
-                ]
-            ),
-        }
-        for row in rows
+def _table(results: Results, rows: list[ComparedRow]) -> Table:
+    columns: list[Column[ComparedRow]] = [
+        (f"Recall@{results['k']}, %", value_cell("recall", 1)),
+        ("Δ recall, points", difference_cell(lambda row: versus(row, "recall"))),
+        (f"Hit@{results['k']}, %", value_cell("hit_rate", 1)),
+        ("Δ hit, points", difference_cell(lambda row: versus(row, "hit_rate"))),
+        ("Fetch + inference, µs", _time),
+        ("On the front", text_cell(lambda row: "•" if row["front"] else "")),
+        ("Features", text_cell(lambda row: "" if row["features"] is None else str(len(row["features"])))),
+        ("Hidden widths", text_cell(lambda row: _widths(row["widths"]))),
+        ("Epochs", text_cell(_epochs)),
+        *((key, _param(key)) for key in results["swept"]),
     ]
-    return table_of(
-        described,
-        [
-            (f"Recall@{k}, %", value_cell("recall", 1)),
-            ("Δ recall, points", difference_cell(lambda row: versus(row, "recall"))),
-            (f"Hit@{k}, %", value_cell("hit_rate", 1)),
-            ("Δ hit, points", difference_cell(lambda row: versus(row, "hit_rate"))),
-            ("Fetch + inference, µs", _time),
-            ("On the front", _text(lambda row: "•" if row["front"] else "")),
-            ("Features", _text(lambda row: "" if row["features"] is None else str(len(row["features"])))),
-            ("Hidden widths", _text(lambda row: _widths(row["widths"]))),
-            ("Epochs", _text(lambda row: "" if row["epochs"] is None else str(row["epochs"]))),
-            *((key, _text(lambda row, key=key: shown(row["params"][key]))) for key in results["swept"]),
-        ],
-    )
+    return table_of(rows, columns, lambda row: " · ".join([*_group(results, row), *_end(row), _run(row)]))
 
 
-def _time(row: dict) -> dict[str, Any] | None:
+def _left_out(results: Results) -> Table:
+    columns: list[Column[LeftOut]] = [
+        ("Epochs", text_cell(_epochs)),
+        (f"Last validation recall@{results['k']}, %", text_cell(_last)),
+        ("Why", text_cell(lambda row: row["reason"])),
+    ]
+    return table_of(results["left_out"], columns, lambda row: " · ".join([*_group(results, row), _run(row)]))
+
+
+def _group(results: Results, row: Known) -> list[str]:
+    """The name of a row's group, where there are several."""
+    groups = results["groups"]
+    return [group["name"] for group in groups if group["id"] == row["group"]] if len(groups) > 1 else []
+
+
+def _end(row: Known) -> list[str]:
+    early = ["stopped early"] if row["stopped_early"] else []
+    return early + ([row["status"].lower()] if row["status"] != "FINISHED" else [])
+
+
+def _run(row: Known) -> str:
+    return f"run {row['run_id'][:8]}"
+
+
+def _time(row: ComparedRow) -> Cell | None:
     """The latency, and under it fetch and inference."""
     if row["latency_us"] is None:
         return None
-    parts = [row[key] for key in ("fetch_us", "inference_us")]
-    return {"text": micros(row["latency_us"]), "small": " + ".join(map(micros, parts)), "sure": False}
+    return Cell(micros(row["latency_us"]), f"{micros(row['fetch_us'])} + {micros(row['inference_us'])}")
 
 
-def _fronts(results: Results) -> dict[str, Any] | None:
+def _epochs(row: Known) -> str:
+    return "" if row["epochs"] is None else str(row["epochs"])
+
+
+def _last(row: Known) -> str:
+    return percent(row["curve"][-1][1]) if row["curve"] else ""
+
+
+def _param(key: str) -> Callable[[ComparedRow], Cell | None]:
+    return text_cell(lambda row: shown(row["params"][key]))
+
+
+def _widths(widths: list[int] | None) -> str:
+    return "" if widths is None else ",\N{NO-BREAK SPACE}".join(map(str, widths)) or "none"
+
+
+def _fronts(results: Results) -> Table | None:
     """A row a group; None where there are not two fronts to compare."""
     if not results["pairs"]:
         return None
     names = {row["label"]: label(row["name"]) for row in results["rows"]}
     headings = ["Points on its front", "Hypervolume, %", "Epochs", "Runs", "Left out", "Scheduler", "Metric"]
-    return {
-        "headings": headings,
-        "rows": [
-            {
-                "name": group["name"],
-                "describes": ", ".join(names[one] for one in group["front"]),
-                "cells": [
-                    {"text": text, "small": None, "sure": False}
-                    for text in (
-                        str(len(group["front"])),
-                        percent(group["hypervolume"]),
-                        f"{group['epochs']:,}",
-                        f"{group['runs']:,}",
-                        f"{group['left_out']:,}",
-                        group["scheduler"] or "-",
-                        group["metric"] or "-",
-                    )
-                ],
-            }
-            for group in results["groups"]
-        ],
-    }
-
-
-def _left_out(results: Results) -> dict[str, Any]:
-    """How many for each reason, and a row a run."""
-    rows, groups = results["left_out"], {group["id"]: group["name"] for group in results["groups"]}
-    several = len(groups) > 1
-    counts = {
-        reason: sum(row["reason"] == reason for row in rows) for reason in dict.fromkeys(r["reason"] for r in rows)
-    }
-    described = [
-        {
-            **row,
-            "describes": f"{groups[row['group']]} · run {row['run_id'][:8]}" if several else f"run {row['run_id'][:8]}",
-        }
-        for row in rows
-    ]
-    columns = [
-        ("Epochs", _text(lambda row: "" if row["epochs"] is None else str(row["epochs"]))),
-        (
-            f"Last validation recall@{results['k']}, %",
-            _text(lambda row: percent(row["curve"][-1][1]) if row["curve"] else ""),
-        ),
-        ("Why", _text(lambda row: row["reason"])),
-    ]
-    return {"counts": counts, **table_of(described, columns)}
-
-
-def _text(of: Any) -> Cell:
-    """A cell of text; empty text is no cell."""
-
-    def cell(row: dict) -> dict | None:
-        text = of(row)
-        return {"text": text, "small": None, "sure": False} if text else None
-
-    return cell
-
-
-def _widths(widths: list[int] | None) -> str:
-    return "" if widths is None else ",\N{NO-BREAK SPACE}".join(map(str, widths)) or "none"
+    lines = []
+    for group in results["groups"]:
+        texts = (
+            str(len(group["front"])),
+            percent(group["hypervolume"]),
+            f"{group['epochs']:,}",
+            f"{group['runs']:,}",
+            f"{group['left_out']:,}",
+            group["scheduler"] or "-",
+            group["metric"] or "-",
+        )
+        describes = ", ".join(names[one] for one in group["front"])
+        lines.append(Line(group["name"], [Cell(text) for text in texts], describes))
+    return Table(headings, lines)

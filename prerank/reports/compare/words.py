@@ -1,10 +1,9 @@
 """What compared runs come to, in sentences: the headline, which front dominates which, and how to read each figure."""
 
-from typing import Any
+from collections.abc import Iterable, Sequence
 
-from prerank.reports.words import change, excludes_zero, is_whole, label, micros, percent
-
-Results = dict[str, Any]
+from prerank.evaluation.compare_json import ComparedRow, Results
+from prerank.reports.words import Edges, change, excludes_zero, is_whole, label, micros, percent
 
 ABOUT_THE_SAME = 0.05
 """Costs that differ by less, as a share, are called the same."""
@@ -18,17 +17,19 @@ def finding(results: Results) -> str:
         f"Of {len(rows):,} runs {label(best['label'])} keeps the most of the teacher's top {k}: "
         f"{percent(best['recall'])}% (95% interval {_edges(best['recall_ci'])})"
     )
-    if best is not base:
-        sentence += f", against {label(base['label'])} {change(best['vs_base']['recall'])}"
+    against = versus(best, "recall")
+    if against:
+        sentence += f", against {label(base['label'])} {change(against)}"
     even = _even(results)
     if len(rows) > 1:
         doubt = f"cannot tell {len(even):,} of the others from" if even else "tell all the others from"
         sentence += f". {results['requests']:,} requests {doubt} {'it' if best is base else label(base['label'])}"
-    quick = min((r for r in [base, *even] if r["latency_us"] is not None), key=lambda r: r["latency_us"], default=None)
-    if quick and base["latency_us"] is not None and quick["latency_us"] < base["latency_us"]:
+    quickest = min(_timed([base, *even]), key=lambda timed: timed[0], default=None)
+    if quickest and base["latency_us"] is not None and quickest[0] < base["latency_us"]:
+        least, quick = quickest
         sentence += (
             f"; the quickest of these is {label(quick['label'])}, "
-            f"{micros(quick['latency_us'])} µs a request instead of {micros(base['latency_us'])}"
+            f"{micros(least)} µs a request instead of {micros(base['latency_us'])}"
         )
     return f"{sentence}."
 
@@ -62,7 +63,7 @@ def captions(results: Results) -> dict[str, tuple[str, str]]:
     best = rows[0]
     front = ", ".join(
         f"{label(row['label'])} {percent(row['recall'])}% in {micros(row['latency_us'])} µs"
-        for row in sorted((row for row in rows if row["front"]), key=lambda row: row["latency_us"])
+        for _, row in sorted(_timed(row for row in rows if row["front"]), key=lambda timed: timed[0])
     )
     swept = ", ".join(f"{key} {shown(best['params'][key])}" for key in results["swept"])
     several = len(results["groups"]) > 1
@@ -100,23 +101,29 @@ def captions(results: Results) -> dict[str, tuple[str, str]]:
     }
 
 
-def versus(row: dict, metric: str) -> list[float] | None:
+def versus(row: ComparedRow, metric: str) -> Sequence[float] | None:
+    """`[difference, lo, hi]` to the base; None of the base itself."""
     interval = (row["vs_base"] or {}).get(metric)
     return interval if is_whole(interval) else None
 
 
-def shown(value: Any) -> str:
+def shown(value: float | str | None) -> str:
+    """The value of a swept key."""
     return "" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def _base(results: Results) -> dict:
+def _base(results: Results) -> ComparedRow:
     return next(row for row in results["rows"] if row["vs_base"] is None)
 
 
-def _even(results: Results) -> list[dict]:
+def _even(results: Results) -> list[ComparedRow]:
     """The rows whose recall these requests cannot tell from the base's."""
     return [row for row in results["rows"] if (v := versus(row, "recall")) and not excludes_zero(v)]
 
 
-def _edges(interval: list[float]) -> str:
+def _timed(rows: Iterable[ComparedRow]) -> list[tuple[float, ComparedRow]]:
+    return [(latency_us, row) for row in rows if (latency_us := row["latency_us"]) is not None]
+
+
+def _edges(interval: Edges) -> str:
     return " to ".join(percent(edge) for edge in interval)

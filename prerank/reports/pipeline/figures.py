@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from prerank.reports.drawing import INK, MUTED, SERIES, escape, name_ends, new_axes, new_figure, pushed_apart, style
-from prerank.reports.words import Results, blind_draw, excludes_zero, is_whole, label, series_of, students, vs_base
+from prerank.reports.results import Results, arch_of, blind_draw, series_of, students, vs_base
+from prerank.reports.words import edges, excludes_zero, label, number
 
 
 def figures(results: Results) -> dict[str, Figure]:
@@ -24,9 +25,9 @@ def figures(results: Results) -> dict[str, Figure]:
     hit_rate = series_of(results, "hit_rate")
     validated = f"val/recall_at_{k}"
     training = {
-        row["name"]: [(e["epoch"], 100 * e[validated]) for e in row["history"] if e.get(validated) is not None]
+        row["name"]: [(e["epoch"], 100 * e[validated]) for e in history if e.get(validated) is not None]
         for row in students(results, base=True)
-        if row.get("history")
+        if (history := row.get("history"))
     }
     training = {name: points for name, points in training.items() if points}
     drawn = {
@@ -55,7 +56,7 @@ def _ladder(results: Results) -> Figure | None:
     names = list(dict.fromkeys(name for _, arms in panels for name, _ in arms))
     figure = new_figure(0.9 + 0.33 * len(names))
     for index, (title, arms) in enumerate(panels):
-        axes = new_axes(figure, 1, len(panels), index + 1, title=title)
+        axes = new_axes(figure, (1, len(panels), index + 1), title=title)
         for name, (middle, lo, hi) in arms:
             y, colour = names.index(name), style(name, names.index(name))[0]
             axes.plot([lo, hi], [y, y], color=colour, linewidth=2, solid_capstyle="round")
@@ -79,23 +80,27 @@ def _ladder(results: Results) -> Figure | None:
 def _latency_recall(results: Results) -> Figure | None:
     """A point a student; the teacher's recall of itself says nothing. Those at one time stand side by side."""
     key = f"recall_at_{results['logs']['k']}"
-    named = students(results, base=True)
-    rows = [row for row in named if row.get("latency_us") is not None and row.get(key) is not None]
-    if not rows:
+    points = []
+    for place, row in enumerate(students(results, base=True)):
+        time, recall = number(row, "latency_us"), number(row, key)
+        if time is not None and recall is not None:
+            points.append((time, recall, row, place))
+    if not points:
         return None
-    rows.sort(key=lambda row: row["latency_us"])
-    budget_us = ((results.get("search") or {}).get("arch") or {}).get("budget_us")
-    limit_us = 1.1 * max(rows[-1]["latency_us"], budget_us or 0.0)
+    points.sort(key=lambda point: point[0])
+    times = [time for time, *_ in points]
+    budget_us = arch_of(results).get("budget_us")
+    limit_us = 1.1 * max(times[-1], budget_us or 0.0)
     figure = new_figure(3.3)
-    axes = new_axes(figure, 1, 1, 1, title=f"Recall@{results['logs']['k']} against time, %")
+    axes = new_axes(figure, title=f"Recall@{results['logs']['k']} against time, %")
     if budget_us:
         axes.axvline(budget_us, color=MUTED, linewidth=1.2, linestyle=(0, (2, 2)), zorder=1)
     ends = []
-    for row, x in zip(rows, pushed_apart([row["latency_us"] for row in rows], 0.016 * limit_us), strict=True):
-        colour, y = style(row["name"], named.index(row))[0], 100 * row[key]
+    for (_, recall, row, place), x in zip(points, pushed_apart(times, 0.016 * limit_us), strict=True):
+        colour, y, interval = style(row["name"], place)[0], 100 * recall, edges(row, key)
         axes.plot([x, limit_us], [y, y], color=colour, linewidth=0.8, alpha=0.45)
-        if is_whole(row.get(f"{key}_ci")):
-            axes.plot([x, x], [100 * edge for edge in row[f"{key}_ci"]], color=colour, linewidth=1.2)
+        if interval:
+            axes.plot([x, x], [100 * edge for edge in interval], color=colour, linewidth=1.2)
         axes.plot(x, y, "o", color=colour, markersize=5, markeredgewidth=0, zorder=3)
         ends.append((label(row["name"]), y, colour))
     axes.set_xlim(0, limit_us)
@@ -108,7 +113,7 @@ def _latency_recall(results: Results) -> Figure | None:
 def _curves(series: dict[str, list[tuple[float, float]]], title: str, mark: int | None = None) -> Figure:
     """Lines that carry their names at their right end; `mark` is the k that is served."""
     figure = new_figure(3.1)
-    axes = new_axes(figure, 1, 1, 1, title=title)
+    axes = new_axes(figure, title=title)
     xs = sorted({x for points in series.values() for x, _ in points})
     for index, (name, points) in enumerate(series.items()):
         colour, dash = style(name, index)
@@ -151,7 +156,7 @@ def _teacher_proof(results: Results) -> Figure | None:
         return None
     k = results["logs"]["k"]
     figure = new_figure(0.9 + 0.36 * len(groups))
-    axes = new_axes(figure, 1, 1, 1, title=f"Hit-rate@{k} by what the model sees, %")
+    axes = new_axes(figure, title=f"Hit-rate@{k} by what the model sees, %")
     values = [100 * value for value in groups.values()]
     strong = SERIES["contrast"][0]
     colours = [strong if name == "teacher" else SERIES["base"][0] for name in groups]

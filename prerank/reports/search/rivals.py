@@ -1,16 +1,16 @@
 """The comparison at equal budgets, as a figure and as a table for the terminal."""
 
-from typing import Any
+from typing import NotRequired, TypedDict
 
 from matplotlib.figure import Figure
 from rich.table import Table
 from rich.text import Text
 
-from prerank.reports.drawing import INK, MUTED, escape, new_axes, new_figure
-from prerank.reports.words import Results, label
+from prerank.reports.drawing import INK, MUTED, Dash, escape, new_axes, new_figure
+from prerank.reports.words import label
 
 # A method keeps its colour, its dash and its mark whichever others it is shown with.
-LINES: dict[str, tuple[str, Any, str]] = {
+LINES: dict[str, tuple[str, Dash, str]] = {
     "autofas": ("#a3001e", "-", "o"),
     "autofas_fixed_widths": ("#d04e00", (0, (6, 1.5)), "s"),
     "fscd": ("#0062a3", (0, (8, 2)), "D"),
@@ -22,10 +22,58 @@ LINES: dict[str, tuple[str, Any, str]] = {
 }
 
 
+class Spread(TypedDict):
+    """Over the seeds; `std` is None of one."""
+
+    mean: float
+    std: float | None
+
+
+class Versus(TypedDict):
+    """A paired difference and its 95% interval over requests and seeds."""
+
+    mean: float
+    lo: float
+    hi: float
+
+
+class Row(TypedDict):
+    """What is read of a method at a budget."""
+
+    factor: float | None
+    budget_us: float | None
+    """None of what is under no budget."""
+    method: str
+    features: list[int]
+    """How many, a seed each."""
+    widths: list[list[int]]
+    fetch_us: float
+    inference_us: float
+    latency_us: float
+    recall: Spread
+    hit_rate: Spread
+    vs_hand_picked: NotRequired[dict[str, Versus]]
+
+
+class Ground(TypedDict):
+    """What is read of what was evaluated on."""
+
+    k: int
+    requests: int
+
+
+class Results(TypedDict):
+    """What is read of the `results.json` of workflows.rivals."""
+
+    logs: Ground
+    seeds: int
+    rows: list[Row]
+
+
 def recall_against_latency(results: Results) -> Figure:
     """A line a method over the budgets; a whisker is one standard deviation of the seeds to either side."""
     figure = new_figure(4.2)
-    axes = new_axes(figure, 1, 1, 1, title=f"Recall@{results['logs']['k']} of what fits each budget, %")
+    axes = new_axes(figure, title=f"Recall@{results['logs']['k']} of what fits each budget, %")
     for budget_us in sorted({row["budget_us"] for row in results["rows"] if row["budget_us"]}):
         axes.axvline(budget_us, color=MUTED, linewidth=1, linestyle=(0, (2, 2)))
     for method, (colour, dash, mark) in LINES.items():
@@ -58,15 +106,14 @@ def terminal_table(results: Results) -> Table:
         f"points, with the 95% interval over requests and seeds ({logs['requests']} requests)"
     )
     table = Table(title=title, title_justify="left", title_style="", box=None, padding=(0, 1, 0, 0))
-    headings = ("budget", "method", "features", "widths", "fetch", "infer", "µs", "Recall", "Hit", "Δ points")
-    for heading in headings:
+    for heading in ("budget", "method", "features", "widths", "fetch", "infer", "µs", "Recall", "Hit", "Δ points"):
         table.add_column(heading, justify="left" if heading in ("method", "widths") else "right", no_wrap=True)
     last = results["rows"][0]["factor"] if results["rows"] else None
     for row in results["rows"]:
         if row["factor"] != last:
             table.add_section()
         last = row["factor"]
-        times = (f"{row[key]:.0f}" for key in ("fetch_us", "inference_us", "latency_us"))
+        times = (f"{us:.0f}" for us in (row["fetch_us"], row["inference_us"], row["latency_us"]))
         table.add_row(
             f"{last:g}x {row['budget_us']:.0f}" if last else "none",
             label(row["method"]),
@@ -84,12 +131,12 @@ def _range(numbers: list[int]) -> str:
     return f"{min(numbers)}" if min(numbers) == max(numbers) else f"{min(numbers)}-{max(numbers)}"
 
 
-def _share(spread: dict[str, Any]) -> str:
+def _share(spread: Spread) -> str:
     std = "" if spread["std"] is None else f" ±{100 * spread['std']:.1f}"
     return f"{100 * spread['mean']:.1f}{std}"
 
 
-def _delta(versus: dict[str, Any] | None) -> Text:
+def _delta(versus: dict[str, Versus] | None) -> Text:
     if not versus:
         return Text("")
     recall = versus["recall"]

@@ -1,15 +1,57 @@
 """What a report says of a searched network: its gain, its features and widths, its time predicted and measured."""
 
-from types import SimpleNamespace
-from typing import Any
-
-from matplotlib.figure import Figure
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from prerank.models.arch import Arch
+from prerank.reports.page import Cell, Line, Picture, Table
+from prerank.reports.results import ArchFacts, FeatureFacts, Results, Row, SearchEpoch, arch_of, named, vs_all
 from prerank.reports.search.figures import by_source, search_figures
-from prerank.reports.words import Results, change, label, micros, named, percent, vs_all
+from prerank.reports.words import change, label, micros, number, percent
 
 TIMES = {"fetch_us": "Fetch, µs", "inference_us": "Inference, µs", "latency_us": "Total, µs"}
+
+
+@dataclass(frozen=True)
+class Source:
+    """The features that were kept of one source."""
+
+    name: str
+    count: int
+    slowest: str
+    features: list[tuple[str, str]]
+    """Name and microseconds."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """The part of the page on the searched network."""
+
+    sources: list[Source]
+    kept: int
+    of: int
+    """How many features there were to choose from."""
+    widths: str
+    changes: str
+    """Against the features of `all`."""
+    times: Table
+    error: str
+    """Of the predicted inference."""
+
+
+@dataclass(frozen=True)
+class _Priced:
+    name: str
+    source: str
+    fetch_us: float
+
+
+@dataclass(frozen=True)
+class _Kept:
+    name: str
+    source: str
+    fetch_us: float | None
+    """None where the facts of the search do not name the feature."""
 
 
 def gain(results: Results) -> str:
@@ -17,13 +59,16 @@ def gain(results: Results) -> str:
     k, name = results["logs"]["k"], f"recall_at_{results['logs']['k']}"
     row, all_ = named(results, "searched"), named(results, "all")
     interval = vs_all(row, name) if row else None
-    if interval is None or all_ is None or row.get(name) is None or all_.get(name) is None:
+    if interval is None or row is None or all_ is None or number(row, name) is None or number(all_, name) is None:
         return ""
-    budget_us = _arch(results).get("budget_us")
+    budget_us = arch_of(results).get("budget_us")
     under = f" under a budget of {micros(budget_us)} µs a request" if budget_us else ""
     keeps, kept = (
-        f"{percent(r[name])}%{of}" + (f" in {micros(r['latency_us'])} µs" if r.get("latency_us") is not None else "")
-        for r, of in ((row, f" of the teacher's top {k}"), (all_, ""))
+        f"{percent(number(r, name))}%{of}" + (f" in {micros(time)} µs" if time is not None else "")
+        for r, of, time in (
+            (row, f" of the teacher's top {k}", number(row, "latency_us")),
+            (all_, "", number(all_, "latency_us")),
+        )
     )
     return (
         f" Searched{under}, features and widths keep {keeps}, "
@@ -31,59 +76,62 @@ def gain(results: Results) -> str:
     )
 
 
-def section(results: Results) -> dict[str, Any] | None:
+def section(results: Results) -> Section | None:
     """What the page's section shows; None without a searched row."""
-    row = named(results, "searched")
+    row, all_ = named(results, "searched"), named(results, "all")
     if row is None:
         return None
-    arch, search = _arch(results), results.get("search") or {}
-    kept = tuple(row.get("features") or arch.get("features") or ())
-    features = [f for f in _features(search) if f.name in kept]
-    features += [SimpleNamespace(name=n, source="", fetch_us=None) for n in kept if n not in {f.name for f in features}]
-    order = {name: -place for place, name in enumerate(kept)}
-    return {
-        "sources": [
-            {
-                "name": label(source),
-                "count": len(members),
-                "slowest": micros(max((f.fetch_us for f in members if f.fetch_us is not None), default=None)),
-                "features": [(label(f.name), "" if f.fetch_us is None else f"{f.fetch_us:,.4g}") for f in members],
-            }
-            for source, members in by_source(features, _last(search).get("gates") or order).items()
+    arch, offered = arch_of(results), {feature["name"]: feature for feature in _features(results)}
+    kept = row.get("features") or arch.get("features") or []
+    features = [
+        _Kept(name, offered[name]["source"], offered[name]["fetch_us"]) if name in offered else _Kept(name, "", None)
+        for name in kept
+    ]
+    gates = (_history(results) or [{}])[-1].get("gates")
+    return Section(
+        sources=[
+            Source(
+                name=label(source),
+                count=len(members),
+                slowest=micros(max((f.fetch_us for f in members if f.fetch_us is not None), default=None)),
+                features=[(label(f.name), "" if f.fetch_us is None else f"{f.fetch_us:,.4g}") for f in members],
+            )
+            for source, members in by_source(features, gates or _in_order(kept)).items()
         ],
-        "kept": len(kept),
-        "of": len(_features(search)),
-        "widths": _said(row.get("widths") or arch.get("widths")),
-        "changes": _changes(kept, (named(results, "all") or {}).get("features")),
-        "times": _times(row, named(results, "all"), arch),
-        "error": _error(row, arch),
-    }
+        kept=len(kept),
+        of=len(offered),
+        widths=_said(row.get("widths") or arch.get("widths")),
+        changes=_changes(kept, all_.get("features") if all_ else None),
+        times=_times(row, all_, arch),
+        error=_error(row, arch),
+    )
 
 
-def pictures(results: Results) -> dict[str, tuple[Figure, str, str]]:
-    """Of each figure of the search: itself, what it shows for who does not see it, and how to read it."""
-    search, arch = results.get("search") or {}, _arch(results)
-    if named(results, "searched") is None or not (search.get("history") and arch.get("features")):
+def pictures(results: Results) -> dict[str, Picture]:
+    """The figures of the search, each with its words."""
+    arch, history = arch_of(results), _history(results)
+    features, budget_us = arch.get("features"), arch.get("budget_us")
+    if named(results, "searched") is None or not history or not features or budget_us is None:
         return {}
     drawn = search_figures(
-        search["history"],
-        arch=Arch(tuple(arch["features"]), tuple(arch.get("widths") or ())),
-        features=_features(search),
-        widths=tuple(search.get("widths") or ()),
-        budget_us=arch.get("budget_us"),
+        history,
+        arch=Arch(tuple(features), tuple(arch.get("widths") or ())),
+        features=[_Priced(f["name"], f["source"], f["fetch_us"]) for f in _features(results)],
+        widths=tuple(results.get("search", {}).get("widths") or ()),
+        budget_us=budget_us,
     )
-    last = _last(search)
+    last = history[-1]
     words = {
         "gates": (
             "Tiles of each feature's gate by epoch, the features by source. Kept at the end: "
-            f"{', '.join(label(name) for name in arch['features'])}.",
+            f"{', '.join(label(name) for name in features)}.",
             "Each feature's gate by epoch, the fuller the likelier. Beside the name, what the feature takes to fetch, "
             "µs; on the right the last probability, and a dot where it was kept: the best set that fits the budget.",
         ),
         "latency": (
             "Lines of the expected time by epoch: "
-            + ", ".join(f"{what} {micros(last.get(key))}" for key, what in TIMES.items())
-            + f", budget {micros(arch.get('budget_us'))} at the end.",
+            + ", ".join(f"{what} {micros(number(last, key))}" for key, what in TIMES.items())
+            + f", budget {micros(budget_us)} at the end.",
             "What a request is expected to take while features and widths are still a matter of chance, and how "
             "undecided they are. Where the entropy stays high, the choice is nearly a toss.",
         ),
@@ -92,19 +140,20 @@ def pictures(results: Results) -> dict[str, tuple[Figure, str, str]]:
             "A layer of the width skip is left out. The width that was chosen is thick and has a dot.",
         ),
     }
-    return {name: (figure, *words[name]) for name, figure in drawn.items()}
+    return {name: Picture(figure, *words[name]) for name, figure in drawn.items()}
 
 
-def _arch(results: Results) -> dict[str, Any]:
-    return (results.get("search") or {}).get("arch") or {}
+def _history(results: Results) -> list[SearchEpoch]:
+    return results.get("search", {}).get("history") or []
 
 
-def _last(search: dict[str, Any]) -> dict[str, Any]:
-    return (search.get("history") or [{}])[-1]
+def _features(results: Results) -> list[FeatureFacts]:
+    return results.get("search", {}).get("features") or []
 
 
-def _features(search: dict[str, Any]) -> list[SimpleNamespace]:
-    return [SimpleNamespace(**feature) for feature in search.get("features") or ()]
+def _in_order(names: Sequence[str]) -> dict[str, float]:
+    """In place of probabilities, where the search told none."""
+    return {name: -place for place, name in enumerate(names)}
 
 
 def _said(widths: list[int] | None) -> str:
@@ -115,7 +164,7 @@ def _said(widths: list[int] | None) -> str:
     return said + (f" ({skipped} of {len(widths)} layers skipped)" if skipped and skipped < len(widths) else "")
 
 
-def _changes(kept: tuple[str, ...], before: list[str] | None) -> str:
+def _changes(kept: Sequence[str], before: list[str] | None) -> str:
     if not kept or not before:
         return ""
     added, dropped = ([label(n) for n in a if n not in b] for a, b in ((kept, before), (before, kept)))
@@ -123,20 +172,24 @@ def _changes(kept: tuple[str, ...], before: list[str] | None) -> str:
     return f"Against the features of all, the search {' and '.join(said)}." if said else ""
 
 
-def _times(row: dict, all_: dict | None, arch: dict[str, Any]) -> dict[str, Any]:
-    budget = {"latency_us": arch.get("budget_us")}
-    lines = {"predicted": arch, "measured": row, "all, measured": all_ or {}, "budget": budget}
-    lines = {name: line for name, line in lines.items() if any(line.get(key) is not None for key in TIMES)}
-    return {
-        "headings": list(TIMES.values()),
-        "rows": [{"name": name, "cells": [_cell(line.get(key)) for key in TIMES]} for name, line in lines.items()],
+def _times(row: Row, all_: Row | None, arch: ArchFacts) -> Table:
+    lines: dict[str, Mapping[str, object]] = {
+        "predicted": arch,
+        "measured": row,
+        "all, measured": all_ or {},
+        "budget": {"latency_us": arch.get("budget_us")},
     }
+    cells = {name: [number(line, key) for key in TIMES] for name, line in lines.items()}
+    return Table(
+        list(TIMES.values()),
+        [
+            Line(name, [None if time is None else Cell(micros(time)) for time in times])
+            for name, times in cells.items()
+            if any(time is not None for time in times)
+        ],
+    )
 
 
-def _cell(value: float | None) -> dict[str, Any] | None:
-    return None if value is None else {"text": micros(value), "small": None, "sure": False}
-
-
-def _error(row: dict, arch: dict[str, Any]) -> str:
+def _error(row: Row, arch: ArchFacts) -> str:
     predicted, measured = arch.get("inference_us"), row.get("inference_us")
     return f"{100 * (measured / predicted - 1):+.0f}%" if predicted and measured is not None else ""
