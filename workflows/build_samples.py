@@ -9,7 +9,6 @@ validation days. The same seed gives the same samples, whatever the machine.
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -18,12 +17,13 @@ from prerank.core.cli import run
 from prerank.core.cluster.start import start_ray
 from prerank.core.config import plain
 from prerank.core.counts import check_dropped, lines
-from prerank.core.outputs import is_done, publish, read_manifest, write_json
+from prerank.core.outputs import is_done, publish, write_json
 from prerank.logs.encoding import statistics
 from prerank.logs.folder import open_logs
 from prerank.samples import job
 from prerank.samples.build import Recipe, Split, no_validation, validation
 from prerank.samples.draw import DrawConfig, check_built, parse_strategies
+from prerank.samples.files import SamplesManifest, samples_manifest
 
 
 @dataclass(frozen=True)
@@ -48,16 +48,18 @@ class BuildSamples:
     split: Split = field(default_factory=Split)
 
 
-def main(config: BuildSamples) -> dict[str, Any]:
+def main(config: BuildSamples) -> SamplesManifest:
+    """Returns the manifest of the samples."""
     out = config.out.resolve()
     strategies = parse_strategies(config.strategy)
     config.draw.check()
     logs = open_logs(config.logs.resolve())
     settings = {key: value for key, value in plain(config).items() if key not in ("logs", "out", "blocks", "strategy")}
-    identity = {"config": settings | {"strategy": list(strategies)}, "inputs": {"logs": logs.fingerprint}}
-    if is_done(out, kind="samples", **identity):
+    settings |= {"strategy": list(strategies)}
+    inputs = {"logs": logs.fingerprint}
+    if is_done(out, kind="samples", config=settings, inputs=inputs):
         print(f"{out}: already done")
-        return read_manifest(out, kind="samples")
+        return samples_manifest(out)
 
     days = config.split.bounds(logs)
     table, key = validation(logs, *days, requests=config.val_requests, seed=config.seed)
@@ -65,22 +67,23 @@ def main(config: BuildSamples) -> dict[str, Any]:
         missing = "of the validation days in candidates/" if logs.has_candidates else "in the logs"
         print(f"note: no candidates {missing}: validation on the fine lists")
     start_ray()
-    with publish(out, kind="samples", **identity) as (folder, extra):
+    with publish(out, kind="samples", config=settings, inputs=inputs) as (folder, extra):
         recipe = Recipe(logs.schema, config.draw, strategies, config.seed, *days, key, table, folder)
-        counts = job.build_samples(logs, recipe, blocks=config.blocks)
+        built = job.build_samples(logs, recipe, blocks=config.blocks)
+        counts = built.counts
         check_dropped(counts, config.max_dropped)
         check_built(counts, strategies, positions=logs.has_positions)
-        if not any(name.startswith("val/") for name in counts["files"]):
+        if not any(name.startswith("val/") for name in built.files):
             raise no_validation(logs, *days)
         logs.schema.save(folder)
-        write_json(folder / "stats.json", statistics(counts.pop("moments")))
-        extra |= recipe.facts() | {"rows": counts.pop("files"), "counts": counts, "positions": logs.has_positions}
+        write_json(folder / "stats.json", statistics(built.moments))
+        extra |= recipe.facts() | {"rows": built.files, "counts": counts, "positions": logs.has_positions}
     summary = Table("", "requests", "rows or pairs", title="Samples")
     for what, *numbers in lines(counts):
         summary.add_row(what, *(f"{n:,}" for n in numbers))
     Console().print(summary)
     print(f"{out}: {counts['built']['requests']:,} training requests, {sum(counts['pairs'].values()):,} pairs")
-    return read_manifest(out, kind="samples")
+    return samples_manifest(out)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ Shapes: R requests of a batch, I items over all of them, P pairs, D the width of
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from typing import TypeVar
 
 import numpy as np
@@ -47,17 +48,19 @@ def training_batch(
     requests, request_I = table.num_rows, segment_of(offsets)
     exposed_I = flat_numpy(table["exposed"])
     distill, labels = arm.distill, {}
-    if arm.hard == "listwise":
+    pairs = None if arm.hard == "listwise" else _pairs(table, arm.strategies, offsets)
+    if pairs is None:
         keep_I = _sampled(table, arm, request_I, epoch)
     else:
-        hi_P, lo_P, group_P = _pairs(table, arm.strategies, offsets)
+        hi_P, lo_P, _ = pairs
         keep_I = np.zeros(len(request_I), dtype=bool)
         keep_I[hi_P] = keep_I[lo_P] = True
     if distill.kl or distill.contrast or (distill.score and distill.items == "all"):
         keep_I[:] = True
     elif distill.score:
         keep_I |= exposed_I
-    if arm.hard == "pairwise":
+    if pairs is not None:
+        hi_P, lo_P, group_P = pairs
         new_I = np.cumsum(keep_I) - 1
         labels |= {"hi_P": tensor(new_I[hi_P]), "lo_P": tensor(new_I[lo_P]), "group_P": tensor(group_P)}
         labels["groups"] = requests * len(arm.strategies)
@@ -85,7 +88,9 @@ def scoring_batch(table: pa.Table, features: tuple[Feature, ...]) -> Batch:
     return Batch(encode(table, features, None), tensor(request_I), table.num_rows)
 
 
-def _pairs(table: pa.Table, strategies: tuple[str, ...], offsets: np.ndarray) -> tuple[np.ndarray, ...]:
+def _pairs(
+    table: pa.Table, strategies: tuple[str, ...], offsets: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Item indices of the pairs that the strategies built, and their (request, strategy) group."""
     request_P = segment_of(offsets_of(table["pair_hi"]))
     slot = np.full(256, -1)
@@ -141,9 +146,13 @@ def tensor(array: np.ndarray) -> Tensor:
 def ahead(items: Iterable[T], depth: int = 2) -> Iterator[T]:
     """Makes the next `depth` items in a thread while the caller works on one."""
     iterator = iter(items)
-    done = object()
+
+    def take() -> list[T]:
+        """The next item, or none."""
+        return list(islice(iterator, 1))
+
     with ThreadPoolExecutor(1) as pool:
-        queue = [pool.submit(next, iterator, done) for _ in range(depth)]
-        while (item := queue.pop(0).result()) is not done:
-            queue.append(pool.submit(next, iterator, done))
-            yield item
+        queue = [pool.submit(take) for _ in range(depth)]
+        while taken := queue.pop(0).result():
+            queue.append(pool.submit(take))
+            yield taken[0]

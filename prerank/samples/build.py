@@ -9,17 +9,16 @@ compared by their 64-bit hashes (`hash_ids`). R requests, N rows, M impressions.
 import hashlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from prerank.core.counts import count, merge
+from prerank.core.arrow import between
+from prerank.core.counts import Built, Checked, count, merge
 from prerank.core.errors import InputError
 from prerank.core.hashing import hash_ids, keyed_uniform
 from prerank.core.nested import flat_numpy, nest, offsets_of
-from prerank.logs.encoding import encode, moments
+from prerank.logs.encoding import Moments, encode, moments
 from prerank.logs.folder import DAY, Logs, TableName, overlaps, read_groups
 from prerank.logs.requests import is_in, to_requests
 from prerank.logs.schema import Schema
@@ -63,15 +62,26 @@ class Recipe:
     test_from: np.datetime64
     val_key: float
     """Validation requests are those whose keyed number is at most this: see `val_key`."""
-    val_table: str
+    val_table: TableName
     """`candidates`, or `fine_lists` where the logs have none of the validation days: see `validation`."""
     folder: Path
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, object]:
         """For the manifest: what it takes to draw again, and where the days were split."""
         days = {"val_from": str(self.val_from), "test_from": str(self.test_from)}
         drawn = {"draw": asdict(self.draw), "strategies": list(self.strategies), "seed": self.seed}
-        return {"split": days, "val_table": self.val_table} | drawn
+        return {"split": days, "val_table": self.val_table, **drawn}
+
+
+@dataclass(frozen=True)
+class Part:
+    """What came of some whole requests of the fine lists; `merge` adds up the `vars` of several."""
+
+    counts: Built
+    moments: dict[str, Moments]
+    """Of the training rows, by feature."""
+    files: dict[str, int]
+    """Requests by the name of the file that was written."""
 
 
 def validation(
@@ -80,7 +90,8 @@ def validation(
     """The table to validate on and the `val_key` of its requests; raises InputError where there are none."""
     if requests < 1:
         raise InputError(f"--val-requests {requests}: expected 1 or more; {NEEDED}")
-    for table in ("candidates", "fine_lists"):
+    tables: tuple[TableName, ...] = ("candidates", "fine_lists")
+    for table in tables:
         if table in logs.tables:
             key = val_key(logs, table, since, until, requests=requests, seed=seed)
             if key >= 0:
@@ -102,8 +113,7 @@ def val_key(logs: Logs, table: str, since: np.datetime64, until: np.datetime64, 
     for group in logs.tables[table].groups:
         if overlaps(group, since, until):
             rows = read_groups(logs.tables[table], (group,), ["request_id", "ts"])
-            day = pc.and_(pc.greater_equal(rows["ts"], pa.scalar(since)), pc.less(rows["ts"], pa.scalar(until)))
-            ids = rows["request_id"].filter(day).drop_null()
+            ids = rows["request_id"].filter(between(rows["ts"], since, until)).drop_null()
             lowest = np.unique(np.concatenate([lowest, number_of(ids, seed)]))[:requests]
     return float(lowest[-1]) if len(lowest) else -1.0
 
@@ -113,7 +123,7 @@ def number_of(request_id: pa.Array | pa.ChunkedArray, seed: int) -> np.ndarray:
     return keyed_uniform(seed, "validation", hash_ids(request_id))
 
 
-def attach_features(requests: pa.Table, rows: pa.Table, schema: Schema) -> tuple[pa.Table, dict]:
+def attach_features(requests: pa.Table, rows: pa.Table, schema: Schema) -> tuple[pa.Table, dict[str, dict[str, int]]]:
     """Replaces `row` by the encoded features of those rows of the logs, and counts what `encode` found.
 
     A feature of the request is taken from its first item.
@@ -127,7 +137,8 @@ def attach_features(requests: pa.Table, rows: pa.Table, schema: Schema) -> tuple
     for feature in schema.features:
         column = once[feature.name] if feature.of_request else nest(many[feature.name].combine_chunks(), offsets)
         out = out.append_column(feature.name, column)
-    return out, merge(merge({}, found), more)
+    total: dict[str, dict[str, int]] = {}
+    return out, merge(merge(total, found), more)
 
 
 def _take(rows: pa.Table, names: tuple[str, ...], row: np.ndarray) -> pa.Table:
@@ -135,29 +146,29 @@ def _take(rows: pa.Table, names: tuple[str, ...], row: np.ndarray) -> pa.Table:
     return pa.table({name: rows[name].combine_chunks().take(indices) for name in names})
 
 
-def build_fine_lists(rows: pa.Table, impressions: pa.Table, recipe: Recipe) -> dict:
-    """Writes the training requests (and validation, without candidates) of some whole requests; the counts."""
-    requests, counts = to_requests(rows, impressions)
+def build_fine_lists(rows: pa.Table, impressions: pa.Table, recipe: Recipe) -> Part:
+    """Writes the training requests (and validation, without candidates) of some whole requests."""
+    requests, checked = to_requests(rows, impressions)
     ts = requests["ts"].to_numpy()
     validation, test = (ts >= recipe.val_from) & (ts < recipe.test_from), ts >= recipe.test_from
     for name, inside in (("validation_day", validation), ("test_day", test)):
-        count(counts["noted"], name, _items(requests, inside), int(inside.sum()))
+        count(checked["noted"], name, _items(requests, inside), int(inside.sum()))
     train = requests.filter(pa.array(ts < recipe.val_from))
     train, drawn = draw(train, recipe.schema, recipe.draw, recipe.strategies, seed=recipe.seed)
-    merge(counts, drawn)
-    train, counts["features"] = attach_features(train, rows, recipe.schema)
-    counts["moments"] = moments(train, recipe.schema)
-    counts["files"] = write_part(train, recipe.folder / "train")
+    train, features = attach_features(train, rows, recipe.schema)
+    files = write_part(train, recipe.folder / "train")
     if recipe.val_table == "fine_lists":
-        counts["files"] |= _write_val(requests, rows, recipe)
-    return counts
+        files |= _write_val(requests, rows, recipe)
+    merge(checked["dropped"], drawn["dropped"])
+    counts: Built = {**checked, **drawn, "dropped": checked["dropped"], "features": features}
+    return Part(counts, moments(train, recipe.schema), files)
 
 
-def build_candidates(rows: pa.Table, impressions: pa.Table, recipe: Recipe) -> dict:
-    """Writes those of `validation_requests` among some whole requests of the candidates; the counts, by themselves."""
+def build_candidates(rows: pa.Table, impressions: pa.Table, recipe: Recipe) -> tuple[Checked, dict[str, int]]:
+    """Writes those of `validation_requests` among some whole requests of the candidates; counts, and files by name."""
     rows, impressions = _of_validation_days(rows, impressions, recipe)
     requests, counts = to_requests(rows, impressions, sampled=True)
-    return {"candidates": counts, "files": _write_val(requests, rows, recipe)}
+    return counts, _write_val(requests, rows, recipe)
 
 
 def _of_validation_days(rows: pa.Table, impressions: pa.Table, recipe: Recipe) -> tuple[pa.Table, pa.Table]:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from prerank.core.counts import Built, Drawn, Number
 from prerank.core.errors import InputError, nearest
 from prerank.core.hashing import hash_ids, keyed_uniform
 from prerank.core.nested import flat, flat_numpy, lowest_within, nest, offsets_from, offsets_of, segment_of
@@ -91,7 +92,7 @@ def rank_bins(position: np.ndarray, length: np.ndarray, config: DrawConfig) -> n
 
 def draw(
     table: pa.Table, schema: Schema, config: DrawConfig, strategies: tuple[str, ...], *, seed: int
-) -> tuple[pa.Table, dict]:
+) -> tuple[pa.Table, Drawn]:
     """Request rows with whole lists in, request rows with their pool and pairs out, and counts of what was built.
 
     Lists keep their canonical order. Requests that no chosen strategy has a pair for, and that give the teacher nothing
@@ -104,7 +105,7 @@ def draw(
     bins = rank_bins(lists.position, lists.length, config) if known else np.full(len(lists.position), -1, np.int16)
 
     drawn = np.where(lists.exposed, CODES["exposed"], 0).astype(np.uint8)
-    pairs = {}
+    pairs: dict[str, Pairs] = {}
     for name in usable:
         items, better, worse = _STRATEGIES[name](lists, config, bins)
         drawn[items] |= CODES[name]
@@ -123,8 +124,8 @@ def draw(
     out = out.append_column("drawn", nest(drawn[keep], offsets_of(out["item_id"])))
     out = out.append_column("bin", nest(bins[keep], offsets_of(out["item_id"])))
     out = _with_pairs(out, pairs, lists, useful, keep)
-    left_out = {"requests": int((~useful).sum()), "rows": int((~useful)[lists.request].sum())}
-    counts = {
+    left_out: Number = {"requests": int((~useful).sum()), "rows": int((~useful)[lists.request].sum())}
+    counts: Drawn = {
         "built": {"requests": out.num_rows, "rows": int(keep.sum())},
         "pairs": {name: len(better) for name, (better, _) in pairs.items()},
         "requests_with_pairs": {name: len(np.unique(lists.request[better])) for name, (better, _) in pairs.items()},
@@ -162,9 +163,9 @@ class _Lists:
         offsets = offsets_of(table["item_id"])
         request = segment_of(offsets)
         position = flat_numpy(table["position"]).astype(np.int64)
-        labels = (flat_numpy(table[name]).astype(bool) for name in ("exposed", "clicked"))
-        request_hash = hash_ids(table["request_id"])[request]
-        return cls(offsets, request, position, *labels, request_hash, hash_ids(flat(table["item_id"])), seed)
+        exposed, clicked = (flat_numpy(table[name]).astype(bool) for name in ("exposed", "clicked"))
+        hashes = hash_ids(table["request_id"])[request], hash_ids(flat(table["item_id"]))
+        return cls(offsets, request, position, exposed, clicked, *hashes, seed)
 
     @property
     def n(self) -> int:
@@ -193,29 +194,33 @@ class _Lists:
         return np.repeat(a, partners), b[np.repeat(b_offsets[self.request[a]], partners) + within]
 
 
-Drawn = tuple[np.ndarray, np.ndarray, np.ndarray]
+Picked = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Items drawn, and of each pair the better and the worse one."""
 
 
-def _exposed(lists: _Lists, config: DrawConfig, bins: np.ndarray) -> Drawn:
+Pairs = tuple[np.ndarray, np.ndarray]
+"""The better and the worse item of each."""
+
+
+def _exposed(lists: _Lists, config: DrawConfig, bins: np.ndarray) -> Picked:
     clicked, passed = np.flatnonzero(lists.clicked), np.flatnonzero(lists.exposed & ~lists.clicked)
     return np.flatnonzero(lists.exposed), *lists.cross(clicked, passed)
 
 
-def _low_rank_negatives(lists: _Lists, config: DrawConfig, bins: np.ndarray) -> Drawn:
+def _low_rank_negatives(lists: _Lists, config: DrawConfig, bins: np.ndarray) -> Picked:
     tail = ~lists.exposed & (lists.position >= lists.length * (1 - config.tail_share))
     items = lists.draw(tail, config.tail_negatives, "low_rank_negatives")
     return items, *lists.cross(np.flatnonzero(lists.clicked), items)
 
 
-def _rank_pairs(lists: _Lists, config: DrawConfig, bins: np.ndarray) -> Drawn:
+def _rank_pairs(lists: _Lists, config: DrawConfig, bins: np.ndarray) -> Picked:
     items = lists.draw(np.ones(len(lists.request), bool), config.rank_items, "rank_pairs")
     a, b = lists.cross(items, items)
     better = lists.position[a] < lists.position[b]
     return items, a[better], b[better]
 
 
-def _bin_pairs(lists: _Lists, config: DrawConfig, bins: np.ndarray) -> Drawn:
+def _bin_pairs(lists: _Lists, config: DrawConfig, bins: np.ndarray) -> Picked:
     cell = lists.request * (int(bins.max(initial=0)) + 1) + bins
     items = lists.draw(np.ones(len(lists.request), bool), config.bin_items, "bin_pairs", cell)
     a, b = lists.cross(items, items)
@@ -231,7 +236,7 @@ _STRATEGIES = {
 }
 
 
-def _cap(lists: _Lists, better: np.ndarray, worse: np.ndarray, most: int, name: str) -> tuple[np.ndarray, np.ndarray]:
+def _cap(lists: _Lists, better: np.ndarray, worse: np.ndarray, most: int, name: str) -> Pairs:
     request = lists.request[better]
     if np.bincount(request, minlength=1).max() <= most:
         return better, worse
@@ -255,7 +260,9 @@ def _pool(table: pa.Table, schema: Schema, lists: _Lists, useful: np.ndarray, ke
     return pa.table(columns)
 
 
-def _with_pairs(out: pa.Table, pairs: dict, lists: _Lists, useful: np.ndarray, keep: np.ndarray) -> pa.Table:
+def _with_pairs(
+    out: pa.Table, pairs: dict[str, Pairs], lists: _Lists, useful: np.ndarray, keep: np.ndarray
+) -> pa.Table:
     """Appends the pairs as indices within the request's pool, ordered by strategy, better and worse item."""
     empty = np.empty(0, np.int64)
     better = np.concatenate([empty, *(better for better, _ in pairs.values())])
@@ -273,7 +280,7 @@ def _with_pairs(out: pa.Table, pairs: dict, lists: _Lists, useful: np.ndarray, k
     return out.append_column("pair_strategy", nest(strategy.astype(np.uint8), offsets))
 
 
-def check_built(counts: dict, strategies: tuple[str, ...], *, positions: bool) -> None:
+def check_built(counts: Built, strategies: tuple[str, ...], *, positions: bool) -> None:
     """Raises InputError where a chosen strategy has no pair in the whole dataset, with what was dropped and why."""
     for name in strategies:
         if counts.get("pairs", {}).get(name, 0) or (name in NEED_POSITIONS and not positions):

@@ -1,33 +1,53 @@
 """Ray Data at the edge: parts of the logs that hold whole requests, and the build of samples from them."""
 
 import pickle  # between tasks of one job alone: nothing on disk is read this way
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from typing import TypeVar
 
+import numpy as np
 import pyarrow as pa
 
 from prerank.core.cluster.tasks import executed
 from prerank.core.counts import merge
 from prerank.logs.folder import Logs, TableName
-from prerank.logs.parts import whole_requests
-from prerank.samples.build import Recipe, build_candidates, build_fine_lists, validation_requests
+from prerank.logs.parts import Wanted, whole_requests
+from prerank.samples.build import Part, Recipe, build_candidates, build_fine_lists, validation_requests
+
+Made = TypeVar("Made")
+Build = Callable[[pa.Table, pa.Table, Recipe], Made]
 
 
-def build_samples(logs: Logs, recipe: Recipe, *, blocks: int | None = None) -> dict[str, Any]:
-    """Writes `train/` and `val/` of the recipe's folder from tasks; the counts and moments of all of them together."""
-    total: dict[str, Any] = {"dropped": {}, "noted": {}, "files": {}}
-
-    def run(table: TableName, part: Callable[[pa.Table, pa.Table, Recipe], dict], **limits: Any) -> None:
-        def function(rows: pa.Table, impressions: pa.Table) -> pa.Table:
-            return pa.table({"counts": [pickle.dumps(part(rows, impressions, recipe))]})
-
-        for said in executed(whole_requests(logs, table, function, blocks=blocks, **limits)):
-            for counts in said["counts"].to_pylist() if said.num_rows else ():
-                merge(total, pickle.loads(counts))
-
-    run("fine_lists", build_fine_lists)
+def build_samples(logs: Logs, recipe: Recipe, *, blocks: int | None = None) -> Part:
+    """Writes `train/` and `val/` of the recipe's folder from tasks; what came of all of them together."""
+    of_fine_lists = _parts(logs, "fine_lists", build_fine_lists, recipe, blocks)
+    total = next(of_fine_lists)
+    for part in of_fine_lists:
+        merge(vars(total), vars(part))
     if recipe.val_table == "candidates":
-        days = {"since": recipe.val_from, "until": recipe.test_from}
-        run("candidates", build_candidates, wanted=partial(validation_requests, recipe=recipe), **days)
+        wanted = partial(validation_requests, recipe=recipe)
+        days = recipe.val_from, recipe.test_from
+        for counts, files in _parts(logs, "candidates", build_candidates, recipe, blocks, wanted, *days):
+            merge(vars(total), {"counts": {"candidates": counts}, "files": files})
     return total
+
+
+def _parts(
+    logs: Logs,
+    table: TableName,
+    build: Build[Made],
+    recipe: Recipe,
+    blocks: int | None,
+    wanted: Wanted | None = None,
+    since: np.datetime64 | None = None,
+    until: np.datetime64 | None = None,
+) -> Iterator[Made]:
+    """What `build` returns of each part of the logs; the limits are those of `whole_requests`."""
+
+    def function(rows: pa.Table, impressions: pa.Table) -> pa.Table:
+        return pa.table({"made": [pickle.dumps(build(rows, impressions, recipe))]})
+
+    dataset = whole_requests(logs, table, function, blocks=blocks, wanted=wanted, since=since, until=until)
+    for said in executed(dataset):
+        for made in said["made"].to_pylist() if said.num_rows else ():
+            yield pickle.loads(made)
