@@ -33,7 +33,7 @@ LET_IN = {
     "onnx": ("serving", "latency/pieces.py"),
     "onnxruntime": ("serving", "latency/pieces.py"),
     "torch": (
-        *("models", "samples/batches.py", "evaluation/evaluate.py", "serving", "latency", "training", "search"),
+        *("models", "samples/batches.py", "evaluation/scores.py", "serving", "latency", "training", "search"),
         *("sweeps", "benchmarks"),
     ),
     "matplotlib": ("reports", "tracking"),

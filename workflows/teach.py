@@ -9,8 +9,9 @@ from pathlib import Path
 
 from prerank.core import cli
 from prerank.core.cluster.start import start_ray
-from prerank.core.outputs import is_done, read_manifest
-from prerank.samples.files import samples_manifest
+from prerank.core.outputs import is_done
+from prerank.models.checkpoint import model_manifest
+from prerank.samples.files import SamplesManifest, samples_manifest
 from prerank.training.teach import inputs_of, teach
 
 
@@ -27,7 +28,7 @@ class Teach:
     """Score on GPUs, one a task."""
 
 
-def main(config: Teach) -> dict:
+def main(config: Teach) -> SamplesManifest:
     """Returns the manifest of the taught samples; warns loudly where the teacher has not proved itself."""
     samples, teacher, out = (path.resolve() for path in (config.samples, config.teacher, config.out))
     warn_of(teacher)
@@ -42,7 +43,7 @@ def main(config: Teach) -> dict:
 
 def warn_of(teacher: Path) -> None:
     """Warns where a single group of features finds more clicked items than the teacher does."""
-    proof = read_manifest(teacher, kind="teacher")["proof"]
+    proof = model_manifest(teacher, kind="teacher").get("proof", {})
     best = max((name for name in proof if name != "teacher"), key=lambda name: proof[name]["hit_rate"], default=None)
     if best and proof[best]["hit_rate"] > proof["teacher"]["hit_rate"]:
         print(

@@ -7,16 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prerank.core import cli
-from prerank.core.cluster.start import start_ray
 from prerank.core.config import names, widths
-from prerank.logs.schema import load_schema
-from prerank.models.arch import Arch, load_arch
 from prerank.models.options import Arm, Distill, Optim
-from prerank.samples.files import samples_manifest
 from prerank.tracking.runs import Run
-from prerank.training.group import train_models
+from prerank.training.arms import student_arm
 from prerank.training.options import Compute
-from prerank.training.worker import teacher_column
+from prerank.training.student import Options, train
 
 
 @dataclass(frozen=True)
@@ -42,37 +38,33 @@ class TrainStudent:
     compute: Compute = Compute()
 
 
-def main(config: TrainStudent, parent: Run | None = None) -> dict:
+def main(config: TrainStudent, parent: Run | None = None) -> dict[str, float]:
     """Returns the metrics of the best epoch on the validation day."""
-    samples, out, student = config.samples.resolve(), config.out.resolve(), arm_of(config)
-    start_ray()
-    work = out.parent / f".{out.name}.work"
-    best = train_models(
-        {out: student}, samples, kind="student", work=work, compute=config.compute, k=config.k, parent=parent
-    )["student"]["best"]
-    print(f"{out}: {', '.join(f'{name} {value:.4f}' for name, value in best.items() if name.startswith('val/'))}")
+    options = options_of(config)
+    student = train(
+        config.samples, config.out, k=config.k, compute=config.compute, cluster=True, parent=parent, **options
+    )
+    best = student.model.manifest["best"]
+    metrics = ", ".join(f"{name} {value:.4f}" for name, value in best.items() if name.startswith("val/"))
+    print(f"{student.folder}: {metrics}")
     return best
+
+
+def options_of(config: TrainStudent) -> Options:
+    return {
+        "arch": config.arch,
+        "features": names(config.features),
+        "widths": widths(config.widths),
+        "strategies": names(config.strategy),
+        "distill": config.distill,
+        "optim": config.optim,
+        "seed": config.seed,
+    }
 
 
 def arm_of(config: TrainStudent) -> Arm:
     """The student that the configuration describes."""
-    samples = config.samples.resolve()
-    manifest, schema = samples_manifest(samples), load_schema(samples)
-    if config.arch:
-        arch = load_arch(config.arch)
-    else:
-        arch = Arch(names(config.features) or schema.student_features, widths(config.widths))
-    features = schema.select(arch.features, where=str(config.arch or "--features"))
-    return Arm(
-        name="student",
-        features=tuple(feature.name for feature in features),
-        widths=arch.widths,
-        strategies=names(config.strategy) or tuple(manifest["strategies"]),
-        select_by="recall" if teacher_column(samples, "val") else "auc",
-        distill=config.distill,
-        optim=config.optim,
-        seed=config.seed,
-    )
+    return student_arm(config.samples.resolve(), **options_of(config))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,9 @@ Beside it, a small ranker is trained on each single group of features (those of 
 item): a teacher that finds fewer clicked items than the best of them is not worth imitating.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -15,12 +17,13 @@ from rich.table import Table
 from prerank.core import cli
 from prerank.core.cluster.start import start_ray
 from prerank.core.config import names, widths
-from prerank.logs.schema import load_schema
+from prerank.models.checkpoint import Proof
 from prerank.models.options import Arm, Optim
 from prerank.tracking.runs import Run
+from prerank.training.arms import proof_of, teacher_arms
+from prerank.training.finished import Beside
 from prerank.training.group import train_models
 from prerank.training.options import Compute
-from prerank.training.worker import Trained
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class TrainTeacher:
     compute: Compute = Compute()
 
 
-def main(config: TrainTeacher, parent: Run | None = None) -> dict:
+def main(config: TrainTeacher, parent: Run | None = None) -> dict[str, Proof]:
     """Returns the validation hit-rates and AUCs of the teacher and of the single groups."""
     samples, out = config.samples.resolve(), config.out.resolve()
     teacher, *groups = arms_of(config)
@@ -55,39 +58,27 @@ def main(config: TrainTeacher, parent: Run | None = None) -> dict:
         work=out.parent / f".{out.name}.work",
         compute=config.compute,
         k=config.k,
-        beside=tuple(groups),
-        extra=lambda trained: {"proof": {name: _proof(arm, config.k) for name, arm in trained.items()}},
+        beside=Beside(tuple(groups), partial(proof_of, k=config.k)),
         parent=parent,
     )["teacher"]
-    show(manifest["proof"], config.k)
-    return manifest["proof"]
+    proof = manifest.get("proof", {})
+    show(proof, config.k)
+    return proof
 
 
 def arms_of(config: TrainTeacher) -> list[Arm]:
     """The teacher, and the small models on a single group of its features that it has to beat."""
-    schema = load_schema(config.samples)
-    chosen = schema.select(names(config.features) or schema.names, where="--features")
-    teacher = Arm(
-        name="teacher",
-        features=tuple(feature.name for feature in chosen),
+    return teacher_arms(
+        config.samples,
+        features=names(config.features),
         widths=widths(config.widths),
-        hard="listwise",
         unexposed_ratio=config.unexposed_ratio,
-        select_by="auc",
         optim=config.optim,
         seed=config.seed,
     )
-    groups = {side: tuple(feature.name for feature in chosen if feature.side == side) for side in ("item", "cross")}
-    small = [replace(teacher, name=side, features=group, widths=(64, 32)) for side, group in groups.items() if group]
-    return [teacher, *small]
 
 
-def _proof(trained: Trained, k: int) -> dict[str, float]:
-    best = trained.state.history[trained.state.best_epoch]
-    return {"hit_rate": best[f"val/hit_rate_at_{k}"], "auc": best["val/auc"]}
-
-
-def show(proof: dict, k: int) -> None:
+def show(proof: Mapping[str, Proof], k: int) -> None:
     """The teacher beside the single groups, on the clicked items of the validation day's full candidates."""
     table = Table(title="Does the teacher find what was clicked? (validation day, all candidates)")
     for column in ("trained on", f"hit-rate@{k}", "AUC within the request"):

@@ -16,7 +16,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset
-import torch
 
 from prerank.core.cluster.tasks import executed
 from prerank.core.counts import count, merge
@@ -27,17 +26,15 @@ from prerank.core.outputs import fingerprint
 from prerank.core.storage import place
 from prerank.evaluation.intervals import curve_means, paired_interval, summary
 from prerank.evaluation.metrics import LABELS, Candidates, Comparison, pooled_aucs
+from prerank.evaluation.scores import scores_of
 from prerank.logs.folder import DAY, Logs
 from prerank.logs.parts import slim, whole_requests
 from prerank.logs.requests import to_requests
-from prerank.models.checkpoint import Model, known_model, load_model, require_same_features
-from prerank.samples.batches import scoring_batch
+from prerank.models.checkpoint import known_model, load_model, require_same_features
 from prerank.samples.build import attach_features, number_of, val_key
 
 LOGGED = "logged"
 """In place of a teacher's folder: the logs' own `fine_score`."""
-SCORED_AT_ONCE = 64
-"""Requests in one forward pass."""
 MOST_REQUESTS = 20_000
 """At most so many are evaluated over the fine lists, which are logged of every request: drawn by a hash of request_id,
 the same for all models. Candidates are logged of a sampled share already."""
@@ -174,7 +171,7 @@ def score(rows: pa.Table, shown: pa.Table, plan: Plan, at_most: float) -> pa.Tab
     truth = plan.logs.folder / "truth" if plan.table == "candidates" else None
     truth_N = truth_of(table, truth) if truth and truth.is_dir() else None
     candidates = Candidates.of(table, truth_N)
-    scores = {name: _scores(table, known_model(*known, _kind(name))) for name, known in plan.models.items()}
+    scores = {name: scores_of(table, known_model(*known, _kind(name))) for name, known in plan.models.items()}
     if "teacher" not in scores:
         scores["teacher"] = flat_numpy(table["fine_score"])
     out = {name: table[name] for name in ("request_id", *LABELS)}
@@ -212,13 +209,3 @@ def truth_of(table: pa.Table, folder: Path) -> np.ndarray:
 
 def _kind(name: str) -> str:
     return "teacher" if name == "teacher" else "student"
-
-
-def _scores(table: pa.Table, model: Model) -> np.ndarray:
-    features = model.schema.select(model.arch.features, where="model")
-    parts = []
-    for start in range(0, table.num_rows, SCORED_AT_ONCE):
-        batch = scoring_batch(table.slice(start, SCORED_AT_ONCE).combine_chunks(), features)
-        with torch.inference_mode():
-            parts.append(model.ranker(batch.features, batch.request_I)[0].numpy())
-    return np.concatenate(parts)

@@ -16,9 +16,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, load_file, save_file
 from torch import Tensor, nn
 
-from prerank.core import outputs
 from prerank.core.errors import InputError
-from prerank.core.outputs import Days, read_manifest
+from prerank.core.outputs import Days, Manifest, read_manifest
 from prerank.logs.schema import Schema, load_schema
 from prerank.models.arch import Arch, load_arch
 from prerank.models.ranker import Ranker
@@ -99,7 +98,7 @@ class Proof(TypedDict):
     auc: float
 
 
-class Manifest(outputs.Manifest):
+class ModelManifest(Manifest):
     """`manifest.json` of a finished model."""
 
     split: Days
@@ -111,9 +110,9 @@ class Manifest(outputs.Manifest):
     """Of a teacher: what it finds, and what small models on a single group of its features find."""
 
 
-def model_manifest(folder: Path, *, kind: str) -> Manifest:
+def model_manifest(folder: Path, *, kind: str) -> ModelManifest:
     """Of a finished `teacher` or `student`; raises InputError where it is unfinished or of another kind."""
-    return cast(Manifest, read_manifest(folder, kind=kind))
+    return cast(ModelManifest, read_manifest(folder, kind=kind))
 
 
 @dataclass(frozen=True)
@@ -123,7 +122,7 @@ class Model:
     ranker: Ranker
     arch: Arch
     schema: Schema
-    manifest: Manifest
+    manifest: ModelManifest
 
 
 def write_model(folder: Path, *, arch: Arch, schema: Schema, stats: Stats, best: dict[str, Tensor]) -> None:

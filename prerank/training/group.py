@@ -5,33 +5,46 @@ state of the arm under way. After a failure Ray restarts the workers from it; af
 run's name and folder are the same.
 """
 
-import json
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import NotRequired, TypedDict, TypeVar, cast
 
 import ray
 import ray.train
 import ray.train.torch
 import torch
+from ray.actor import ActorHandle
 
 from prerank.core.cluster.private import drop_torn, report_without_waiting, trainer_without_process_group
-from prerank.core.config import plain
 from prerank.core.errors import InputError
-from prerank.core.outputs import fingerprint, is_done, publish, read_manifest
-from prerank.core.storage import rmtree, staged
-from prerank.logs.schema import load_schema
 from prerank.models import checkpoint
-from prerank.models.arch import Arch
-from prerank.models.checkpoint import State
+from prerank.models.checkpoint import ModelManifest, State
 from prerank.models.options import Arm
-from prerank.samples.files import SamplesManifest, check_k, samples_manifest
-from prerank.tracking.runs import Run, run, send_unsent
+from prerank.tracking.runs import Run
+from prerank.training.finished import NO_OTHERS, Beside, finished_models, key_of
 from prerank.training.options import Compute
-from prerank.training.progress import Bars, Teller
-from prerank.training.worker import Job, Trained, Worker, check, logged, train_arm
+from prerank.training.progress import Bars, Board, Teller
+from prerank.training.worker import Job, Trained, Worker, log_epoch, train_arm
+
+
+class Shared(TypedDict):
+    """What each worker of a group is sent, as Ray Train takes it."""
+
+    job: Job
+    runs: dict[str, Run]
+    """Of MLflow, by the name of an arm."""
+    board: NotRequired[ActorHandle[Board]]
+    """Where progress is told; `launch` puts it there."""
+
+
+class Arms(Shared):
+    arms: list[Arm]
+
+
+Sent = TypeVar("Sent", bound=Shared)
 
 
 def fit(
@@ -44,7 +57,7 @@ def fit(
     the arms need.
     """
     samples = samples.resolve()
-    job = {"arms": arms, "job": Job(samples, compute, k), "runs": runs}
+    job = Arms(arms=arms, job=Job(samples, compute, k), runs=runs)
     name = f"ray_train-{key or key_of(arms, samples, k, compute.lanes)}"
     done = launch(_train_arms, job, name=name, work=work, compute=compute)
     with done.as_directory() as folder:
@@ -52,7 +65,7 @@ def fit(
 
 
 def launch(
-    worker: Callable[[dict[str, Any]], None], job: dict[str, Any], *, name: str, work: Path, compute: Compute
+    worker: Callable[[Sent], None], job: Sent, *, name: str, work: Path, compute: Compute
 ) -> ray.train.Checkpoint:
     """Runs `worker` on a worker group of Ray Train with a progress board; returns the last checkpoint it reported.
 
@@ -60,11 +73,12 @@ def launch(
     """
     drop_torn(work / name)
     report_without_waiting()
+    sent = cast(Callable[[dict[str, object]], None], worker)  # a dictionary of any kind, as Ray has it
     trainer = ray.train.torch.TorchTrainer if compute.workers > 1 else trainer_without_process_group()
     with Bars() as board:
         result = trainer(
-            worker,
-            train_loop_config=job | {"board": board},
+            sent,
+            train_loop_config={**job, "board": board},
             scaling_config=ray.train.ScalingConfig(
                 num_workers=compute.workers,
                 use_gpu=compute.gpu,
@@ -77,13 +91,8 @@ def launch(
                 checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
             ),
         ).fit()
+    assert result.checkpoint is not None  # every worker has reported: at the end of an arm at least
     return result.checkpoint
-
-
-def key_of(arms: list[Arm], samples: Path, k: int, lanes: int) -> str:
-    """What checkpoints are kept under: those of another configuration or of other samples are not gone on from."""
-    of_samples = read_manifest(samples, kind="samples")["fingerprint"]
-    return fingerprint([[plain(arm) for arm in arms], k, lanes, of_samples])
 
 
 def train_models(
@@ -94,49 +103,19 @@ def train_models(
     work: Path,
     compute: Compute,
     k: int,
-    beside: tuple[Arm, ...] = (),
-    extra: Callable[[dict[str, Trained]], dict[str, Any]] = lambda trained: {},
+    beside: Beside = NO_OTHERS,
     parent: Run | None = None,
-) -> dict[str, dict[str, Any]]:
-    """Trains each arm into its folder, which gets the finished model and its manifest; returns the manifests by arm.
+) -> dict[str, ModelManifest]:
+    """`prerank.training.finished.finished_models`, trained on Ray Train."""
 
-    Models that are already there are left alone. `beside`: arms that are trained with them and not kept; `extra`:
-    what else the manifests shall say, from all that was trained. `work` holds checkpoints until all is published.
-    """
-    manifest = samples_manifest(samples)
-    inputs = {"samples": manifest["fingerprint"]}
-    configs = {out: {**plain(arm), "k": k, "compute.lanes": compute.lanes} for out, arm in arms.items()}
-    missing = {out: arm for out, arm in arms.items() if not is_done(out, kind=kind, config=configs[out], inputs=inputs)}
-    todo = [*missing.values(), *beside]
-    if missing:
-        check(todo, samples)
-        if any(arm.select_by == "recall" for arm in missing.values()):
-            check_k(samples, k)
-    for out in arms.keys() - missing.keys():
-        send_unsent(out)
-    key = key_of([*arms.values(), *beside], samples, k, compute.lanes)
-    states = {out: work / f"{arm.name}.run-{key}.json" for out, arm in arms.items()}
-    # A run whose model was published may not have come to its end, where the others were not.
-    unended = {out: arm for out, arm in arms.items() if out in missing or states[out].is_file()}
-    if unended:
-        with ExitStack() as stack:
-            runs: dict[str, Run] = {}
-            for out, arm in unended.items():
-                opened = run(arm.name, out=out, state=states[out], params=configs[out], tags=inputs, parent=parent)
-                runs[arm.name] = stack.enter_context(opened)
-            if missing:
-                refuse_local_store(runs)
-                trained = fit(todo, samples, work, compute=compute, k=k, runs=runs, key=key)
-                saved = extra(trained)
-                for out, arm in missing.items():
-                    _publish(
-                        out, kind, trained[arm.name], samples, manifest, config=configs[out], inputs=inputs, saved=saved
-                    )
-            for out, arm in unended.items():
-                for name in ("arch.json", "schema.json", "manifest.json"):
-                    runs[arm.name].artifact(out / name)
-        rmtree(work)
-    return {arm.name: read_manifest(out, kind=kind) for out, arm in arms.items()}
+    def fit_shared(
+        arms: list[Arm], samples: Path, work: Path, *, compute: Compute, k: int, runs: dict[str, Run], key: str
+    ) -> dict[str, Trained]:
+        refuse_local_store(runs)
+        return fit(arms, samples, work, compute=compute, k=k, runs=runs, key=key)
+
+    job = Job(samples, compute, k)
+    return finished_models(arms, job, kind=kind, work=work, fit=fit_shared, beside=beside, parent=parent)
 
 
 def refuse_local_store(runs: dict[str, Run]) -> None:
@@ -147,38 +126,17 @@ def refuse_local_store(runs: dict[str, Run]) -> None:
         raise InputError(f"MLflow at {local[0]} cannot be shared by {nodes} nodes; set MLFLOW_TRACKING_URI to a server")
 
 
-def _publish(
-    out: Path,
-    kind: str,
-    trained: Trained,
-    samples: Path,
-    manifest: SamplesManifest,
-    *,
-    config: dict[str, Any],
-    inputs: dict[str, str],
-    saved: dict[str, Any],
-) -> None:
-    """Writes a finished model whole, with the days that its training left out."""
-    state, schema = trained.state, load_schema(samples)
-    stats = json.loads((samples / "stats.json").read_text())
-    with publish(out, kind=kind, config=config, inputs=inputs) as (final, facts), staged(final) as staging:
-        arch = Arch(trained.arm.features, trained.arm.widths)
-        checkpoint.write_model(staging, arch=arch, schema=schema, stats=stats, best=trained.best)
-        facts |= {"split": manifest["split"], "best": state.history[state.best_epoch], "history": state.history}
-        facts |= saved
-
-
-def _train_arms(job: dict[str, Any]) -> None:
+def _train_arms(job: Arms) -> None:
     with train_worker(job) as worker:
         for arm in job["arms"]:
             train_arm(arm, job["job"], worker)
 
 
 @contextmanager
-def train_worker(job: dict[str, Any]) -> Iterator[Worker]:
+def train_worker(job: Shared) -> Iterator[Worker]:
     """A worker of Ray Train: the first one's folder is the checkpoint, and it logs to the `runs` of the job by name."""
     context, compute = ray.train.get_context(), job["job"].compute
-    rank, runs = context.get_world_rank(), job["runs"]
+    rank, board = context.get_world_rank(), job.get("board")
     if not compute.gpu:
         torch.set_num_threads(max(1, int(compute.cpus)))
     with tempfile.TemporaryDirectory() as folder:
@@ -188,17 +146,17 @@ def train_worker(job: dict[str, Any]) -> Iterator[Worker]:
             resumed.to_directory(done)
 
         def keep(name: str, state: State, ended: bool) -> None:
-            if rank == 0 and name in runs and state.step == 0 and not ended:
-                runs[name].metrics(logged(state), step=state.history[-1]["epoch"])
+            if rank == 0:
+                log_epoch(name, state, ended, job["runs"])
             kept = ray.train.Checkpoint.from_directory(done) if rank == 0 else None
             ray.train.report({"name": name, "epoch": state.epoch, "step": state.step}, checkpoint=kept)
 
-        yield Worker(
+        worker = Worker(
             done,
             ray.train.torch.get_device(),
             keep,
-            **({"tell": Teller(job["board"])} if rank == 0 else {}),
             prepare=ray.train.torch.prepare_model,
             rank=rank,
             world=context.get_world_size(),
         )
+        yield replace(worker, tell=Teller(board)) if rank == 0 and board else worker

@@ -1,7 +1,9 @@
 """The training loop of one arm: no Ray in it, so it runs in a test, under torchrun or in a profiler as well."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Protocol, cast
 
 import numpy as np
 import pyarrow as pa
@@ -14,13 +16,45 @@ from prerank.core.nested import flat_numpy
 from prerank.evaluation import metrics
 from prerank.logs.schema import Feature
 from prerank.models import checkpoint
+from prerank.models.batch import Inputs
 from prerank.models.checkpoint import State
 from prerank.models.distill import Distiller
 from prerank.models.options import Arm
+from prerank.models.ranker import Ranker
 from prerank.samples.batches import ahead, scoring_batch, training_batch
 from prerank.samples.reader import Reader
 
-Save = Callable[[State, nn.Module, torch.optim.Optimizer, dict[str, Tensor]], None]
+
+class Validated(Protocol):
+    """What a validation scores with: a `Distiller`, or a method of the search."""
+
+    @property
+    def student(self) -> Callable[[Inputs, Tensor], tuple[Tensor, Tensor]]:
+        """From the features and `request_I` to score_I and repr_ID."""
+        ...
+
+    def eval(self) -> object: ...
+
+
+Validate = Callable[[Validated], dict[str, float]]
+"""The metrics of the validation day by name."""
+Save = Callable[[State, Distiller[Ranker], torch.optim.Optimizer, dict[str, Tensor]], None]
+"""Of the state, the latest and the best weights."""
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What an arm is trained on, and what decides when it has learned enough."""
+
+    arm: Arm
+    features: tuple[Feature, ...]
+    """Of the arm, in the schema's order."""
+    reader: Reader
+    validate: Validate
+    teacher_score: str | None = None
+    """The column of the samples that holds the teacher's score."""
+    checkpoint_steps: int = 0
+    """Also save in mid-epoch every so many steps; 0 saves after each epoch alone."""
 
 
 def make_optimizer(model: nn.Module, arm: Arm) -> torch.optim.Optimizer:
@@ -28,18 +62,13 @@ def make_optimizer(model: nn.Module, arm: Arm) -> torch.optim.Optimizer:
 
 
 def train(
-    arm: Arm,
-    features: tuple[Feature, ...],
+    lesson: Lesson,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    reader: Reader,
-    validate: Callable[[Distiller], dict[str, float]],
     *,
-    teacher_score: str | None = None,
     state: State,
     best: dict[str, Tensor],
     save: Save,
-    checkpoint_steps: int = 0,
     progress: Callable[[State], None] = lambda state: None,
 ) -> dict[str, Tensor]:
     """Trains until `optim.epochs` or until the validation has not improved for `optim.patience` epochs.
@@ -49,50 +78,70 @@ def train(
     with the same `state`. Returns the best weights of the student. Raises FloatingPointError when the loss is not
     finite and InputError when no batch held anything to learn from.
     """
-    distiller: Distiller = model.module if hasattr(model, "module") else model
-    device = next(distiller.parameters()).device
-    autocast = autocast_on(device)
-    warmup_steps = arm.distill.warmup_epochs * reader.steps
+    arm, steps, every = lesson.arm, lesson.reader.steps, lesson.checkpoint_steps
+    distiller = cast(Distiller[Ranker], getattr(model, "module", model))
     while state.epoch < arm.optim.epochs and state.epoch - state.best_epoch <= arm.optim.patience:
         model.train()
-        tables = reader.epoch(state.epoch, state.step)
-        for batch in ahead(training_batch(t, arm, features, state.epoch, teacher_score) for t in tables):
-            step = state.epoch * reader.steps + state.step
-            warmup = min(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0
-            with autocast:
-                loss, parts = model(batch.to(device), warmup)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), arm.optim.clip)
-            optimizer.step()
-            state.step += 1
-            add(state.sums, {"loss": loss.detach(), **parts})
+        for losses in _steps(lesson, model, optimizer, state):
+            add(state.sums, losses)
             progress(state)
-            if checkpoint_steps and state.step % checkpoint_steps == 0 and state.step < reader.steps:
-                state.sums = over_workers(state.sums)
+            if every and state.step % every == 0 and state.step < steps:
+                state.sums = dict(over_workers(state.sums))
                 save(state, distiller, optimizer, best)
-        means = {f"train/{name}": total / reader.steps for name, total in over_workers(state.sums).items()}
+        means = {f"train/{name}": total / steps for name, total in over_workers(state.sums).items()}
         if not math.isfinite(means["train/loss"]):
             raise FloatingPointError(f"{arm.name}: the loss of epoch {state.epoch} is not finite; lower optim.lr")
         if means["train/hard"] == 0 and not arm.distill.active:
             raise InputError(
                 f"{arm.name}: the samples hold nothing to learn for strategies {', '.join(arm.strategies)}"
             )
-        values = validate(distiller)
+        values = lesson.validate(distiller)
         state.history.append({"epoch": state.epoch, **means, **{f"val/{k}": v for k, v in values.items()}})
-        chosen = next((value for name, value in values.items() if name.partition("_at_")[0] == arm.select_by), None)
-        if chosen is None:
-            raise InputError(
-                f"{arm.name}: no request of the validation day has the {arm.select_by} that decides on early stopping: "
-                "recall takes more than k candidates, hit_rate and auc a click; build samples with more validation "
-                "days or requests (split.val_days, val_requests), or lower --k"
-            )
+        chosen = _chosen(arm, values)
         if state.best is None or chosen > state.best:
             state.best, state.best_epoch = chosen, state.epoch
             best = checkpoint.weights(distiller.student)
         state.epoch, state.step, state.sums = state.epoch + 1, 0, {}
         save(state, distiller, optimizer, best)
     return best
+
+
+def _steps(
+    lesson: Lesson, model: nn.Module, optimizer: torch.optim.Optimizer, state: State
+) -> Iterator[dict[str, Tensor]]:
+    """The rest of an epoch, step by step: each gives its loss and the loss's parts, with `state.step` brought forward.
+
+    The distillation's weight rises over the steps of the first `warmup_epochs`.
+    """
+    arm, reader = lesson.arm, lesson.reader
+    device = next(model.parameters()).device
+    autocast = autocast_on(device)
+    warmup_steps = arm.distill.warmup_epochs * reader.steps
+    tables = reader.epoch(state.epoch, state.step)
+    made = (training_batch(table, arm, lesson.features, state.epoch, lesson.teacher_score) for table in tables)
+    for batch in ahead(made):
+        step = state.epoch * reader.steps + state.step
+        warmup = min(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0
+        with autocast:
+            loss, parts = model(batch.to(device), warmup)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), arm.optim.clip)
+        optimizer.step()
+        state.step += 1
+        yield {"loss": loss.detach(), **parts}
+
+
+def _chosen(arm: Arm, values: Mapping[str, float]) -> float:
+    """The metric that decides on early stopping; raises InputError where no request defines it."""
+    chosen = next((value for name, value in values.items() if name.partition("_at_")[0] == arm.select_by), None)
+    if chosen is None:
+        raise InputError(
+            f"{arm.name}: no request of the validation day has the {arm.select_by} that decides on early stopping: "
+            "recall takes more than k candidates, hit_rate and auc a click; build samples with more validation "
+            "days or requests (split.val_days, val_requests), or lower --k"
+        )
+    return chosen
 
 
 def validator(
@@ -102,7 +151,7 @@ def validator(
     k: int,
     teacher_score: str | None,
     device: torch.device,
-) -> Callable[[Distiller], dict[str, float]]:
+) -> Validate:
     """Scores this worker's validation requests and averages over all workers': no request is lost or counted twice.
 
     `hit_rate_at_K` and `auc` (clicked against all other candidates, within the request) are over requests with a
@@ -120,12 +169,12 @@ def validator(
         )
     names = {"recall": f"recall_at_{k}", "hit_rate": f"hit_rate_at_{k}", "auc": "auc"}
 
-    def validate(distiller: Distiller) -> dict[str, float]:
-        distiller.eval()
+    def validate(model: Validated) -> dict[str, float]:
+        model.eval()
         sums, counts = dict.fromkeys(names.values(), 0.0), dict.fromkeys(names.values(), 0.0)
         for batch, measure in parts:
             with torch.inference_mode():
-                score_N = distiller.student(batch.features, batch.request_I)[0].float().cpu().numpy()
+                score_N = model.student(batch.features, batch.request_I)[0].float().cpu().numpy()
             for name, column_R in measure(score_N).items():
                 sums[names[name]] += np.nansum(column_R)
                 counts[names[name]] += np.count_nonzero(~np.isnan(column_R))
@@ -151,12 +200,13 @@ def all_reduced(values: dict[str, float]) -> dict[str, float]:
     return dict(zip(sorted(values), total.tolist(), strict=True))
 
 
-def over_workers(sums: dict[str, Tensor | float]) -> dict[str, float]:
+def over_workers(sums: Mapping[str, Tensor | float]) -> dict[str, float]:
     """The mean over the workers: that of the whole batch, as each has an equal share of its requests."""
     world = dist.get_world_size() if dist.is_initialized() else 1
     return {name: total / world for name, total in all_reduced({k: float(v) for k, v in sums.items()}).items()}
 
 
-def add(sums: dict, parts: dict[str, Tensor]) -> None:
+def add(sums: dict[str, Tensor | float], parts: Mapping[str, Tensor]) -> None:
+    """In double precision and on the device, so that no step waits for a number."""
     for name, part in parts.items():
         sums[name] = sums.get(name, 0.0) + part.double()

@@ -5,9 +5,10 @@ Lists without fine-ranking positions get them here, from the teacher's scores; t
 
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Literal, TypedDict, cast
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +16,7 @@ import ray.data
 import torch
 
 from prerank.core.cluster.tasks import retried
-from prerank.core.counts import merge
+from prerank.core.counts import Built, Drawn, merge
 from prerank.core.nested import flat_numpy, nest, offsets_of, rank_within, segment_of
 from prerank.core.outputs import publish, read_manifest
 from prerank.core.storage import parquet, place
@@ -24,6 +25,35 @@ from prerank.models.checkpoint import Model, known_model, load_model, require_sa
 from prerank.samples.batches import scoring_batch
 from prerank.samples.draw import DrawConfig, check_built, draw
 from prerank.samples.files import ROW_GROUP, SamplesManifest, sample_files, samples_manifest, write_tables
+
+
+class File(TypedDict):
+    """Of the samples, as Ray Data deals them to its tasks."""
+
+    split: Literal["train", "val"]
+    file: str
+    """Its path."""
+
+
+class Said(TypedDict):
+    """Of a task when it has taught a file."""
+
+    counts: str
+    """JSON: its rows, and what was drawn."""
+
+
+@dataclass(frozen=True)
+class Teaching:
+    """What all tasks share."""
+
+    teacher: Path
+    fingerprint: str
+    """Of the teacher."""
+    manifest: SamplesManifest
+    """Of the samples that are taught."""
+    staging: Path
+    """Where they are written to."""
+    gpu: bool = False
 
 
 def teach(samples: Path, teacher: Path, out: Path, *, gpu: bool = False) -> SamplesManifest:
@@ -37,11 +67,12 @@ def teach(samples: Path, teacher: Path, out: Path, *, gpu: bool = False) -> Samp
     require_same_features(model, schema, folder=teacher, where=samples)
     inputs = inputs_of(samples, teacher)
     with publish(out, kind="samples", config={}, inputs=inputs) as (staging, facts):
-        job = {"teacher": (teacher, inputs["teacher"]), "gpu": gpu, "staging": staging, "manifest": manifest}
+        teaching = Teaching(teacher, inputs["teacher"], manifest, staging, gpu)
         files = jobs(samples)
         tasks = ray.data.from_items(files, override_num_blocks=len(files))
-        done = tasks.map(retried(partial(teach_file, job=job)), num_gpus=1 if gpu else None).take_all()
-        facts |= finish(done, manifest, samples, staging)
+        task = retried(partial(teach_file, teaching=teaching))
+        done = tasks.map(task, num_gpus=1 if gpu else None).take_all()  # pyright: ignore  # rows are any dict to Ray
+        facts |= finish(cast(list[Said], done), manifest, samples, staging)
     return samples_manifest(out)
 
 
@@ -51,36 +82,36 @@ def inputs_of(samples: Path, teacher: Path) -> dict[str, str]:
     return {kind: read_manifest(folder, kind=kind)["fingerprint"] for kind, folder in folders.items()}
 
 
-def jobs(samples: Path) -> list[dict[str, str]]:
+def jobs(samples: Path) -> list[File]:
     """One job a file of samples."""
-    return [
-        {"split": split, "file": str(path)} for split in ("train", "val") for path, _ in sample_files(samples, split)
-    ]
+    return [File(split=split, file=str(path)) for split in ("train", "val") for path, _ in sample_files(samples, split)]
 
 
-def finish(done: list[dict[str, str]], manifest: SamplesManifest, samples: Path, staging: Path) -> dict[str, Any]:
-    """What the manifest of the taught samples says, from the words of all jobs; copies what stays as it is."""
-    total: dict[str, Any] = {}
+def finish(done: list[Said], manifest: SamplesManifest, samples: Path, staging: Path) -> dict[str, object]:
+    """What the manifest of the taught samples says, from the words of all tasks; copies what stays as it is."""
+    total: dict[str, object] = {}
     for part in done:
         merge(total, json.loads(part["counts"]))
-    facts = {key: manifest[key] for key in ("split", "strategies", "draw", "seed", "val_table", "counts")}
-    facts |= {"rows": total.pop("rows"), "taught": True, "positions": True}
+    rows, counts = total.pop("rows"), manifest["counts"]
     if not manifest["positions"]:
-        dropped = facts["counts"]["dropped"] | total.get("dropped", {})
-        facts["counts"] = facts["counts"] | total | {"dropped": dropped}
-        check_built(facts["counts"], tuple(manifest["strategies"]), positions=True)
+        drawn = cast(Drawn, total)
+        dropped = counts["dropped"] | drawn.get("dropped", {})
+        counts: Built = {**counts, **drawn, "dropped": dropped}
+        check_built(counts, tuple(manifest["strategies"]), positions=True)
     for name in ("schema.json", "stats.json"):
         (staging / name).write_bytes((samples / name).read_bytes())
-    return facts
+    facts = {key: manifest[key] for key in ("split", "strategies", "draw", "seed", "val_table")}
+    return {**facts, "counts": counts, "rows": rows, "taught": True, "positions": True}
 
 
-def teach_file(row: dict[str, str], job: dict[str, Any]) -> dict[str, str]:
+def teach_file(row: File, teaching: Teaching) -> Said:
     """Writes one file of samples as the teacher sees it, a row group at a time; returns its counts."""
-    path, split, manifest = place(row["file"]), row["split"], job["manifest"]
-    model, device = known_model(*job["teacher"], "teacher"), torch.device("cuda" if job["gpu"] else "cpu")
+    path, split, manifest = place(row["file"]), row["split"], teaching.manifest
+    model = known_model(teaching.teacher, teaching.fingerprint, "teacher")
+    device = torch.device("cuda" if teaching.gpu else "cpu")
     model.ranker.to(device)
     schema = load_schema(path.parents[1])
-    counts: dict[str, Any] = {}
+    counts: dict[str, object] = {}
 
     def taught() -> Iterator[pa.Table]:
         with parquet(path) as file:
@@ -92,7 +123,7 @@ def teach_file(row: dict[str, str], job: dict[str, Any]) -> dict[str, str]:
                 yield table
 
     name = f"{split}/{path.name}"
-    rows = write_tables(taught(), job["staging"] / name)
+    rows = write_tables(taught(), teaching.staging / name)
     return {"counts": json.dumps(counts | {"rows": {name: rows}})}
 
 
@@ -110,7 +141,7 @@ def _score(table: pa.Table, model: Model, device: torch.device, *, keep_repr: bo
     return table.append_column("teacher_repr", nest(values, offsets))
 
 
-def redraw(table: pa.Table, schema: Schema, manifest: SamplesManifest) -> tuple[pa.Table, dict]:
+def redraw(table: pa.Table, schema: Schema, manifest: SamplesManifest) -> tuple[pa.Table, Drawn]:
     """Gives whole lists the positions of the teacher's order (ties in canonical order) and draws from them."""
     offsets = offsets_of(table["item_id"])
     position = rank_within(segment_of(offsets), -flat_numpy(table["teacher_score"]).astype(np.float64))

@@ -110,7 +110,7 @@ def log_epoch(name: str, state: State, ended: bool, runs: Mapping[str, Run]) -> 
 
 def logged(state: State) -> dict[str, float]:
     """The last epoch's metrics by their names in MLflow, where `latency_us` is that of the network that was found."""
-    numbers = {key: value for key, value in state.numbers().items() if key != "epoch"}
+    numbers = {key: value for key, value in state.history[-1].items() if isinstance(value, float)}
     return {key if "/" in key else f"search/{key}": value for key, value in numbers.items()}
 
 

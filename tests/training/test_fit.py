@@ -12,14 +12,15 @@ import pytest
 from mlflow.tracking import MlflowClient
 from training_fixture import ALL, BASE, ONE, assert_same
 
-import prerank.training.group as fit_module
 from prerank.core.cluster.private import drop_torn
 from prerank.core.errors import InputError
 from prerank.models.checkpoint import load_model
 from prerank.models.options import Distill, Optim
 from prerank.samples.files import check_k, sample_files
 from prerank.tracking.runs import run
-from prerank.training.group import fit, key_of, train_models
+from prerank.training import finished, group
+from prerank.training.finished import key_of
+from prerank.training.group import fit, train_models
 from prerank.training.options import Compute
 from prerank.training.worker import check
 
@@ -83,7 +84,7 @@ def test_models_are_published_once_and_logged(ray_cluster, taught, tmp_path):
 def test_a_disk_that_fills_between_two_models_costs_no_training_and_no_run(ray_cluster, taught, tmp_path, monkeypatch):
     arms = {tmp_path / arm.name: arm for arm in (BASE, ALL)}
     options = {"kind": "student", "work": tmp_path / "work", "compute": ONE, "k": 10}
-    publish, launch, trained_anew = fit_module._publish, fit_module.launch, []
+    publish, launch, trained_anew = finished._publish, group.launch, []
 
     def full(out, *args, **kwargs):
         if out.name == "all":
@@ -94,10 +95,10 @@ def test_a_disk_that_fills_between_two_models_costs_no_training_and_no_run(ray_c
         trained_anew.append(not (work / name).exists())
         return launch(*args, name=name, work=work, **kwargs)
 
-    monkeypatch.setattr(fit_module, "launch", noted)
+    monkeypatch.setattr(group, "launch", noted)
     with run("parent", out=tmp_path / "out", state=tmp_path / "parent.json", params={}) as parent:
         with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
-            patch.setattr(fit_module, "_publish", full)
+            patch.setattr(finished, "_publish", full)
             train_models(arms, taught, parent=parent, **options)
         assert (tmp_path / "base").exists() and not (tmp_path / "all").exists()
         train_models(arms, taught, parent=parent, **options)

@@ -61,19 +61,8 @@ def run(taught, folder, arm=ARM, kill_after=None, validate=None, every=2):
         if saves == kill_after:
             raise Killed
 
-    best = loop.train(
-        arm,
-        features,
-        distiller,
-        optimizer,
-        reader,
-        validate,
-        teacher_score="teacher_score",
-        state=state,
-        best=best,
-        save=save,
-        checkpoint_steps=every,
-    )
+    lesson = loop.Lesson(arm, features, reader, validate, teacher_score="teacher_score", checkpoint_steps=every)
+    best = loop.train(lesson, distiller, optimizer, state=state, best=best, save=save)
     return state, best
 
 

@@ -1,0 +1,85 @@
+"""The arms that stand for the trained models: a student of given options, and the teacher with what it has to beat."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from prerank.logs.schema import load_schema
+from prerank.models.arch import Arch, load_arch
+from prerank.models.checkpoint import Proof
+from prerank.models.options import Arm, Distill, Optim
+from prerank.samples.files import samples_manifest
+from prerank.training.worker import Trained, teacher_column
+
+
+def student_arm(
+    samples: Path,
+    *,
+    arch: Path | None = None,
+    features: tuple[str, ...] = (),
+    widths: tuple[int, ...] = (64, 32),
+    strategies: tuple[str, ...] = (),
+    distill: Distill | None = None,
+    optim: Optim | None = None,
+    seed: int = 0,
+) -> Arm:
+    """A student of these samples.
+
+    `arch`: an arch.json, whose features and widths count instead of `features` (by default the schema's hand_picked, or
+    all that are not teacher_only) and `widths`. It learns from the pairs of the `strategies`, by default of all that
+    the samples were built with. Raises InputError for an unknown feature.
+    """
+    manifest, schema = samples_manifest(samples), load_schema(samples)
+    chosen = load_arch(arch) if arch else Arch(features or schema.student_features, widths)
+    selected = schema.select(chosen.features, where=str(arch or "--features"))
+    return Arm(
+        name="student",
+        features=tuple(feature.name for feature in selected),
+        widths=chosen.widths,
+        strategies=strategies or tuple(manifest["strategies"]),
+        select_by="recall" if teacher_column(samples, "val") else "auc",
+        distill=distill or Distill(),
+        optim=optim or Optim(),
+        seed=seed,
+    )
+
+
+def teacher_arms(
+    samples: Path,
+    *,
+    features: tuple[str, ...] = (),
+    widths: tuple[int, ...] = (256, 128, 64),
+    unexposed_ratio: float = 3.0,
+    optim: Optim | None = None,
+    seed: int = 0,
+) -> list[Arm]:
+    """The teacher, on all features unless some are named, and the small models on a single group of them.
+
+    A teacher that finds fewer clicked items than the best of these (features of the items, features across request and
+    item) is not worth imitating. `unexposed_ratio`: as in `Arm`.
+    """
+    schema = load_schema(samples)
+    chosen = schema.select(features or schema.names, where="--features")
+    teacher = Arm(
+        name="teacher",
+        features=tuple(feature.name for feature in chosen),
+        widths=widths,
+        hard="listwise",
+        unexposed_ratio=unexposed_ratio,
+        select_by="auc",
+        optim=optim or Optim(),
+        seed=seed,
+    )
+    groups = {side: tuple(feature.name for feature in chosen if feature.side == side) for side in ("item", "cross")}
+    small = [replace(teacher, name=side, features=group, widths=(64, 32)) for side, group in groups.items() if group]
+    return [teacher, *small]
+
+
+def proof_of(trained: Mapping[str, Trained], k: int) -> dict[str, dict[str, Proof]]:
+    """For the teacher's manifest: the `proof`, what each of `teacher_arms` finds in its best epoch."""
+
+    def found(arm: Trained) -> Proof:
+        best = arm.state.numbers(arm.state.best_epoch)
+        return {"hit_rate": best[f"val/hit_rate_at_{k}"], "auc": best["val/auc"]}
+
+    return {"proof": {name: found(arm) for name, arm in trained.items()}}

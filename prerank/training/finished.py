@@ -1,0 +1,125 @@
+"""Finished models, each in its folder: what is there is left alone, what is missing is trained and published."""
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from prerank.core.config import plain
+from prerank.core.outputs import fingerprint, is_done, publish
+from prerank.core.storage import rmtree, staged
+from prerank.logs.schema import load_schema
+from prerank.models import checkpoint
+from prerank.models.arch import Arch
+from prerank.models.checkpoint import ModelManifest, model_manifest
+from prerank.models.options import Arm
+from prerank.models.stats import load_stats
+from prerank.samples.files import check_k, samples_manifest
+from prerank.tracking.runs import Run, run, send_unsent
+from prerank.training.options import Compute
+from prerank.training.progress import Drawing
+from prerank.training.worker import Job, Trained, alone, check, train_arm
+
+
+class Fit(Protocol):
+    """Trains arms and returns them by name: on Ray Train (`prerank.training.group.fit`), or here (`fit_here`)."""
+
+    def __call__(
+        self, arms: list[Arm], samples: Path, work: Path, *, compute: Compute, k: int, runs: dict[str, Run], key: str
+    ) -> dict[str, Trained]:
+        """`runs`: those of MLflow, by arm; `work` is for checkpoints, which are kept under `key`."""
+        ...
+
+
+def fit_here(
+    arms: list[Arm], samples: Path, work: Path, *, compute: Compute, k: int, runs: dict[str, Run], key: str = ""
+) -> dict[str, Trained]:
+    """By one worker in this process: no cluster, and no checkpoints, so that one that is killed begins anew."""
+    with Drawing() as drawing, alone(compute, runs, drawing.tell) as worker:
+        for arm in arms:
+            train_arm(arm, Job(samples, compute, k), worker)
+        return {arm.name: Trained(arm, *checkpoint.load_best(worker.done, arm.name)) for arm in arms}
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Arms that are trained with the models and not kept; what the manifests shall say from all that was trained."""
+
+    arms: tuple[Arm, ...] = ()
+    facts: Callable[[dict[str, Trained]], Mapping[str, object]] = lambda trained: {}
+
+
+NO_OTHERS = Beside()
+
+
+def finished_models(
+    arms: dict[Path, Arm],
+    job: Job,
+    *,
+    kind: str,
+    work: Path,
+    fit: Fit,
+    beside: Beside = NO_OTHERS,
+    parent: Run | None = None,
+) -> dict[str, ModelManifest]:
+    """Trains each arm into its folder, which gets the finished model and its manifest; returns the manifests by arm.
+
+    Models that are already there are left alone. `work` holds checkpoints until all is published. Raises InputError
+    where the samples lack what an arm needs, or a folder holds something else.
+    """
+    samples, k, lanes = job.samples, job.k, job.compute.lanes
+    inputs = {"samples": samples_manifest(samples)["fingerprint"]}
+    configs = {out: {**plain(arm), "k": k, "compute.lanes": lanes} for out, arm in arms.items()}
+    missing = {out: arm for out, arm in arms.items() if not is_done(out, kind=kind, config=configs[out], inputs=inputs)}
+    todo = [*missing.values(), *beside.arms]
+    if missing:
+        check(todo, samples)
+        if any(arm.select_by == "recall" for arm in missing.values()):
+            check_k(samples, k)
+    for out in arms.keys() - missing.keys():
+        send_unsent(out)
+    key = key_of([*arms.values(), *beside.arms], samples, k, lanes)
+    states = {out: work / f"{arm.name}.run-{key}.json" for out, arm in arms.items()}
+    # A run whose model was published may not have come to its end, where the others were not.
+    unended = {out: arm for out, arm in arms.items() if out in missing or states[out].is_file()}
+    if unended:
+        with ExitStack() as stack:
+            runs: dict[str, Run] = {}
+            for out, arm in unended.items():
+                opened = run(arm.name, out=out, state=states[out], params=configs[out], tags=inputs, parent=parent)
+                runs[arm.name] = stack.enter_context(opened)
+            if missing:
+                trained = fit(todo, samples, work, compute=job.compute, k=k, runs=runs, key=key)
+                saved = beside.facts(trained)
+                for out, arm in missing.items():
+                    _publish(out, kind, trained[arm.name], samples, config=configs[out], inputs=inputs, saved=saved)
+            for out, arm in unended.items():
+                for name in ("arch.json", "schema.json", "manifest.json"):
+                    runs[arm.name].artifact(out / name)
+        rmtree(work)
+    return {arm.name: model_manifest(out, kind=kind) for out, arm in arms.items()}
+
+
+def key_of(arms: list[Arm], samples: Path, k: int, lanes: int) -> str:
+    """What checkpoints are kept under: those of another configuration or of other samples are not gone on from."""
+    of_samples = samples_manifest(samples)["fingerprint"]
+    return fingerprint([[plain(arm) for arm in arms], k, lanes, of_samples])
+
+
+def _publish(
+    out: Path,
+    kind: str,
+    trained: Trained,
+    samples: Path,
+    *,
+    config: Mapping[str, object],
+    inputs: dict[str, str],
+    saved: Mapping[str, object],
+) -> None:
+    """Writes a finished model whole, with the days that its training left out."""
+    state, schema, split = trained.state, load_schema(samples), samples_manifest(samples)["split"]
+    with publish(out, kind=kind, config=config, inputs=inputs) as (final, facts), staged(final) as staging:
+        arch = Arch(trained.arm.features, trained.arm.widths)
+        checkpoint.write_model(staging, arch=arch, schema=schema, stats=load_stats(samples), best=trained.best)
+        facts |= {"split": split, "best": state.history[state.best_epoch], "history": state.history, **saved}
