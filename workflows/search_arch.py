@@ -6,27 +6,24 @@
 Beside it stand the history of gates and widths and its pictures. The second command trains what was found from scratch.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from prerank.core import cli
 from prerank.core.cluster.start import start_ray
 from prerank.core.config import names, plain, widths
-from prerank.core.errors import InputError
-from prerank.core.outputs import is_done, publish, read_manifest, write_json
+from prerank.core.outputs import is_done, publish
 from prerank.core.storage import rmtree, staged
-from prerank.latency.formula import latency_us, times_us
 from prerank.latency.options import Latency
 from prerank.latency.table import load_table
-from prerank.logs.schema import Schema, load_schema
-from prerank.models.arch import Arch
+from prerank.logs.schema import load_schema
 from prerank.models.options import Arm, Distill, Optim
 from prerank.reports.search.figures import search_figures
 from prerank.samples.files import samples_manifest
-from prerank.search.group import Found, Spec, search_all
+from prerank.search.found import read_found_arch
+from prerank.search.group import search_all
 from prerank.search.options import Search
+from prerank.search.spec import FoundArch, Spec, hand_picked_us
 from prerank.tracking.runs import Run, run, send_unsent
 from prerank.training.group import refuse_local_store
 from prerank.training.options import Compute
@@ -62,11 +59,11 @@ class SearchArch:
     compute: Compute = Compute()
 
 
-def main(config: SearchArch, parent: Run | None = None) -> dict[str, Any]:
+def main(config: SearchArch, parent: Run | None = None) -> FoundArch:
     """Returns what stands in arch.json."""
     spec, out = spec_of(config), config.out.resolve()
     samples, schema = config.samples.resolve(), load_schema(config.samples)
-    inputs = {"samples": read_manifest(samples, kind="samples")["fingerprint"], "latency": spec.table.fingerprint}
+    inputs = {"samples": samples_manifest(samples)["fingerprint"], "latency": spec.table.fingerprint}
     settings = {key: value for key, value in plain(config).items() if key not in ("samples", "latency_table", "out")}
     done, work = is_done(out, kind="search", config=settings, inputs=inputs), out.parent / f".{out.name}.work"
     if done:
@@ -76,16 +73,21 @@ def main(config: SearchArch, parent: Run | None = None) -> dict[str, Any]:
             if not done:
                 start_ray()
                 refuse_local_store({"search": tracked})
-                jobs = {"compute": config.compute, "k": config.k, "runs": {spec.arm.name: tracked}}
-                found = search_all([spec], samples, work, **jobs)[spec.arm.name]
+                runs = {spec.arm.name: tracked}
+                found = search_all([spec], samples, work, compute=config.compute, k=config.k, runs=runs)[spec.arm.name]
                 with publish(out, kind="search", config=settings, inputs=inputs) as (final, _), staged(final) as folder:
-                    _write(folder, spec, found, schema, widths(config.search.widths))
-            said = json.loads((out / "arch.json").read_text())
-            tracked.metrics({key: value for key, value in said.items() if isinstance(value, float)})
+                    arch, features = found.write(folder, schema), spec.features(schema)
+                    choices = widths(config.search.widths)
+                    drawn = search_figures(
+                        found.history, arch=arch, features=features, widths=choices, budget_us=spec.budget_us
+                    )
+                    for name, figure in drawn.items():
+                        figure.savefig(folder / f"{name}.png", dpi=110)
+            tracked.metrics({key: value for key, value in read_found_arch(out).items() if isinstance(value, float)})
             for path in sorted(out.glob("*.*")):
                 tracked.artifact(path)
         rmtree(work)
-    said = json.loads((out / "arch.json").read_text())
+    said = read_found_arch(out)
     times = f"{said['fetch_us']:.0f} µs to fetch + {said['inference_us']:.0f} µs of inference"
     print(
         f"{out}/arch.json: {len(said['features'])} features, widths {said['widths']}: {times} = "
@@ -94,52 +96,26 @@ def main(config: SearchArch, parent: Run | None = None) -> dict[str, Any]:
     return said
 
 
-def _write(folder: Path, spec: Spec, found: Found, schema: Schema, choices: tuple[int, ...]) -> None:
-    """arch.json, the history of the gates, and the pictures of both."""
-    arch = found.derive(schema)
-    arch.save(folder / "arch.json", **predicted(spec, arch, schema))
-    write_json(folder / "history.json", found.history)
-    features = schema.select(spec.arm.features, where="--features")
-    pictures = search_figures(found.history, arch=arch, features=features, widths=choices, budget_us=spec.budget_us)
-    for name, figure in pictures.items():
-        figure.savefig(folder / f"{name}.png", dpi=110)
-
-
 def spec_of(config: SearchArch, name: str = "search") -> Spec:
     """The search that the configuration describes; raises InputError where it needs a budget or a teacher."""
     samples = config.samples.resolve()
-    manifest, schema = samples_manifest(samples), load_schema(samples)
+    schema, base = load_schema(samples), widths(config.widths)
     table = load_table(config.latency_table, candidates=config.latency.candidates, threads=config.latency.threads)
     chosen = names(config.features) or tuple(f.name for f in schema.features if not f.teacher_only)
     budget_us = config.budget_us
     if budget_us is None:
-        if not schema.hand_picked:
-            raise InputError(f"{samples}/schema.json: no hand_picked to take the budget from; give --budget-us")
-        hand_picked = schema.select(schema.hand_picked, where="hand_picked")
-        budget_us = latency_us(table, hand_picked, schema.fetch, widths(config.widths))
+        budget_us = hand_picked_us(schema, table, base, samples=samples)
     arm = Arm(
         name=name,
         features=tuple(feature.name for feature in schema.select(chosen, where="--features")),
-        widths=widths(config.widths),
-        strategies=names(config.strategy) or tuple(manifest["strategies"]),
+        widths=base,
+        strategies=names(config.strategy) or tuple(samples_manifest(samples)["strategies"]),
         select_by="recall" if teacher_column(samples, "val") else "auc",
         distill=config.distill,
         optim=config.optim,
         seed=config.seed,
     )
     return Spec(arm, config.search, config.latency, table, budget_us)
-
-
-def predicted(spec: Spec, arch: Arch, schema: Schema) -> dict[str, Any]:
-    """What arch.json says beside features and widths."""
-    features = schema.select(arch.features, where="arch.json")
-    return {
-        **times_us(spec.table, features, schema.fetch, arch.widths),
-        "budget_us": spec.budget_us,
-        "candidates": spec.table.candidates,
-        "threads": spec.table.threads,
-        "latency_table": spec.table.fingerprint,
-    }
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import Bounds, LinearConstraint, milp
+from scipy.optimize import milp
 from torch import Tensor
 
 from prerank.core.errors import InputError
@@ -27,6 +27,8 @@ TOLERANCE = 1e-6
 Array = NDArray[np.float64]
 Row = tuple[Array, float, float]
 """Coefficients of the unknowns, and between what their sum must lie."""
+Limit = tuple[Array, float]
+"""Coefficients, and what their sum may come to."""
 
 
 @dataclass(frozen=True)
@@ -69,27 +71,33 @@ def derive(
             "no feature of the side item or cross to choose from: nothing tells one candidate from another"
         )
     networks = _networks(table, widths, [[float(log_p) for log_p in slot] for slot in log_p_SC])
-    value_M = np.array([float(value) for value in value_M])
-    program = _Program(features, fetch, table, networks, value_M)
+    worth_M = np.array([float(value) for value in value_M])
+    program = _Program(features, fetch, table, networks, worth_M)
 
+    # The solver's tolerances are absolute: values and costs are brought to the size of 1.
     log_p = [network.log_p for network in networks]
-    value_V = program.value_V / (max(value_M.max(), max(log_p) - min(log_p)) or 1.0)
+    value_V = program.value_V / (max(worth_M.max(), max(log_p) - min(log_p)) or 1.0)
     cost_V = program.cost_V / max(budget_us, 1.0)
-    in_budget = cost_V, (budget_us - table.overhead_us) / max(budget_us, 1.0)
+    in_budget = cost_V, float(budget_us - table.overhead_us) / max(budget_us, 1.0)
     best_V = program.solve(-value_V, in_budget)
     if best_V is None:
-        cheapest = program.arch(program.solve(cost_V))
+        cheapest = program.arch(program.solved(cost_V))
         kept = [feature for feature in features if feature.name in cheapest.features]
         raise InputError(
             f"--budget-us {budget_us:g} (workflows.rivals: --budgets): nothing fits; the cheapest, "
             f"{', '.join(cheapest.features)} with widths {cheapest.widths}, takes "
             f"{latency_us(table, kept, fetch, cheapest.widths):.1f}; allow at least that"
         )
-    return program.arch(program.solve(cost_V, in_budget, (-value_V, -value_V @ best_V + TOLERANCE)))
+    # Once more, for the cheapest of those that are as good: ties are settled by time, not by the solver's path.
+    return program.arch(program.solved(cost_V, in_budget, (-value_V, float(-value_V @ best_V) + TOLERANCE)))
 
 
 def _networks(table: Table, widths: tuple[int, ...], log_p_SC: list[list[float]]) -> list[_Network]:
-    """Those that can be best: of those with one `first`, none that another is as likely as and no slower than."""
+    """Those that can be best: of those with one `first`, none that another is as likely as and no slower than.
+
+    What the features cost in the first layer hangs on its width alone, so two networks with one `first` differ by a
+    constant whatever is kept: the slower and less likely of them is never taken, and need not be an unknown.
+    """
     networks = []
     for choice in itertools.product(range(len(widths)), repeat=len(log_p_SC)):
         log_p = sum(slot[c] for slot, c in zip(log_p_SC, choice, strict=True))
@@ -143,15 +151,18 @@ class _Program:
         of_item_M = np.array([not feature.of_request for feature in features])
         self._whole_V = self._over(keep=1, network=1, segment=1)
         most_V = self._over(keep=of_item_M | (value_M > 0), wait=1, fetch=np.inf, network=1, segment=1, part=1)
-        self._bounds = Bounds(np.zeros_like(most_V), most_V)
+        self._between = np.zeros_like(most_V), most_V
 
         wanted_M = of_item_M & (value_M > 0)
         enough = max(wanted_M.sum(), 1)
         item_M = np.array([feature.width for feature in features]) * of_item_M
         self._rows: list[Row] = [
+            # A ranker needs a feature of the items.
             (self._over(keep=of_item_M), 1, np.inf),
-            (self._over(keep=np.where(wanted_M, 1, enough * of_item_M)), 0, enough),  # the wanted, or one other
+            # The wanted, or one other: one that is not wanted fills the whole sum, and leaves no room beside it.
+            (self._over(keep=np.where(wanted_M, 1, enough * of_item_M)), 0, enough),
             (self._over(network=1), 1, 1),
+            # The width that the first layer gets is that of the kept features of items.
             (
                 self._over(
                     keep=-item_M,
@@ -162,6 +173,7 @@ class _Program:
                 0,
             ),
         ]
+        # A network chooses one segment, of its own first layer; `part` is 0 outside of the chosen one.
         for first in firsts:
             chosen = [float(network.first == first) for network in networks]
             self._rows.append((self._over(network=chosen, segment=[-float(s[0] == first) for s in segments]), 0, 0))
@@ -170,7 +182,12 @@ class _Program:
         self._rows += self._twin_rows(inputs_us, value_M)
 
     def _fetch_rows(self, fetch: Mapping[str, Mapping[str, float]]) -> list[Row]:
-        """Of a source, by rising fetch_us: the sum of the rises that are waited for is the slowest that is kept."""
+        """Of a source, by rising fetch_us: the sum of the rises that are waited for is the slowest that is kept.
+
+        A maximum is not linear. But with the features in order, waiting for one means waiting for all that are faster
+        (wait[slower] <= wait[faster]), and Σ rise · wait is then the time of the last that is waited for; `fetch` is
+        above it for every source, and being priced, lies on the slowest. So `wait` and `fetch` need not be whole.
+        """
         one_MM = np.eye(len(self._features))
         rows: list[Row] = [(self._over(keep=one_M, wait=-one_M), -np.inf, 0) for one_M in one_MM]
         by_source: dict[str, list[int]] = {}
@@ -197,32 +214,43 @@ class _Program:
 
     def _over(self, **parts: ArrayLike) -> Array:
         """A coefficient for each unknown, 0 for those that are not named."""
-        return np.concatenate([np.broadcast_to(np.float64(parts.get(n, 0)), size) for n, size in self._sizes.items()])
+        return np.concatenate(
+            [np.broadcast_to(np.asarray(parts.get(n, 0), np.float64), size) for n, size in self._sizes.items()]
+        )
 
-    def solve(self, goal_V: Array, *limits: tuple[Array, float]) -> Array | None:
+    def solved(self, goal_V: Array, *limits: Limit) -> Array:
+        """`solve` where there is a solution."""
+        found_V = self.solve(goal_V, *limits)
+        assert found_V is not None
+        return found_V
+
+    def solve(self, goal_V: Array, *limits: Limit) -> Array | None:
         """The unknowns with the least goal, of those whose sums of the limits' rows are within; None if there are none.
 
         To the solver 0.999999 is whole, which lets it overrun a limit a little, and what fits exactly may seem not to.
         So it is given a little more; what it finds is rounded and, where it does overrun, ruled out.
         """
         rows = [*self._rows, *((row_V, -np.inf, high + TOLERANCE) for row_V, high in limits)]
-        while (found_V := self._milp(goal_V, rows, self._bounds)) is not None:
+        while (found_V := self._milp(goal_V, rows, self._between)) is not None:
+            # The choice is made whole, and the rest of the unknowns are reckoned anew for it.
             whole_V = np.round(found_V)
-            known = Bounds(*(np.where(self._whole_V, whole_V, b) for b in (self._bounds.lb, self._bounds.ub)))
-            found_V = self._milp(self.cost_V, self._rows, known)
-            if all(row_V @ found_V <= high + 1e-9 for row_V, high in limits):
-                return found_V
-            rows.append((self._whole_V * (1 - 2 * whole_V), 1 - self._whole_V @ whole_V, np.inf))
+            low_V, high_V = (np.where(self._whole_V, whole_V, bound_V) for bound_V in self._between)
+            exact_V = self._milp(self.cost_V, self._rows, (low_V, high_V))
+            assert exact_V is not None
+            if all(row_V @ exact_V <= high + 1e-9 for row_V, high in limits):
+                return exact_V
+            # From now on at least one of the whole unknowns must be another: Σ |x - whole| >= 1, linear for bits.
+            rows.append((self._whole_V * (1 - 2 * whole_V), float(1 - self._whole_V @ whole_V), np.inf))
         return None
 
-    def _milp(self, goal_V: Array, rows: list[Row], bounds: Bounds) -> Array | None:
+    def _milp(self, goal_V: Array, rows: list[Row], between: tuple[Array, Array]) -> Array | None:
         matrix, low, high = zip(*rows, strict=True)
         with _silent():
             result = milp(
                 goal_V,
                 integrality=self._whole_V,
-                bounds=bounds,
-                constraints=LinearConstraint(np.stack(matrix), low, high),
+                bounds=between,
+                constraints=(np.stack(matrix), low, high),
                 # With presolve, HiGHS 1.12 calls some programs infeasible that are not; without, it is as fast here.
                 options={"mip_rel_gap": 0.0, "presolve": False},
             )

@@ -5,7 +5,7 @@ S seeds, R requests, B bootstrap replicates. A value that is not defined for a r
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal, NotRequired, TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -14,9 +14,64 @@ from prerank.core.outputs import fingerprint
 from prerank.evaluation.intervals import DRAWS_AT_ONCE, ratio
 from prerank.models.arch import Arch
 
-METRICS = ("recall", "hit_rate")
+Metric = Literal["recall", "hit_rate"]
 """Columns of an evaluation, request by request."""
 HAND_PICKED = "hand_picked"
+
+
+class Spread(TypedDict):
+    mean: float
+    """Over requests and seeds."""
+    std: float | None
+    """Of the seeds' means; None for one seed."""
+    seeds: list[float]
+    """Those means."""
+
+
+class Difference(TypedDict):
+    mean: float
+    lo: float
+    """And `hi`: the interval of `two_way_interval`."""
+    hi: float
+    seeds_lo: float
+    """The least of the seeds' means, and the largest."""
+    seeds_hi: float
+
+
+class Versus(TypedDict):
+    """The difference to another method at the same budget."""
+
+    recall: Difference
+    hit_rate: Difference
+
+
+class Row(TypedDict):
+    """A method at a budget, as JSON holds it."""
+
+    factor: float | None
+    budget_us: float | None
+    method: str
+    students: list[str]
+    """By seed, as are the numbers of `features` and `widths`."""
+    features: list[int]
+    widths: list[list[int]]
+    kept: dict[str, float]
+    """The share of the seeds that kept each feature."""
+    fetch_us: float
+    """Predicted, the mean of the seeds."""
+    inference_us: float
+    latency_us: float
+    recall: Spread
+    hit_rate: Spread
+    vs_hand_picked: NotRequired[Versus]
+
+
+class BestRival(Versus):
+    """At a budget the rival of the highest mean recall, and the difference to it."""
+
+    factor: float | None
+    budget_us: float | None
+    rival: str
 
 
 @dataclass(frozen=True)
@@ -38,18 +93,16 @@ class Entry:
         return f"{fingerprint([self.arch.features, self.arch.widths])[:8]}-s{self.seed}"
 
 
-def rows_of(entries: Sequence[Entry], per_request: pa.Table) -> list[dict[str, Any]]:
-    """A row a budget and method, as JSON holds it; the seeds of a group must be the same in every group.
+def rows_of(entries: Sequence[Entry], per_request: pa.Table) -> list[Row]:
+    """A row a budget and method; the seeds of a group must be the same in every group.
 
-    per_request: one row a request, columns `<student>.<metric>`. A row has the `factor`, `budget_us` and `method`; by
-    seed the `students`, numbers of `features` and `widths`; the share of the seeds that `kept` each feature; the mean
-    times; `spread` of each metric; and `vs_hand_picked`, the `difference` to that method at the same budget.
+    per_request: one row a request, columns `<student>.<metric>`.
     """
-    rows = []
+    rows: list[Row] = []
     groups = _groups(entries)
     for (factor, budget_us, method), group in groups.items():
         every = [name for entry in group for name in entry.arch.features]
-        row = {
+        row: Row = {
             "factor": factor,
             "budget_us": budget_us,
             "method": method,
@@ -57,9 +110,12 @@ def rows_of(entries: Sequence[Entry], per_request: pa.Table) -> list[dict[str, A
             "features": [len(entry.arch.features) for entry in group],
             "widths": [list(entry.arch.widths) for entry in group],
             "kept": {name: every.count(name) / len(group) for name in dict.fromkeys(every)},
+            "fetch_us": _mean_time(group, "fetch_us"),
+            "inference_us": _mean_time(group, "inference_us"),
+            "latency_us": _mean_time(group, "latency_us"),
+            "recall": spread(_values(group, "recall", per_request)),
+            "hit_rate": spread(_values(group, "hit_rate", per_request)),
         }
-        row |= {key: float(np.mean([entry.times[key] for entry in group])) for key in group[0].times}
-        row |= {metric: spread(_values(group, metric, per_request)) for metric in METRICS}
         hand_picked = groups.get((factor, budget_us, HAND_PICKED))
         if hand_picked and method != HAND_PICKED:
             row["vs_hand_picked"] = _against(group, hand_picked, per_request)
@@ -69,12 +125,12 @@ def rows_of(entries: Sequence[Entry], per_request: pa.Table) -> list[dict[str, A
 
 def best_rivals(
     entries: Sequence[Entry], per_request: pa.Table, *, of: str, apart_from: Sequence[str]
-) -> list[dict[str, Any]]:
-    """At each budget the `rival` of the highest mean recall, and the `difference` of the method `of` to it.
+) -> list[BestRival]:
+    """At each budget the rival of the highest mean recall, and the difference of the method `of` to it.
 
     The rival is chosen by the very requests that it is measured on, which flatters it.
     """
-    best = []
+    best: list[BestRival] = []
     groups = _groups(entries)
     for (factor, budget_us, method), ours in groups.items():
         rivals = [k for k in groups if k[:2] == (factor, budget_us) and k[2] not in (of, *apart_from)]
@@ -85,19 +141,23 @@ def best_rivals(
     return best
 
 
-def spread(values_SR: np.ndarray) -> dict[str, Any]:
-    """`mean` over requests and seeds, `std` of the seeds' means (None for one seed), and those means, `seeds`."""
+def spread(values_SR: np.ndarray) -> Spread:
     mean_S = np.nanmean(values_SR, axis=1)
     std = float(mean_S.std(ddof=1)) if len(mean_S) > 1 else None
     return {"mean": float(mean_S.mean()), "std": std, "seeds": mean_S.tolist()}
 
 
-def difference(a_SR: np.ndarray, b_SR: np.ndarray, **options: Any) -> dict[str, float]:
-    """`mean` of a - b with `lo` and `hi` of `two_way_interval`, and the least and the largest of the seeds' means."""
+def difference(a_SR: np.ndarray, b_SR: np.ndarray) -> Difference:
+    """Of a - b, paired by seed and request."""
     mean_S = np.nanmean(np.asarray(a_SR) - np.asarray(b_SR), axis=1)
-    lo, hi = two_way_interval(a_SR, b_SR, **options)
-    said = {"mean": mean_S.mean(), "lo": lo, "hi": hi, "seeds_lo": mean_S.min(), "seeds_hi": mean_S.max()}
-    return {key: float(value) for key, value in said.items()}
+    lo, hi = two_way_interval(a_SR, b_SR)
+    return {
+        "mean": float(mean_S.mean()),
+        "lo": lo,
+        "hi": hi,
+        "seeds_lo": float(mean_S.min()),
+        "seeds_hi": float(mean_S.max()),
+    }
 
 
 def two_way_interval(
@@ -113,6 +173,8 @@ def two_way_interval(
     difference_SR = np.asarray(a_SR, float) - np.asarray(b_SR, float)
     defined_SR = ~np.isnan(difference_SR)
     seeds, requests = difference_SR.shape
+    # A replicate's mean is Σ_s w_s Σ_r v_r d_sr / Σ_s w_s Σ_r v_r [d_sr is defined], where w_s and v_r are how often
+    # the seed and the request are drawn: the sums over the requests are one product for all seeds.
     rng = np.random.default_rng(seed)
     weight_BS = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=replicates)
     value_R2S = np.concatenate([np.where(defined_SR, difference_SR, 0.0), defined_SR]).T
@@ -132,10 +194,17 @@ def _groups(entries: Sequence[Entry]) -> dict[tuple[float | None, float | None, 
     return {(e.factor, e.budget_us, e.method): groups[e.factor, e.budget_us, e.method] for e in entries}
 
 
-def _values(group: list[Entry], metric: str, per_request: pa.Table) -> np.ndarray:
+def _mean_time(group: list[Entry], key: str) -> float:
+    return float(np.mean([entry.times[key] for entry in group]))
+
+
+def _values(group: list[Entry], metric: Metric, per_request: pa.Table) -> np.ndarray:
     """[S, R]"""
     return np.stack([per_request[f"{entry.student}.{metric}"].to_numpy() for entry in group])
 
 
-def _against(group: list[Entry], other: list[Entry], per_request: pa.Table) -> dict[str, dict[str, float]]:
-    return {m: difference(_values(group, m, per_request), _values(other, m, per_request)) for m in METRICS}
+def _against(group: list[Entry], other: list[Entry], per_request: pa.Table) -> Versus:
+    def of(metric: Metric) -> Difference:
+        return difference(_values(group, metric, per_request), _values(other, metric, per_request))
+
+    return {"recall": of("recall"), "hit_rate": of("hit_rate")}

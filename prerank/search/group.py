@@ -4,36 +4,33 @@ As `prerank.training.group` does for arms: a checkpoint holds the finished searc
 and the same call goes on from it.
 """
 
-import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import nn
 
-from prerank.core.config import plain, widths
+from prerank.core.config import plain
 from prerank.core.errors import InputError
 from prerank.core.outputs import fingerprint, read_manifest
-from prerank.latency.options import Latency
-from prerank.latency.table import Table
 from prerank.logs.schema import Schema, load_schema
 from prerank.models import checkpoint
-from prerank.models.arch import Arch
 from prerank.models.batch import Batch
 from prerank.models.checkpoint import State
-from prerank.models.options import Arm
+from prerank.models.stats import load_stats
 from prerank.samples.batches import columns, training_batch
 from prerank.samples.files import check_k
 from prerank.samples.reader import Reader
 from prerank.search.autofas import AutoFAS
-from prerank.search.derive import derive
+from prerank.search.found import Found, Last, found_in
 from prerank.search.loop import make_optimizer, search_steps
-from prerank.search.options import Search
-from prerank.search.rivals import RIVALS, untrained_values
+from prerank.search.method import Facts
+from prerank.search.options import MethodName
+from prerank.search.rivals import RIVALS, Rival, untrained_values
+from prerank.search.spec import Spec
 from prerank.tracking.runs import Run
-from prerank.training.group import launch, train_worker
+from prerank.training.group import Shared, launch, train_worker
+from prerank.training.loop import Lesson
 from prerank.training.options import Compute
 from prerank.training.worker import (
     Job,
@@ -46,40 +43,14 @@ from prerank.training.worker import (
     validation,
 )
 
-
-@dataclass(frozen=True)
-class Spec:
-    """One search: `arm` has the features to choose from, the widths to fall back on, the losses and the seed."""
-
-    arm: Arm
-    search: Search
-    latency: Latency
-    table: Table
-    budget_us: float
+METHODS: dict[MethodName, type[AutoFAS] | type[Rival]] = {"autofas": AutoFAS, **RIVALS}
+"""Those that train, by the name of `Search.method`; each is a `prerank.search.method.Method`."""
+UNTRAINED: tuple[MethodName, ...] = ("random", "hand_picked")
+"""Those that look at no data."""
 
 
-@dataclass(frozen=True)
-class Found:
-    spec: Spec
-    history: list[dict[str, Any]]
-    values: tuple[float, ...]
-    """What each of the arm's features is worth to `derive`."""
-    log_p: tuple[tuple[float, ...], ...]
-    """Of the candidate widths, by layer."""
-
-    def derive(self, schema: Schema, budget_us: float | None = None) -> Arch:
-        """The best architecture that fits the budget, by default that of the search."""
-        spec = self.spec
-        searched = spec.search.method == "autofas"
-        return derive(
-            features=schema.select(spec.arm.features, where=spec.arm.name),
-            fetch=schema.fetch,
-            table=spec.table,
-            widths=widths(spec.search.widths) if searched else tuple(sorted(set(spec.arm.widths))),
-            budget_us=spec.budget_us if budget_us is None else budget_us,
-            value_M=self.values,
-            log_p_SC=self.log_p,
-        )
+class Searches(Shared):
+    specs: list[Spec]
 
 
 def search_all(
@@ -94,11 +65,11 @@ def search_all(
         check_spec(spec, samples, schema)
     if any(spec.arm.select_by == "recall" for spec in specs):
         check_k(samples, k)
-    untrained = {s.arm.name: s for s in specs if s.search.method in ("random", "hand_picked")}
+    untrained = {s.arm.name: s for s in specs if s.search.method in UNTRAINED}
     trained = [spec for spec in specs if spec.arm.name not in untrained]
     found = {name: _untrained(spec, schema) for name, spec in untrained.items()}
     if trained:
-        job = {"specs": trained, "job": Job(samples, compute, k), "runs": runs}
+        job = Searches(specs=trained, job=Job(samples, compute, k), runs=runs)
         name = f"ray_train-{key_of(trained, samples, k, compute.lanes)}"
         done = launch(_search_all, job, name=name, work=work, compute=compute)
         with done.as_directory() as folder:
@@ -123,24 +94,17 @@ def check_spec(spec: Spec, samples: Path, schema: Schema) -> None:
     if search.joint and not (arm.distill.score or arm.distill.kl or arm.distill.contrast):
         raise InputError(f"{arm.name}: search.joint distils the ranking network: give distill.score a weight")
     check([arm], samples, taught=not search.joint)
-    searched = ((0.0,) * len(widths(search.widths)),) * search.layers
-    log_p = searched if search.method == "autofas" else _fixed(arm.widths)
+    searched = [[0.0] * len(spec.candidates)] * search.layers
+    log_p = searched if search.method == "autofas" else spec.fixed_log_p()
     Found(spec, [], (0.0,) * len(arm.features), log_p).derive(schema)  # of nothing that it values: the cheapest
 
 
 def _untrained(spec: Spec, schema: Schema) -> Found:
-    features = schema.select(spec.arm.features, where=spec.arm.name)
-    values = untrained_values(spec.search.method, features, schema.hand_picked, spec.arm.seed)
-    return Found(spec, [], tuple(values.tolist()), _fixed(spec.arm.widths))
+    values = untrained_values(spec.search.method, spec.features(schema), schema.hand_picked, spec.arm.seed)
+    return Found(spec, [], tuple(values.tolist()), spec.fixed_log_p())
 
 
-def _fixed(chosen: tuple[int, ...]) -> tuple[tuple[float, ...], ...]:
-    """log p that allows the arm's own widths alone."""
-    candidates = sorted(set(chosen))
-    return tuple(tuple(0.0 if width == c else float("-inf") for c in candidates) for width in chosen)
-
-
-def _search_all(job: dict[str, Any]) -> None:
+def _search_all(job: Searches) -> None:
     with train_worker(job) as worker:
         for spec in job["specs"]:
             run_search(spec, job["job"], worker)
@@ -151,83 +115,67 @@ def run_search(spec: Spec, job: Job, worker: Worker) -> None:
     arm, search, samples, compute, done = spec.arm, spec.search, job.samples, job.compute, worker.done
     if worker.finished(arm.name):
         return
-    schema, stats = load_schema(samples), json.loads((samples / "stats.json").read_text())
-    features = schema.select(arm.features, where=arm.name)
+    schema = load_schema(samples)
+    features = spec.features(schema)
     check_memory(features, worker.device)
     torch.manual_seed(arm.seed)
-    method: nn.Module = {"autofas": AutoFAS, **RIVALS}[search.method](
-        features,
-        schema.fetch,
-        stats,
-        arm=arm,
-        search=search,
-        latency=spec.latency,
-        table=spec.table,
-        budget_us=spec.budget_us,
-        teacher_width=teacher_width(samples) if arm.distill.contrast and not search.joint else None,
-    )
+    contrasted = teacher_width(samples) if arm.distill.contrast and not search.joint else None
+    method = METHODS[search.method](spec, schema, load_stats(samples), contrasted)
     model = worker.prepare(method)
     optimizer, state = make_optimizer(method, arm, search), State()
     if worker.under_way(arm.name):
         state, _ = checkpoint.load_state(done, arm.name, method, optimizer)
     learned = None if search.joint else teacher_column(samples)
-    read = {"files": files_of(samples, "train"), "batch": arm.optim.batch, "lanes": compute.lanes, "seed": arm.seed}
-    read |= {"columns": columns(arm, learned), "fold": search.fold, "tables": job.tables}
-    reader = Reader(**read, rank=worker.rank, world=worker.world)
-    held_out = Reader(**read, held_out=True, rank=worker.rank, world=worker.world)
+    reader = Reader(
+        files_of(samples, "train"),
+        columns(arm, learned),
+        arm.optim.batch,
+        compute.lanes,
+        worker.rank,
+        worker.world,
+        arm.seed,
+        search.fold,
+        tables=job.tables,
+    )
+    held_out = replace(reader, held_out=True)
+    total = search.epochs * reader.steps
 
-    def save(state: State, method: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    def save(state: State) -> None:
         if worker.rank == 0:
             checkpoint.save_state(done, arm.name, state, method, optimizer, {})
         worker.keep(arm.name, state, False)
 
-    def progress(state: State, method: nn.Module) -> None:
-        at, total = state.epoch * reader.steps + state.step, search.epochs * reader.steps
-        worker.tell(arm.name, at, total, lambda: note(method.facts()))
+    def said() -> str:
+        return note(method.facts())
 
-    search_steps(
-        arm,
-        search,
-        features,
-        model,
-        optimizer,
-        reader,
-        held_out,
-        validation(job, features, worker),
-        teacher_score=learned,
-        state=state,
-        save=save,
-        checkpoint_steps=compute.checkpoint_steps,
-        progress=progress,
-    )
-    total = search.epochs * reader.steps
-    worker.tell(arm.name, total, total, lambda: note(method.facts()), now=True)
+    def progress(state: State) -> None:
+        worker.tell(arm.name, state.epoch * reader.steps + state.step, total, said)
+
+    lesson = Lesson(arm, features, reader, validation(job, features, worker), learned, compute.checkpoint_steps)
+    search_steps(lesson, search, held_out, model, optimizer, state=state, save=save, progress=progress)
+    worker.tell(arm.name, total, total, said, now=True)
     (done / f"{arm.name}.latest.safetensors").unlink(missing_ok=True)
     if worker.rank == 0:
-        every = Reader(**read, held_out=True)
+        # By one worker from all held-out batches, so that the values are the same for any number of workers.
+        every = replace(held_out, rank=0, world=1)
 
         def batches() -> Iterator[Batch]:
             for table in every.epoch(0):
                 yield training_batch(table, arm, features, 0, learned).to(worker.device)
 
-        log_p = method.width_logits.log_softmax(1).tolist() if search.method == "autofas" else _fixed(arm.widths)
-        state.history.append({"values": method.values(batches()).tolist(), "log_p": log_p})
+        last: Last = {"values": method.values(batches()).tolist(), "log_p": method.log_p()}
+        state.history.append({**last})
         checkpoint.save_best(done, arm.name, state, {})
     worker.keep(arm.name, state, True)
 
 
-def found_in(folder: Path, spec: Spec) -> Found:
-    """What a finished search left in a worker's folder or in its last checkpoint."""
-    state, _ = checkpoint.load_best(folder, spec.arm.name)
-    *history, last = state.history
-    return Found(spec, history, last["values"], last["log_p"])
-
-
-def note(facts: dict[str, Any]) -> str:
+def note(facts: Facts) -> str:
     """Where a search stands, in a few words beside its progress bar."""
-    said = {
-        "latency_us": "{:.0f} µs expected",
-        "gate_entropy": "gates {:.2f} nats",
-        "width_entropy": "widths {:.2f} nats",
-    }
-    return ", ".join(text.format(facts[key]) for key, text in said.items() if key in facts)
+    said: list[str] = []
+    if "latency_us" in facts:
+        said.append(f"{facts['latency_us']:.0f} µs expected")
+    if "gate_entropy" in facts:
+        said.append(f"gates {facts['gate_entropy']:.2f} nats")
+    if "width_entropy" in facts:
+        said.append(f"widths {facts['width_entropy']:.2f} nats")
+    return ", ".join(said)

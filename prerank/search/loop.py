@@ -1,78 +1,80 @@
 """The loop of a search: steps of the weights, and between them steps of the architecture on held-out samples."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Literal
+from typing import cast
 
+import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
-from prerank.logs.schema import Feature
 from prerank.models.batch import Batch
 from prerank.models.checkpoint import State
 from prerank.models.options import Arm
 from prerank.samples.batches import ahead, training_batch
 from prerank.samples.reader import Reader
+from prerank.search.method import Learns, Method
 from prerank.search.options import Search
-from prerank.training.loop import add, autocast_on, over_workers
-
-Save = Callable[[State, nn.Module, torch.optim.Optimizer], None]
+from prerank.training.loop import Lesson, add, autocast_on, over_workers
 
 
-def make_optimizer(method: nn.Module, arm: Arm, search: Search) -> torch.optim.Optimizer:
+def method_of(model: nn.Module) -> Method:
+    """The method itself, where DDP may be around it."""
+    return cast(Method, getattr(model, "module", model))
+
+
+def make_optimizer(method: Method, arm: Arm, search: Search) -> torch.optim.Optimizer:
     """Adam: weights as in a student's training; the architecture with β1 = 0 and no weight decay (ProxylessNAS)."""
     architecture = method.architecture()
     ids = {id(p) for p in architecture}
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in method.parameters() if id(p) not in ids], "weight_decay": arm.optim.weight_decay}
-    ]
-    rates = (search.gate_lr, search.width_lr)
-    groups += [
+    weights = {"params": [p for p in method.parameters() if id(p) not in ids], "weight_decay": arm.optim.weight_decay}
+    # β1 = 0: two_path moves two of a slot's widths at a time, and a momentum would push the others by old gradients.
+    groups = [
         {"params": [p], "lr": lr, "betas": (0.0, 0.999), "weight_decay": 0.0}
-        for p, lr in zip(architecture, rates, strict=False)
+        for p, lr in zip(architecture, (search.gate_lr, search.width_lr), strict=False)
     ]
-    return torch.optim.AdamW(groups, lr=arm.optim.lr, fused=True)
+    return torch.optim.AdamW([weights, *groups], lr=arm.optim.lr, fused=True)
 
 
 def search_steps(
-    arm: Arm,
+    lesson: Lesson,
     search: Search,
-    features: tuple[Feature, ...],
+    held_out: Reader,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    reader: Reader,
-    held_out: Reader,
-    validate: Callable[[Any], dict[str, float]],
     *,
-    teacher_score: str | None,
     state: State,
-    save: Save,
-    checkpoint_steps: int = 0,
-    progress: Callable[[State, nn.Module], None] = lambda state, method: None,
+    save: Callable[[State], None],
+    progress: Callable[[State], None] = lambda state: None,
 ) -> None:
     """Runs the search from `state` to its end; `save` is called after every epoch (and every `checkpoint_steps`).
 
-    `model` is a method (`AutoFAS` or a rival), or DDP around one. Weights alone warm up; then the architecture takes a
-    step after every `search.every` steps of the weights. Raises FloatingPointError when the loss is not finite.
+    The weights learn from the lesson, the architecture from `held_out`. `model` is a `Method`, or DDP around one.
+    Weights alone warm up; then the architecture takes a step after every `search.every` steps of the weights. `state`
+    is brought forward in place. Raises FloatingPointError when the loss is not finite.
     """
-    method = model.module if hasattr(model, "module") else model
+    arm, reader, every = lesson.arm, lesson.reader, lesson.checkpoint_steps
+    method = method_of(model)
     device = next(method.parameters()).device
     autocast = autocast_on(device)
     architecture = method.architecture()
     warm, ramp = search.warmup_epochs * reader.steps, arm.distill.warmup_epochs * reader.steps
 
-    def batches(tables: Iterator, epoch: int) -> Iterator[Batch]:
-        return ahead(training_batch(table, arm, features, epoch, teacher_score) for table in tables)
+    def batches(tables: Iterable[pa.Table], epoch: int) -> Iterator[Batch]:
+        made = (training_batch(table, arm, lesson.features, epoch, lesson.teacher_score) for table in tables)
+        return ahead(made)
 
     def held(start: int) -> Iterator[Batch]:
+        # Held-out batches go round without an end; a restart goes on with the one that its steps come to.
         while True:
             yield from batches(held_out.epoch(start // held_out.steps, start % held_out.steps), start)
             start += held_out.steps - start % held_out.steps
 
-    def turn(batch: Batch, step: int, learns: str) -> dict[str, Tensor]:
-        ready, options = min(1.0, (step + 1) / ramp) if ramp else 1.0, {"clip": arm.optim.clip, "autocast": autocast}
-        return take_turn(model, optimizer, batch.to(device), step, ready, learns, **options)
+    def turn(batch: Batch, step: int, learns: Learns) -> dict[str, Tensor]:
+        ready = min(1.0, (step + 1) / ramp) if ramp else 1.0
+        clip = arm.optim.clip
+        return take_turn(model, optimizer, batch.to(device), step, ready, learns, clip=clip, autocast=autocast)
 
     begun = state.epoch * reader.steps + state.step
     validation = held(max(0, begun - warm) // search.every) if architecture else iter(())
@@ -84,19 +86,19 @@ def search_steps(
             state.step += 1
             if architecture and step >= warm and (step + 1 - warm) % search.every == 0:
                 turn(next(validation), step, "architecture")
-            progress(state, method)
-            if checkpoint_steps and state.step % checkpoint_steps == 0 and state.step < reader.steps:
-                state.sums = over_workers(state.sums)
-                save(state, method, optimizer)
+            progress(state)
+            if every and state.step % every == 0 and state.step < reader.steps:
+                state.sums = dict(over_workers(state.sums))
+                save(state)
         means = {f"train/{name}": total / reader.steps for name, total in over_workers(state.sums).items()}
         if not math.isfinite(means["train/loss"]):
             raise FloatingPointError(f"{arm.name}: the loss of epoch {state.epoch} is not finite; lower optim.lr")
         if architecture and state.epoch >= search.warmup_epochs:
             method.close((state.epoch + 1 - search.warmup_epochs) / (search.epochs - search.warmup_epochs))
-        values = {f"val/{k}": v for k, v in validate(method).items()}
+        values = {f"val/{k}": v for k, v in lesson.validate(method).items()}
         state.history.append({"epoch": state.epoch, **means, **values, **method.facts()})
         state.epoch, state.step, state.sums = state.epoch + 1, 0, {}
-        save(state, method, optimizer)
+        save(state)
 
 
 def take_turn(
@@ -105,21 +107,22 @@ def take_turn(
     batch: Batch,
     step: int,
     warmup: float,
-    learns: Literal["weights", "architecture"],
+    learns: Learns,
     *,
     clip: float,
-    autocast: AbstractContextManager = nullcontext(),  # noqa: B008
+    autocast: AbstractContextManager[object] = nullcontext(),  # noqa: B008
 ) -> dict[str, Tensor]:
     """One step of the weights or of the architecture, which moves nothing else; returns the loss and its parts."""
-    method = model.module if hasattr(model, "module") else model
+    method = method_of(model)
     weights, architecture = optimizer.param_groups[0]["params"], method.architecture()
-    if model is method:  # DDP waits for every gradient
+    if not hasattr(model, "module"):  # DDP waits for every gradient
         for parameter in weights:
             parameter.requires_grad_(learns == "weights")
     with autocast:
         loss, parts = model(batch, step, warmup, learns)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
+    # The optimizer passes over what has no gradient, moments and all.
     for parameter in architecture if learns == "weights" else weights:
         parameter.grad = None
     if learns == "weights":

@@ -7,14 +7,14 @@ from typing import Literal
 from prerank.core.config import widths
 from prerank.core.errors import InputError
 
-Method = Literal["autofas", "fscd", "squeeze_excite", "gradient", "permutation", "random", "hand_picked"]
+MethodName = Literal["autofas", "fscd", "squeeze_excite", "gradient", "permutation", "random", "hand_picked"]
 
 
 @dataclass(frozen=True)
 class Search:
     """How features and widths are searched."""
 
-    method: Method = "autofas"
+    method: MethodName = "autofas"
     """autofas, or a rival that orders the features and keeps the widths: FSCD's hard-concrete gates, COLD's
     squeeze-and-excitation weights, the loss's gradient by a gate on each feature, permutation importance, a random
     order, or the schema's hand_picked first."""

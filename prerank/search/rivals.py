@@ -5,20 +5,20 @@ batches; `prerank.search.derive` keeps the best set that fits. Shapes: R request
 M features, D inputs.
 """
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 
-from prerank.latency.options import Latency
-from prerank.latency.table import Table
-from prerank.logs.schema import Feature
-from prerank.models.batch import Batch
+from prerank.latency.formula import fetch_us
+from prerank.logs.schema import Feature, Schema
+from prerank.models.batch import Batch, Inputs
 from prerank.models.distill import Distiller
-from prerank.models.options import Arm
 from prerank.models.ranker import Ranker
-from prerank.search.options import Search
+from prerank.models.stats import Stats
+from prerank.search.method import Facts, Learns
+from prerank.search.options import MethodName
+from prerank.search.spec import Spec
 
 TEMPERATURE = 0.1
 """t of FSCD's relaxed Bernoulli gates, as in the paper."""
@@ -27,22 +27,10 @@ TEMPERATURE = 0.1
 class Rival(nn.Module):
     """A network of the arm's widths in the place of `AutoFAS`; it has no architecture to learn beside its weights."""
 
-    def __init__(
-        self,
-        features: tuple[Feature, ...],
-        fetch: Mapping[str, Mapping[str, float]],
-        stats: Mapping[str, Mapping[str, list[float]]],
-        *,
-        arm: Arm,
-        search: Search,
-        latency: Latency,
-        table: Table,
-        budget_us: float,
-        teacher_width: int | None = None,
-    ):
+    def __init__(self, spec: Spec, schema: Schema, stats: Stats, teacher_width: int | None = None):
         super().__init__()
-        self.features, self.arm = features, arm
-        self.distiller = Distiller(Ranker(features, arm.widths, stats), arm, teacher_width)
+        self.spec, self.arm, self.features = spec, spec.arm, spec.features(schema)
+        self.distiller = Distiller(Ranker(self.features, self.arm.widths, stats), self.arm, teacher_width)
 
     def architecture(self) -> list[nn.Parameter]:
         return []
@@ -50,23 +38,29 @@ class Rival(nn.Module):
     def moved(self, before: list[Tensor]) -> None:
         """Nothing to do where there is no architecture."""
 
-    def facts(self) -> dict[str, Any]:
-        """What the history shall say of the search, as JSON holds it."""
+    def close(self, done: float) -> None:
+        """No gates that a budget could close."""
+
+    def facts(self) -> Facts:
         return {}
 
-    def student(self, features: Mapping[str, Any], request_I: Tensor) -> tuple[Tensor, Tensor]:
+    def student(self, features: Inputs, request_I: Tensor) -> tuple[Tensor, Tensor]:
         """score_I and the last hidden layer, for the loss and for validation."""
         return self.distiller.student(features, request_I)
 
     def forward(
-        self, batch: Batch, step: int = 0, warmup: float = 1.0, learns: str = "weights"
+        self, batch: Batch, step: int = 0, warmup: float = 1.0, learns: Learns = "weights"
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of the student and its parts; `warmup` in 0..1 scales the distillation's λ."""
-        return self.distiller.loss(*self.student(batch.features, batch.request_I), batch, warmup)
+        """The loss of the student and its parts."""
+        score_I, repr_ID = self.student(batch.features, batch.request_I)
+        return self.distiller.loss(score_I, repr_ID, batch, warmup)
 
     def values(self, batches: Iterable[Batch]) -> Tensor:
         """What keeping each feature is worth to `derive` [M], on batches that the weights did not learn from."""
         raise NotImplementedError
+
+    def log_p(self) -> list[list[float]]:
+        return self.spec.fixed_log_p()
 
     def embedded(self, batch: Batch) -> tuple[Tensor | None, Tensor]:
         """The inputs of the network before any gate: x_RD (None without features of requests) and x_ID."""
@@ -74,7 +68,8 @@ class Rival(nn.Module):
 
     def loss_of(self, x_R: Tensor | None, x_I: Tensor, batch: Batch) -> Tensor:
         """The whole loss from embedded inputs."""
-        return self.distiller.loss(*self.distiller.student.trunk(x_R, x_I, batch.request_I), batch)[0]
+        score_I, repr_ID = self.distiller.student.trunk(x_R, x_I, batch.request_I)
+        return self.distiller.loss(score_I, repr_ID, batch)[0]
 
     def _here(self, batches: Iterable[Batch]) -> Iterable[Batch]:
         self.eval()
@@ -88,19 +83,19 @@ class SqueezeExcite(Rival):
     A feature is worth the mean of its s over the items.
     """
 
-    def __init__(self, features: tuple[Feature, ...], *args: Any, **options: Any):
-        super().__init__(features, *args, **options)
-        self.squeeze = nn.Linear(sum(self.distiller.student.embed.widths), len(features))
+    def __init__(self, spec: Spec, schema: Schema, stats: Stats, teacher_width: int | None = None):
+        super().__init__(spec, schema, stats, teacher_width)
+        self.squeeze = nn.Linear(sum(self.distiller.student.embed.widths), len(self.features))
 
     def excitation(self, x_ID: Tensor) -> Tensor:
         """s_IM."""
         return torch.sigmoid(self.squeeze(x_ID))
 
-    def _concatenated(self, features: Mapping[str, Any], request_I: Tensor) -> Tensor:
+    def _concatenated(self, features: Inputs, request_I: Tensor) -> Tensor:
         x_R, x_I = self.distiller.student.embed(features)
         return x_I if x_R is None else torch.cat([x_R[request_I], x_I], dim=1)
 
-    def student(self, features: Mapping[str, Any], request_I: Tensor) -> tuple[Tensor, Tensor]:
+    def student(self, features: Inputs, request_I: Tensor) -> tuple[Tensor, Tensor]:
         ranker = self.distiller.student
         x_ID = self._concatenated(features, request_I)
         x_ID = x_ID * self.excitation(x_ID)[:, ranker.embed.feature_D]
@@ -127,26 +122,17 @@ class FSCD(Rival):
     `derive` keeps the likeliest set.
     """
 
-    def __init__(
-        self,
-        features: tuple[Feature, ...],
-        fetch: Mapping[str, Mapping[str, float]],
-        *args: Any,
-        arm: Arm,
-        search: Search,
-        latency: Latency,
-        budget_us: float,
-        **options: Any,
-    ):
-        super().__init__(
-            features, fetch, *args, arm=arm, search=search, latency=latency, budget_us=budget_us, **options
-        )
-        self.penalty = latency.penalty
-        self.faster = search.gate_lr / arm.optim.lr
-        start = torch.logit(torch.tensor(search.gate_start)) / self.faster
-        self.slow_logits = nn.Parameter(start.repeat(len(features)))
-        cost_us = [feature.fetch_us + fetch[feature.source]["per_feature_us"] for feature in features]
-        self.register_buffer("cost_M", torch.tensor(cost_us) / budget_us, persistent=False)
+    cost_M: Tensor
+    """Shares of the budget."""
+
+    def __init__(self, spec: Spec, schema: Schema, stats: Stats, teacher_width: int | None = None):
+        super().__init__(spec, schema, stats, teacher_width)
+        self.penalty = spec.latency.penalty
+        self.faster = spec.search.gate_lr / self.arm.optim.lr
+        start = torch.logit(torch.tensor(spec.search.gate_start)) / self.faster
+        self.slow_logits = nn.Parameter(start.repeat(len(self.features)))
+        cost_us = [fetch_us([feature], schema.fetch) for feature in self.features]
+        self.register_buffer("cost_M", torch.tensor(cost_us) / spec.budget_us, persistent=False)
 
     @property
     def logits(self) -> Tensor:
@@ -161,21 +147,24 @@ class FSCD(Rival):
         return torch.sigmoid((self.logits + torch.logit(u_M, eps=1e-6)) / TEMPERATURE)
 
     def forward(
-        self, batch: Batch, step: int = 0, warmup: float = 1.0, learns: str = "weights"
+        self, batch: Batch, step: int = 0, warmup: float = 1.0, learns: Learns = "weights"
     ) -> tuple[Tensor, dict[str, Tensor]]:
         z_M = self.gates(step)
         ranker = self.distiller.student
-        score_I, repr_ID = ranker.trunk(*ranker.embed.gated(*self.embedded(batch), z_M), batch.request_I)
+        x_R, x_I = ranker.embed.gated(*self.embedded(batch), z_M)
+        score_I, repr_ID = ranker.trunk(x_R, x_I, batch.request_I)
         loss, parts = self.distiller.loss(score_I, repr_ID, batch, warmup)
         complexity = (self.cost_M * z_M).sum()
         return loss + self.penalty * complexity, parts | {"complexity": complexity.detach()}
 
-    def student(self, features: Mapping[str, Any], request_I: Tensor) -> tuple[Tensor, Tensor]:
+    def student(self, features: Inputs, request_I: Tensor) -> tuple[Tensor, Tensor]:
         """With the features whose δ is above 1/2."""
         ranker = self.distiller.student
-        return ranker.trunk(*ranker.embed.gated(*ranker.embed(features), (self.logits > 0).float()), request_I)
+        x_R, x_I = ranker.embed(features)
+        x_R, x_I = ranker.embed.gated(x_R, x_I, (self.logits > 0).float())
+        return ranker.trunk(x_R, x_I, request_I)
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> Facts:
         delta_M = torch.sigmoid(self.logits.detach()).tolist()
         return {"gates": dict(zip((feature.name for feature in self.features), delta_M, strict=True))}
 
@@ -215,11 +204,12 @@ class Permutation(Rival):
         for batch in self._here(batches):
             x_R, x_I = self.embedded(batch)
             orders = [torch.randperm(0 if x is None else len(x), generator=generator) for x in (x_R, x_I)]
-            other_R, other_I = (None if x is None else x[order] for x, order in zip((x_R, x_I), orders, strict=True))
+            other_R, other_I = None if x_R is None else x_R[orders[0]], x_I[orders[1]]
             before = self.loss_of(x_R, x_I, batch)
             for index, feature in enumerate(self.features):
                 columns = embed.columns[feature.name]
                 if feature.of_request:
+                    assert x_R is not None and other_R is not None
                     after = self.loss_of(_replaced(x_R, other_R, columns), x_I, batch)
                 else:
                     columns = slice(columns.start - n, columns.stop - n)
@@ -235,14 +225,16 @@ def _replaced(x: Tensor, other: Tensor, columns: slice) -> Tensor:
     return x
 
 
-def untrained_values(method: str, features: tuple[Feature, ...], hand_picked: tuple[str, ...], seed: int) -> Tensor:
+def untrained_values(
+    method: MethodName, features: tuple[Feature, ...], hand_picked: tuple[str, ...], seed: int
+) -> Tensor:
     """[M] of the methods that look at no data: `random` uniform in (0, 1]; `hand_picked` 1 for those, 0 for others."""
     if method == "random":
         return 1 - torch.rand(len(features), generator=torch.Generator().manual_seed(seed))
     return torch.tensor([float(feature.name in hand_picked) for feature in features])
 
 
-RIVALS: dict[str, type[Rival]] = {
+RIVALS: dict[MethodName, type[Rival]] = {
     "squeeze_excite": SqueezeExcite,
     "fscd": FSCD,
     "gradient": Gradient,

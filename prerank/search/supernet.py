@@ -5,7 +5,6 @@ slot, D inputs.
 """
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,6 +16,7 @@ from prerank.logs.schema import Feature
 from prerank.models.batch import Inputs
 from prerank.models.embed import Embed
 from prerank.models.ranker import Scorer
+from prerank.models.stats import Stats
 
 Form = Literal["independent", "shared"]
 
@@ -46,14 +46,12 @@ class Supernet(Scorer):
     the columns here are all 0, of which a contrastive loss learns nothing.
     """
 
-    def __init__(
-        self,
-        features: tuple[Feature, ...],
-        widths: tuple[int, ...],
-        slots: int,
-        stats: Mapping[str, Mapping[str, list[float]]],
-        form: Form,
-    ):
+    columns_CH: Tensor
+    """1 where the candidate owns the column."""
+    identity_C: Tensor
+    """1 for the candidate of width 0."""
+
+    def __init__(self, features: tuple[Feature, ...], widths: tuple[int, ...], slots: int, stats: Stats, form: Form):
         super().__init__()
         self.features, self.widths, self.slots, self.form = features, widths, slots, form
         self.embed = Embed(features, stats)
@@ -89,7 +87,11 @@ class Supernet(Scorer):
 
     def forward(self, inputs: Inputs, request_I: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
         """Returns score_I and the columns of the last slot, repr_IH."""
-        x_R, x_I = self.embed.gated(*self.embed(inputs), draw.gate_M)
+        x_R, x_I = self.embed(inputs)
+        x_R, x_I = self.embed.gated(x_R, x_I, draw.gate_M)
+        # carried: the product of the identities so far, by which the inputs reach the next slot; None stands for 1.
+        # h_IH: the columns so far, each already times its weight in the mixture: the p_j O_j of the paper.
+        # alive: the columns that can be other than 0, where that is not all of them.
         carried, h_IH, alive = None, None, None
         for slot in range(self.slots):
             mix_C = draw.mix_SC[slot]
@@ -98,18 +100,22 @@ class Supernet(Scorer):
                 live = (draw.live_SC[slot].to(self.columns_CH) @ self.columns_CH).nonzero().squeeze(1)
             weight, bias = self.slot_weights[slot], self.slot_biases[slot]
             if live is not None:
+                # Rows that no live candidate owns are not multiplied: with two paths of the paper's six that is most.
                 weight, bias = weight[live], bias[live]
             out = self._linear(weight, bias, x_R, x_I, request_I, carried, h_IH, alive).relu_()
+            # In the shared form a column belongs to every candidate that is at least as wide: their weights add up.
             column_H = mix_C @ self.columns_CH
             skipped = mix_C @ self.identity_C
             if live is None:
                 out = out * column_H
             else:
                 out = x_I.new_zeros(len(x_I), len(column_H), dtype=out.dtype).index_copy(1, live, out * column_H[live])
+            # The identity: what came in stays in the columns that it came in, beside what was made of it.
             h_IH = out if h_IH is None else torch.addcmul(out, skipped, h_IH)
             if live is not None:
                 alive = live if alive is None else torch.cat([alive, live]).unique()
             carried = skipped if carried is None else carried * skipped
+        assert h_IH is not None  # Search.check: one slot at least
         score_I1 = self._linear(self.head.weight, self.head.bias, x_R, x_I, request_I, carried, h_IH, alive)
         return score_I1.squeeze(1), h_IH
 
@@ -130,7 +136,8 @@ class Supernet(Scorer):
         a wide slot half as much again.
         """
         n, inputs = self.embed.widths[0], sum(self.embed.widths)
-        x_R, x_I = ((x if x is None or carried is None else carried * x) for x in (x_R, x_I))
+        if carried is not None:
+            x_R, x_I = None if x_R is None else carried * x_R, carried * x_I
         of_request, of_item, of_h = weight.split([n, inputs - n, weight.shape[1] - inputs], dim=1)
         if x_R is None:
             out = F.linear(x_I, of_item, bias)

@@ -11,7 +11,7 @@ from scipy.stats import spearmanr
 from prerank.latency.formula import fetch_us, inference_us, latency_us
 from prerank.latency.options import Latency
 from prerank.latency.table import Table
-from prerank.logs.schema import Feature
+from prerank.logs.schema import Feature, Schema
 from prerank.models.checkpoint import State
 from prerank.models.options import Arm, Distill, Optim
 from prerank.samples.batches import training_batch
@@ -19,6 +19,8 @@ from prerank.search.autofas import AutoFAS
 from prerank.search.derive import derive
 from prerank.search.loop import make_optimizer, search_steps
 from prerank.search.options import Search
+from prerank.search.spec import Spec
+from prerank.training.loop import Lesson
 
 FETCH = {"F1": {"per_feature_us": 5.0}, "F2": {"per_feature_us": 10.0}}
 FEATURES = (
@@ -95,28 +97,17 @@ class Made:
 
 
 def network(search=SEARCH, latency=Latency(), budget_us=500.0, seed=0):  # noqa: B008
-    arm = replace(ARM, seed=seed)
     torch.manual_seed(seed)
-    return AutoFAS(FEATURES, FETCH, STATS, arm=arm, search=search, latency=latency, table=TABLE, budget_us=budget_us)
+    return AutoFAS(Spec(replace(ARM, seed=seed), search, latency, TABLE, budget_us), Schema(FEATURES, FETCH), STATS)
 
 
 def searched(search=SEARCH, latency=Latency(), budget_us=500.0, seed=0):  # noqa: B008
     """The derived architecture and the method after its search."""
     method = network(search, latency, budget_us, seed)
     optimizer = make_optimizer(method, method.arm, search)
-    search_steps(
-        method.arm,
-        search,
-        FEATURES,
-        method,
-        optimizer,
-        Made(2 * seed),
-        Made(2 * seed + 1),
-        lambda method: {},
-        teacher_score=None if search.joint else "teacher_score",
-        state=State(),
-        save=lambda *_: None,
-    )
+    score = None if search.joint else "teacher_score"
+    lesson = Lesson(method.arm, FEATURES, Made(2 * seed), lambda method: {}, score)
+    search_steps(lesson, search, Made(2 * seed + 1), method, optimizer, state=State(), save=lambda _: None)
     arch = derive(
         features=FEATURES,
         fetch=FETCH,
@@ -197,19 +188,8 @@ def test_turns_move_what_they_should():
     turns = [(step, learns) for step in (3, 3, 4) for learns in ("weights", "architecture")]
     losses = [method(batch, step, 1.0, learns)[0].item() for step, learns in turns]
     assert losses[:2] == losses[2:4] and losses[:2] != losses[4:]
-    search_steps(
-        ARM,
-        search,
-        FEATURES,
-        method,
-        optimizer,
-        Made(0, 3),
-        Made(1, 3),
-        lambda method: {},
-        teacher_score="teacher_score",
-        state=State(),
-        save=lambda *_: None,
-    )
+    lesson = Lesson(ARM, FEATURES, Made(0, 3), lambda method: {}, "teacher_score")
+    search_steps(lesson, search, Made(1, 3), method, optimizer, state=State(), save=lambda _: None)
     for old, parameter in zip(before, method.architecture(), strict=True):
         assert torch.equal(old, parameter)  # the whole search was warm-up
 

@@ -5,7 +5,7 @@ import torch
 
 from prerank.latency.options import Latency
 from prerank.latency.table import Table
-from prerank.logs.schema import Feature
+from prerank.logs.schema import Feature, Schema
 from prerank.models.batch import Batch
 from prerank.models.options import Arm, Distill, Optim
 from prerank.search.loop import make_optimizer
@@ -20,6 +20,7 @@ from prerank.search.rivals import (
     SqueezeExcite,
     untrained_values,
 )
+from prerank.search.spec import Spec
 
 FEATURES = (
     Feature("noise_of_request", "user", "dense", "F1", 10.0, size=2),
@@ -59,8 +60,8 @@ def batch(seed: int) -> Batch:
 def made(method: type[Rival], *, widths=(4,), seed=0, **latency) -> Rival:
     torch.manual_seed(seed)
     arm = Arm("rival", tuple(f.name for f in FEATURES), widths, distill=Distill(score=1.0), optim=Optim(lr=0.03))
-    options = {"search": Search(gate_lr=0.15), "latency": Latency(**latency), "table": TABLE, "budget_us": 100.0}
-    return method(FEATURES, FETCH, STATS, arm=arm, **options)
+    spec = Spec(arm, Search(gate_lr=0.15), Latency(**latency), TABLE, 100.0)
+    return method(spec, Schema(FEATURES, FETCH), STATS)
 
 
 @pytest.mark.parametrize("method", RIVALS)
