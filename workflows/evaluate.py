@@ -14,7 +14,7 @@ from prerank.core.cluster.start import start_ray
 from prerank.core.errors import InputError
 from prerank.core.outputs import write_json
 from prerank.core.storage import place, write_parquet
-from prerank.evaluation.evaluate import LOGGED, evaluate, plan
+from prerank.evaluation.evaluate import LOGGED, Facts, evaluate, plan
 from prerank.logs.folder import open_logs
 
 
@@ -39,7 +39,7 @@ class Evaluate:
     """Of the bootstrap."""
 
 
-def main(config: Evaluate) -> dict:
+def main(config: Evaluate) -> dict[str, object]:
     """Returns what it writes."""
     logs = open_logs(config.logs.resolve())
     teacher = config.teacher if config.teacher == LOGGED else str(place(config.teacher).resolve())
@@ -51,7 +51,7 @@ def main(config: Evaluate) -> dict:
     start_ray()
     found = evaluate(planned, blocks=config.blocks, seed=config.seed)
     warn_of(found.facts)
-    results = found.rows["student"] | {"logs": found.facts, "key": planned.key}
+    results: dict[str, object] = {**found.rows["student"], "logs": found.facts, "key": planned.key}
     write_parquet(found.per_request, config.out.with_suffix(".requests.parquet"))
     write_json(config.out, results)
     shown = (f"recall_at_{config.k}", f"hit_rate_at_{config.k}", "ndcg_at_10", "auc", "gauc", "ctr")
@@ -59,7 +59,7 @@ def main(config: Evaluate) -> dict:
     return results
 
 
-def finished(out: Path, key: str) -> dict | None:
+def finished(out: Path, key: str) -> dict[str, object] | None:
     """The results in `out` if they are of this very evaluation; raises InputError if they are of another."""
     if not out.exists():
         return None
@@ -69,7 +69,7 @@ def finished(out: Path, key: str) -> dict | None:
     return results
 
 
-def warn_of(facts: dict) -> None:
+def warn_of(facts: Facts) -> None:
     """Says where the figures mean less than they seem to."""
     if facts["space"] == "fine_lists":
         print("note: no candidates/ to evaluate on (or the teacher is logged): these figures are over the fine lists")

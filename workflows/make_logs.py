@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, cast
 
 import pyarrow as pa
 import ray
@@ -18,8 +18,28 @@ import ray
 from prerank.core.cli import run
 from prerank.core.cluster.start import start_ray
 from prerank.core.config import plain
-from prerank.core.outputs import is_done, publish, read_manifest
+from prerank.core.outputs import Manifest, is_done, publish, read_manifest
 from prerank.sources.simulator.cascade import SHOWN, TABLES, Simulation, chunks, write_chunk
+
+
+class Made(TypedDict):
+    """Rows of each table, and what the users did."""
+
+    fine_lists: int
+    impressions: int
+    candidates: int
+    truth: int
+    requests: int
+    click_rate: float
+    """Of the items that were shown."""
+    requests_with_click: float
+    """Their share."""
+    conversions_per_click: float
+    seconds: float
+
+
+class MadeManifest(Manifest):
+    result: Made
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,14 +50,14 @@ class MakeLogs(Simulation):
     """Folder to write, whole or not at all."""
 
 
-def main(config: MakeLogs) -> dict[str, Any]:
+def main(config: MakeLogs) -> Made:
     """Returns the rows of each table, the clicks and the seconds; of logs that are there already, their manifest's."""
     config.check()
     out = config.out.resolve()
     settings = {key: value for key, value in plain(config).items() if key != "out"}
     if is_done(out, kind="logs", config=settings, inputs={}):
         print(f"{out}: already done")
-        return read_manifest(out, kind="logs")["result"]
+        return cast("MadeManifest", read_manifest(out, kind="logs"))["result"]
     begun = time.monotonic()
     todo = list(chunks(config))
     start_ray()
@@ -52,14 +72,18 @@ def main(config: MakeLogs) -> dict[str, Any]:
         for row in ids.map_batches(write, batch_size=None, batch_format="pyarrow").iter_rows():
             total.update(row)
         config.schema.save(folder)
-        extra["result"] = result = {
-            **{name: total[name] for name in TABLES},
+        result: Made = {
+            "fine_lists": total["fine_lists"],
+            "impressions": total["impressions"],
+            "candidates": total["candidates"],
+            "truth": total["truth"],
             "requests": total["requests"],
             "click_rate": total["clicks"] / total["impressions"],
             "requests_with_click": total["requests_with_click"] / total["requests"],
             "conversions_per_click": total["conversions"] / max(1, total["clicks"]),
             "seconds": time.monotonic() - begun,
         }
+        extra["result"] = result
     rows = ", ".join(f"{result[name]:,} {name}" for name in TABLES)
     print(
         f"{out}: {rows} rows; {result['click_rate'] * SHOWN:.2f} clicks a request, "

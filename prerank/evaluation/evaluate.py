@@ -10,24 +10,25 @@ import json
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset
 
+from prerank.core.arrow import between, bounds, is_in
 from prerank.core.cluster.tasks import executed
-from prerank.core.counts import count, merge
+from prerank.core.counts import Number, count, merge
 from prerank.core.errors import InputError
 from prerank.core.hashing import hash_ids
 from prerank.core.nested import flat, flat_numpy, nest, offsets_of, segment_of
 from prerank.core.outputs import fingerprint
 from prerank.core.storage import place
-from prerank.evaluation.intervals import curve_means, paired_interval, summary
+from prerank.evaluation.intervals import Row, curve_means, paired_interval, summary
 from prerank.evaluation.metrics import LABELS, Candidates, Comparison, pooled_aucs
 from prerank.evaluation.scores import scores_of
-from prerank.logs.folder import DAY, Logs
+from prerank.logs.folder import DAY, Logs, TableName
 from prerank.logs.parts import slim, whole_requests
 from prerank.logs.requests import to_requests
 from prerank.models.checkpoint import known_model, load_model, require_same_features
@@ -45,7 +46,7 @@ class Plan:
     """What every part of an evaluation shares."""
 
     logs: Logs
-    table: str
+    table: TableName
     """`candidates`, or `fine_lists` where the logs have none."""
     models: dict[str, tuple[Path, str]]
     """Folder and fingerprint of each student and, unless its scores were logged, of `teacher`."""
@@ -62,13 +63,35 @@ class Plan:
         return fingerprint(facts)
 
 
+class Counted(TypedDict):
+    """Of a part of the logs; as JSON on its way to the driver."""
+
+    dropped: dict[str, Number]
+    noted: dict[str, Number]
+
+
+class Facts(Counted):
+    """What was evaluated on."""
+
+    space: TableName
+    test_from: str
+    requests: int
+    candidates: float
+    """Of a request, their mean."""
+    requests_at_most_k: int
+    k: int
+    m: int
+    has_truth: bool
+    """Whether the click probabilities of all candidates are known."""
+
+
 @dataclass(frozen=True)
 class Evaluation:
-    rows: dict[str, dict[str, Any]]
+    rows: dict[str, Row]
     """The summary of each student, and of `teacher`."""
     per_request: pa.Table
     """One row a request, columns `<model>.<metric>`: what paired comparisons need."""
-    facts: dict[str, Any]
+    facts: Facts
 
     def against(self, name: str, base: str, metric: str) -> list[float | None]:
         """[difference, lo, hi] of a per-request metric, paired over the requests; None where no request defines it."""
@@ -88,13 +111,11 @@ def plan(
     if len(set(days.values())) > 1:
         found = ", ".join(f"{name}: {day}" for name, day in days.items())
         raise InputError(f"the models were kept from different test days ({found}); train them from the same samples")
-    table = "candidates" if logs.has_candidates else "fine_lists"
-    if teacher == LOGGED:
-        if not logs.has_scores:
-            raise InputError(
-                f"{logs.folder}/fine_lists: no fine_score, which --teacher {LOGGED} reads; name a teacher's folder"
-            )
-        table = "fine_lists"
+    if teacher == LOGGED and not logs.has_scores:
+        raise InputError(
+            f"{logs.folder}/fine_lists: no fine_score, which --teacher {LOGGED} reads; name a teacher's folder"
+        )
+    table = "candidates" if logs.has_candidates and teacher != LOGGED else "fine_lists"
     known = {name: (folders[name], model.manifest["fingerprint"]) for name, model in models.items()}
     return Plan(logs, table, known, np.datetime64(next(iter(days.values()))), k, m, curve)
 
@@ -111,7 +132,7 @@ def evaluate(plan: Plan, *, blocks: int | None = None, seed: int = 0) -> Evaluat
     task = partial(score, plan=few, at_most=at_most)
     scored = whole_requests(plan.logs, plan.table, task, blocks=blocks, since=plan.test_from)
     parts = executed(scored)
-    counts: dict[str, Any] = {}
+    counts: Counted = {"dropped": {}, "noted": {}}
     for said in (text for part in parts if part.num_rows for text in part["counts"].drop_null().to_pylist()):
         merge(counts, json.loads(said))
     parts = [part.drop_columns("counts") for part in parts if "request_id" in part.column_names and part.num_rows]
@@ -122,7 +143,8 @@ def evaluate(plan: Plan, *, blocks: int | None = None, seed: int = 0) -> Evaluat
     table = pa.concat_tables(parts)
     table = table.take(pa.array(np.argsort(hash_ids(table["request_id"]), kind="stable")))
     candidates = Candidates.of(table)
-    rows, lists = {}, set(LABELS)
+    rows: dict[str, Row] = {}
+    lists: set[str] = {*LABELS}
     for name in [*(name for name in plan.models if name != "teacher"), "teacher"]:
         prefix = f"{name}."
         lists.add(f"{prefix}score")
@@ -134,7 +156,7 @@ def evaluate(plan: Plan, *, blocks: int | None = None, seed: int = 0) -> Evaluat
         pooled = pooled_aucs(candidates, flat_numpy(table[f"{prefix}score"]))
         rows[name] = summary(columns, k=plan.k, pooled=pooled, seed=seed) | {"curve": curve_means(columns)}
     sizes = np.diff(candidates.offsets)
-    facts = {
+    facts: Facts = {
         "space": plan.table,
         "test_from": str(plan.test_from.astype("datetime64[D]")),
         "requests": len(sizes),
@@ -154,15 +176,16 @@ def score(rows: pa.Table, shown: pa.Table, plan: Plan, at_most: float) -> pa.Tab
 
     Those whose `number_of` is above `at_most` are only counted.
     """
-    late = rows["request_id"].filter(pc.greater_equal(rows["ts"], pa.scalar(plan.test_from))).combine_chunks()
-    rows, shown = (part.filter(pc.is_in(part["request_id"], late)) for part in (rows, shown))
+    late = rows["request_id"].filter(between(rows["ts"], plan.test_from, None)).combine_chunks()
+    rows, shown = (part.filter(is_in(part["request_id"], late)) for part in (rows, shown))
     requests, counts = to_requests(rows, shown, sampled=plan.table == "candidates")
-    requests = requests.filter(pc.greater_equal(requests["ts"], pa.scalar(plan.test_from)))
+    requests = requests.filter(between(requests["ts"], plan.test_from, None))
     drawn = number_of(requests["request_id"], 0) <= at_most
     others = requests.filter(pa.array(~drawn))
     count(counts["noted"], "not_drawn", len(flat(others["item_id"])), others.num_rows)
     requests = requests.filter(pa.array(drawn))
-    said = json.dumps({key: counts[key] for key in ("dropped", "noted")})
+    counted: Counted = {"dropped": counts["dropped"], "noted": counts["noted"]}
+    said = json.dumps(counted)
     if not requests.num_rows:
         return pa.table({"counts": [said]})
     table, _ = attach_features(requests, rows, plan.logs.schema)
@@ -186,7 +209,7 @@ def score(rows: pa.Table, shown: pa.Table, plan: Plan, at_most: float) -> pa.Tab
 
 def truth_of(table: pa.Table, folder: Path) -> np.ndarray:
     """click_probability of every candidate [N]; raises InputError where one has none."""
-    low, high = pc.min_max(table["request_id"]).as_py().values()
+    low, high = bounds(table["request_id"])
     key = pc.field("request_id")
     mine = (key >= low) & (key <= high) & key.isin(table["request_id"].combine_chunks())
     truth = pyarrow.dataset.dataset(folder).to_table(filter=mine)

@@ -4,10 +4,32 @@ R requests, N candidates of all of them, K metrics, B bootstrap replicates. A va
 is NaN and is left out of the mean and of its interval.
 """
 
+from typing import TypedDict
+
 import numpy as np
 
 DRAWS_AT_ONCE = 2_000_000
 """Bootstrap draws held in memory at a time: about 16 bytes each."""
+
+Metrics = dict[str, float | list[float] | None]
+"""By name a mean, and by `<name>_ci` its interval [lo, hi]; None where no request defines it."""
+
+
+class Slices(TypedDict):
+    exposed: Metrics
+    unexposed: Metrics
+
+
+class Curve(TypedDict):
+    """Means at each k, None where no request defines one."""
+
+    k: list[int]
+    recall: list[float | None]
+    hit_rate: list[float | None]
+
+
+Row = dict[str, float | list[float] | Slices | Curve | None]
+"""Of a model in results.json: `Metrics` over all candidates, the counts of requests, `slices` and `curve`."""
 
 
 def ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
@@ -125,11 +147,11 @@ def pooled_auc(
     above_x = _share_below(scores_N[positive_N], scores_N[negative_N])
     below_y = 1 - _share_below(scores_N[negative_N], scores_N[positive_N])
     auc = float(np.mean(above_x))
-    influence_R = sum(
+    of_positive_R, of_negative_R = (
         np.bincount(request_N[side_N], weights=placement - auc, minlength=n_requests) / len(placement)
         for side_N, placement in ((positive_N, above_x), (negative_N, below_y))
     )
-    return auc, n_requests * influence_R
+    return auc, n_requests * (of_positive_R + of_negative_R)
 
 
 def _share_below(values: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -146,7 +168,7 @@ def summary(
     seed: int = 0,
     replicates: int = 1000,
     level: float = 0.95,
-) -> dict:
+) -> Row:
     """One row of results: means over requests, each with `..._ci` [lo, hi]; None where no request defines it.
 
     columns: from `per_request`, requests in any order, as long as `pooled` (from `pooled_aucs`) has the same.
@@ -190,23 +212,25 @@ def summary(
     defined = [_defined(values, weights) for _, _, values, weights in entries]
     values_RK, weights_RK = (np.concatenate(side, axis=1) for side in zip(*defined, strict=True))
     intervals = _intervals(values_RK, weights_RK, seed=seed, replicates=replicates, level=level)
-    row: dict = {
+    means: dict[str, Metrics] = {where: {} for where in per_slice}
+    means["unexposed"] = {f"hit_rate_at_{k}": None, f"hit_rate_at_{k}_ci": None}
+    for (where, name, values_R, weights_R), (lo, hi) in zip(entries, intervals, strict=True):
+        means[where][name] = _number(mean(values_R, weights_R))
+        means[where][f"{name}_ci"] = None if np.isnan(lo) else [lo, hi]
+    return {
         "requests": len(n_R),
         "requests_with_click": int(np.sum(columns["clicks"] > 0)),
         f"random_recall_at_{k}": _number(mean(columns["random_recall"])),
-        "slices": {"exposed": {}, "unexposed": {f"hit_rate_at_{k}": None, f"hit_rate_at_{k}_ci": None}},
+        "slices": {"exposed": means["exposed"], "unexposed": means["unexposed"]},
+        **means[""],
     }
-    for (where, name, values_R, weights_R), (lo, hi) in zip(entries, intervals, strict=True):
-        into = row["slices"][where] if where else row
-        into[name] = _number(mean(values_R, weights_R))
-        into[f"{name}_ci"] = None if np.isnan(lo) else [lo, hi]
-    return row
 
 
-def curve_means(columns: dict[str, np.ndarray]) -> dict[str, list]:
-    """`{"k": [...], "recall": [...], "hit_rate": [...]}` of the `curve` that `per_request` was given."""
+def curve_means(columns: dict[str, np.ndarray]) -> Curve:
+    """Of the `curve` that `per_request` was given, in order of k."""
     ks = sorted(int(name.removeprefix("recall_at_")) for name in columns if name.startswith("recall_at_"))
-    return {"k": ks} | {name: [_number(mean(columns[f"{name}_at_{c}"])) for c in ks] for name in ("recall", "hit_rate")}
+    recall, hit_rate = ([_number(mean(columns[f"{name}_at_{c}"])) for c in ks] for name in ("recall", "hit_rate"))
+    return {"k": ks, "recall": recall, "hit_rate": hit_rate}
 
 
 def _number(value: float) -> float | None:

@@ -37,8 +37,8 @@ class Candidates:
     @classmethod
     def of(cls, table: pa.Table, click_probability: np.ndarray | None = None) -> "Candidates":
         """From request rows with the lists exposed, clicked and converted."""
-        labels = (flat_numpy(table[name]) for name in LABELS)
-        return cls(offsets_of(table["exposed"]), *labels, click_probability)
+        exposed, clicked, converted = (flat_numpy(table[name]) for name in LABELS)
+        return cls(offsets_of(table["exposed"]), exposed, clicked, converted, click_probability)
 
     def __post_init__(self) -> None:
         offsets, n = self.offsets, len(self.exposed)
@@ -70,8 +70,7 @@ class Validation:
         self.exposed_N, self.clicked_N, self.converted_N = (
             np.asarray(x, bool) for x in (candidates.exposed, candidates.clicked, candidates.converted)
         )
-        self.teacher = None if teacher_N is None else _Ranking("teacher", teacher_N, candidates)
-        self.relevant_N = None if self.teacher is None else self.teacher.in_top(m or k)
+        self.relevant_N = None if teacher_N is None else _Ranking("teacher", teacher_N, candidates).in_top(m or k)
 
     def __call__(self, student_N: np.ndarray) -> dict[str, np.ndarray]:
         """recall (where there is a teacher), hit_rate and auc as in `per_request`, float64 [R].
@@ -106,26 +105,29 @@ class Comparison(Validation):
         m: int | None = None,
         curve: tuple[int, ...] = (),
     ) -> None:
-        super().__init__(candidates, teacher_N, k=k, m=m)
+        super().__init__(candidates, None, k=k, m=m)  # recall is told here, of every request
+        self.teacher = _Ranking("teacher", teacher_N, candidates)
         if any(c < 1 for c in curve):
             raise ValueError(f"the curve must be >= 1, got curve={curve}")
-        self.relevant_at = {c: self.relevant_N if m else self.teacher.in_top(c) for c in curve}
-        self.truth_N = self.best_N = None
+        self.top_N = self.teacher.in_top(m or k)
+        self.top_at = {c: self.top_N if m else self.teacher.in_top(c) for c in curve}
+        self.truth = None
         if candidates.click_probability is not None:
-            self.truth_N = np.asarray(candidates.click_probability, float)
-            self.best_N = _Ranking("click_probability", self.truth_N, candidates).in_top(DEPTH)
+            truth_N = np.asarray(candidates.click_probability, float)
+            self.truth = truth_N, _Ranking("click_probability", truth_N, candidates).in_top(DEPTH)
 
     def _columns(self, student: "_Ranking") -> dict[str, np.ndarray]:
         n_R, kept_K = np.diff(self.candidates.offsets), student.top(self.k)
-        exposed_N, clicked_N, relevant_N = self.exposed_N, self.clicked_N, self.relevant_N
+        exposed_N, clicked_N, top_N = self.exposed_N, self.clicked_N, self.top_N
         among_exposed_N, among_unexposed_N = clicked_N | exposed_N, clicked_N | ~exposed_N
-        columns = super()._columns(student) | {
+        columns = {
+            "recall": self._share(kept_K, top_N),
+            **super()._columns(student),
             "n": n_R.astype(float),
             "n_exposed": self._count(exposed_N).astype(float),
             "clicks": self._count(clicked_N).astype(float),
-            "recall": self._share(kept_K, relevant_N),
-            "recall_exposed": self._share(kept_K, relevant_N & exposed_N),
-            "recall_unexposed": self._share(kept_K, relevant_N & ~exposed_N),
+            "recall_exposed": self._share(kept_K, top_N & exposed_N),
+            "recall_unexposed": self._share(kept_K, top_N & ~exposed_N),
             "random_recall": np.minimum(1.0, ratio(np.full(len(n_R), self.k), n_R)),
             "hit_rate_converted": self._share(kept_K, self.converted_N),
             "ndcg_at_10": student.ndcg(clicked_N),
@@ -134,19 +136,20 @@ class Comparison(Validation):
             "auc_exposed": student.auc(clicked_N, among_exposed_N),
             "auc_unexposed": student.auc(clicked_N, among_unexposed_N),
         }
-        for c, relevant_at_c_N in self.relevant_at.items():
-            top_K = student.top(c)
-            columns[f"recall_at_{c}"] = self._share(top_K, relevant_at_c_N)
-            columns[f"hit_rate_at_{c}"] = self._share(top_K, clicked_N)
-        if self.truth_N is not None:
-            columns["true_hit_rate"] = self._share(kept_K, self.best_N)
-            columns["ctr"] = self._replay(student.in_top(self.k))
+        for c, top_at_c_N in self.top_at.items():
+            first_K = student.top(c)
+            columns[f"recall_at_{c}"] = self._share(first_K, top_at_c_N)
+            columns[f"hit_rate_at_{c}"] = self._share(first_K, clicked_N)
+        if self.truth is not None:
+            truth_N, best_N = self.truth
+            columns["true_hit_rate"] = self._share(kept_K, best_N)
+            columns["ctr"] = self._replay(student.in_top(self.k), truth_N)
         return columns
 
-    def _replay(self, kept_N: np.ndarray) -> np.ndarray:
+    def _replay(self, kept_N: np.ndarray, truth_N: np.ndarray) -> np.ndarray:
         order_M, request_M, position_M = self.teacher.ranked(kept_N)
         shown = position_M < DEPTH
-        total_R = np.bincount(request_M[shown], weights=self.truth_N[order_M[shown]], minlength=self.teacher.n_requests)
+        total_R = np.bincount(request_M[shown], weights=truth_N[order_M[shown]], minlength=self.teacher.n_requests)
         return ratio(total_R, self._count(order_M[shown]))
 
 

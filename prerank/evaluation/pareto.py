@@ -1,6 +1,9 @@
 """Which networks are worth having: those that none other beats in recall and in time at once.
 
 N points, each a recall (more is better) and a latency (less is better).
+
+Ours, as Optuna's fronts and hypervolumes are private, pymoo and botorch are much to install for it, and none of them
+takes B bootstraps of the points at once.
 """
 
 import numpy as np
@@ -10,14 +13,14 @@ def at_least_as_good(
     recall_A: np.ndarray, latency_A: np.ndarray, recall_B: np.ndarray, latency_B: np.ndarray
 ) -> np.ndarray:
     """Whether each a is no worse than each b in either respect (weak dominance), bool [A, B]."""
-    a, b = (tuple(map(np.asarray, side)) for side in ((recall_A, latency_A), (recall_B, latency_B)))
-    return (a[0][:, None] >= b[0][None]) & (a[1][:, None] <= b[1][None])
+    recall_A, latency_A, recall_B, latency_B = map(np.asarray, (recall_A, latency_A, recall_B, latency_B))
+    return (recall_A[:, None] >= recall_B[None]) & (latency_A[:, None] <= latency_B[None])
 
 
 def front(recall_N: np.ndarray, latency_N: np.ndarray) -> np.ndarray:
     """Whether each point is on the Pareto front, bool [N]; of equal points either all are or none is."""
     covers_NN = at_least_as_good(recall_N, latency_N, recall_N, latency_N)
-    return ~(covers_NN & ~covers_NN.T).any(axis=0)
+    return ~np.any(covers_NN & ~covers_NN.T, axis=0)
 
 
 def covered(
@@ -26,7 +29,7 @@ def covered(
     """Which b are weakly dominated by some a, and which strictly (some a is no worse and in one respect better)."""
     covers_AB = at_least_as_good(recall_A, latency_A, recall_B, latency_B)
     back_AB = at_least_as_good(recall_B, latency_B, recall_A, latency_A).T
-    return covers_AB.any(axis=0), (covers_AB & ~back_AB).any(axis=0)
+    return np.any(covers_AB, axis=0), np.any(covers_AB & ~back_AB, axis=0)
 
 
 def dominates(recall_A: np.ndarray, latency_A: np.ndarray, recall_B: np.ndarray, latency_B: np.ndarray) -> bool:
