@@ -17,7 +17,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from prerank.logs.schema import Feature, Schema
+from prerank.logs.schema import Feature, Kind, Schema, Side
 from prerank.sources.kuairand.history import History, Past
 
 FETCH = {"F1": {"per_feature_us": 4.0}, "F2": {"per_feature_us": 12.0}}
@@ -48,7 +48,7 @@ STATISTICS: dict[str, tuple[str, str | None]] = {
 }
 
 # side, name, kind, source, fetch_us; ids get their vocabulary from the tables and their width below.
-_FEATURES = (
+_FEATURES: tuple[tuple[Side, str, Kind, str, int], ...] = (
     ("user", "user_id", "id", "F1", 2),
     *(("user", name, "id", "F1", 3) for name in USER_IDS),
     ("user", "user_is_author", "dense", "F1", 3),

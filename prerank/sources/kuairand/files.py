@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import polars as pl
@@ -34,13 +35,14 @@ FILES = (HISTORY, LOG, USERS, VIDEOS, VIDEO_STATISTICS)
 USER_LIMIT = 100_000_000
 """User ids are below it: a request's id is `day * USER_LIMIT + user_id`."""
 _DOWNLOAD = "download KuaiRand-Pure from https://kuairand.com and name its data folder with --source"
-_EVENT_TYPES = dict.fromkeys(("user_id", "video_id", "date", "time_ms", "is_click", "long_view"), pl.Int64)
-_USER_TYPES = {
+Types = dict[str, type[pl.DataType]]
+_EVENT_TYPES: Types = dict.fromkeys(("user_id", "video_id", "date", "time_ms", "is_click", "long_view"), pl.Int64)
+_USER_TYPES: Types = {
     "user_id": pl.Int64,
     **dict.fromkeys(USER_IDS, pl.String),
     **dict.fromkeys(("is_video_author", "follow_user_num", "fans_user_num", "register_days"), pl.Float64),
 }
-_VIDEO_TYPES = {
+_VIDEO_TYPES: Types = {
     "video_id": pl.Int64,
     **dict.fromkeys((*VIDEO_IDS, "upload_dt", "tag"), pl.String),
     **dict.fromkeys(("video_duration", "server_width", "server_height"), pl.Float64),
@@ -66,8 +68,8 @@ class KuaiRand:
     def vocabulary(self) -> dict[str, int]:
         """The number of values of every id feature."""
         tables = ((self.users, USER_IDS), (self.videos, VIDEO_IDS))
-        seen = {name: int(table[name].max() or 0) + 1 for table, names in tables for name in names}
-        tags = int(self.videos["tags"].list.max().max() or 0) + 1
+        seen = {name: most(table[name]) + 1 for table, names in tables for name in names}
+        tags = most(self.videos["tags"].list.max()) + 1
         sizes = {"user_id": self.users.height, "video_id": self.videos.height, "user_last_watched": self.videos.height}
         return seen | sizes | {"tags": tags, "weekday": 7, "hour": 24}
 
@@ -77,7 +79,7 @@ class KuaiRand:
             "user", "video", "day", pl.col("clicked").cast(pl.Float32).fill_null(np.nan), pl.col("long_view") > 0
         )
         no_tag = self.vocabulary["tags"]
-        most_tags = max(1, int(self.videos["tags"].list.len().max()))
+        most_tags = max(1, most(self.videos["tags"].list.len()))
         tags_VK = np.full((self.videos.height, most_tags + 1), no_tag)
         tagged = self.videos.select(pl.int_range(pl.len()).alias("video"), "tags").explode("tags").drop_nulls()
         tags_VK[tagged["video"], tagged.select(pl.int_range(pl.len()).over("video")).to_series()] = tagged["tags"]
@@ -88,6 +90,11 @@ class KuaiRand:
             author_V=self.videos["author_id"].to_numpy().astype(np.int64),
             duration_V=self.videos["duration"].fill_null(strategy="mean").fill_null(0.0).to_numpy(),
         )
+
+
+def most(numbers: pl.Series) -> int:
+    """The greatest of whole numbers, 0 where there is none; to a type checker Polars may give anything."""
+    return cast("int | None", numbers.max()) or 0
 
 
 def fingerprints(source: Path, *, statistics: bool) -> dict[str, str]:
@@ -109,7 +116,7 @@ def read_kuairand(source: Path, *, statistics: bool) -> KuaiRand:
     )
     facts = None
     if statistics:
-        counted = dict.fromkeys(dict.fromkeys(c for pair in STATISTICS.values() for c in pair if c), pl.Float64)
+        counted: Types = dict.fromkeys(dict.fromkeys(c for pair in STATISTICS.values() for c in pair if c), pl.Float64)
         facts = _read_facts(source, VIDEO_STATISTICS, {"video_id": pl.Int64, **counted})
         facts = videos.select("video_id").join(facts, on="video_id", how="left", maintain_order="left")
         facts = statistics_frame(facts)
@@ -122,7 +129,7 @@ def read_kuairand(source: Path, *, statistics: bool) -> KuaiRand:
     return KuaiRand(users, videos, facts, exposures, first_day, counts)
 
 
-def _read(source: Path, file: str, types: dict[str, pl.DataType], *, keys: Sequence[str]) -> pl.DataFrame:
+def _read(source: Path, file: str, types: Types, *, keys: Sequence[str]) -> pl.DataFrame:
     """The named columns of a CSV file; `keys` may not be empty in any row."""
     path = _there(Path(source) / file)
     try:
@@ -140,7 +147,7 @@ def _read(source: Path, file: str, types: dict[str, pl.DataType], *, keys: Seque
     return table
 
 
-def _read_facts(source: Path, file: str, types: dict[str, pl.DataType]) -> pl.DataFrame:
+def _read_facts(source: Path, file: str, types: Types) -> pl.DataFrame:
     """A table of one row a user or a video, sorted by its id, the first column."""
     key = next(iter(types))
     table = _read(source, file, types, keys=(key, *(name for name in types if name == "author_id"))).sort(key)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import polars as pl
@@ -23,7 +23,7 @@ from prerank.core.errors import InputError
 from prerank.core.hashing import keyed_uniform, mix
 from prerank.logs.schema import Schema
 from prerank.sources.kuairand.features import cross_frame, item_frame, kuairand_schema, request_frame, rows_of
-from prerank.sources.kuairand.files import ATTRIBUTION, USER_LIMIT, KuaiRand, request_times
+from prerank.sources.kuairand.files import ATTRIBUTION, USER_LIMIT, KuaiRand, most, request_times
 from prerank.sources.kuairand.history import History, best, recall
 
 EVAL_DAYS = 2
@@ -47,9 +47,18 @@ class Sizes:
     seed: int = 0
 
 
+class KuaiRandFacts(TypedDict):
+    """What the manifest says of the logs."""
+
+    requests: dict[str, int]
+    """By date."""
+    counts: dict[str, int]
+    attribution: str
+
+
 def write_logs(
     data: KuaiRand, folder: Path, sizes: Sizes, on_day: Callable[[str, int], None] = lambda day, requests: None
-) -> dict[str, Any]:
+) -> KuaiRandFacts:
     """Writes the tables and schema.json into `folder`; returns counts for the manifest. `on_day`: (date, requests)."""
     for name, value in asdict(sizes).items():
         if name in ("candidates", "fine_list", "requests_per_day", "eval_requests") and value < 0:
@@ -58,7 +67,7 @@ def write_logs(
     days = requests["day"].unique().sort().to_list()
     if len(days) <= EVAL_DAYS:
         raise InputError(f"the second log has {len(days)} days; expected {EVAL_DAYS + 1}: training, validation, test")
-    most_shown = int(requests["exposures"].max())
+    most_shown = most(requests["exposures"])
     if 0 < sizes.candidates < most_shown:
         raise InputError(
             f"--candidates {sizes.candidates}: a request has {most_shown} exposures; name more, or 0 for all"
@@ -126,7 +135,7 @@ def _lists(
     history: History,
     schema: Schema,
     sizes: Sizes,
-    counts: Counter,
+    counts: Counter[str],
 ) -> Iterator[tuple[str, pl.DataFrame]]:
     """Names of tables and their rows: the fine lists of some requests, and the candidates of those to be evaluated."""
     user = requests["user"].to_numpy()
@@ -159,7 +168,7 @@ def _key(ids: np.ndarray) -> np.ndarray:
 class _Tables:
     """The Parquet files of a day, a row group of whole requests at a time; a table without rows has no file."""
 
-    def __init__(self, folder: Path, name: str, counts: Counter):
+    def __init__(self, folder: Path, name: str, counts: Counter[str]):
         self.folder, self.name, self.counts = folder, name, counts
         self.writers: dict[str, pq.ParquetWriter] = {}
 

@@ -177,7 +177,14 @@ def prerank_in_production(world: World, requests: Requests, candidate_RC: np.nda
     return np.argpartition(-score, n - 1, axis=1)[:, :n] if n < score.shape[1] else np.argsort(-score, 1)
 
 
-def _impressions(world, rng, requests, candidate_RC, utility_RC, shown_RS) -> pa.Table:
+def _impressions(
+    world: World,
+    rng: np.random.Generator,
+    requests: Requests,
+    candidate_RC: np.ndarray,
+    utility_RC: np.ndarray,
+    shown_RS: np.ndarray,
+) -> pa.Table:
     item_RS = np.take_along_axis(candidate_RC, shown_RS, 1)
     utility = np.take_along_axis(utility_RC, shown_RS, 1)
     position = np.broadcast_to(np.arange(shown_RS.shape[1], dtype=np.int32), shown_RS.shape)
@@ -194,7 +201,12 @@ def _impressions(world, rng, requests, candidate_RC, utility_RC, shown_RS) -> pa
 
 
 def _feature_table(
-    world: World, schema: Schema, requests: Requests, item_RN: np.ndarray, per_request: dict, per_row: dict
+    world: World,
+    schema: Schema,
+    requests: Requests,
+    item_RN: np.ndarray,
+    per_request: dict[str, np.ndarray],
+    per_row: dict[str, np.ndarray],
 ) -> pa.Table:
     """Keys and features, one row an item of `item_RN`, columns in the order of the schema."""
     n, statistics = item_RN.shape[1], item_statistics(world, requests.day)
@@ -240,7 +252,8 @@ def write_chunk(simulation: Simulation, chunk: Chunk, folder: Path) -> dict[str,
                 file,
                 row_group_size=max(1, ROW_GROUP_ROWS // rows) * rows,
                 compression="zstd",
-                use_dictionary=["request_id", "ts", *repeated],
+                # A list will do as well as True, from which alone a type checker can tell what pyarrow takes.
+                use_dictionary=["request_id", "ts", *repeated],  # pyright: ignore[reportArgumentType]
             )
     clicked = tables["impressions"]["clicked"].to_numpy().reshape(-1, SHOWN)
     counts = {name: tables[name].num_rows if name in tables else 0 for name in TABLES}

@@ -122,7 +122,16 @@ def _padded(values: np.ndarray, count: np.ndarray) -> np.ndarray:
     return np.where(np.arange(values.shape[1]) < count[:, None], values, -1).astype(np.int32)
 
 
-def _items(rng, n, days, hotspots, categories, meaning, category_taste, hour_weights) -> Items:
+def _items(
+    rng: np.random.Generator,
+    n: int,
+    days: int,
+    hotspots: np.ndarray,
+    categories: np.ndarray,
+    meaning: np.ndarray,
+    category_taste: np.ndarray,
+    hour_weights: np.ndarray,
+) -> Items:
     city, xy_km = _places(rng, n, hotspots, 1.8)
     category = rng.choice(CATEGORIES, n, p=categories).astype(np.int32)
     misfiled = rng.random(n) < 0.04
@@ -149,7 +158,7 @@ def _items(rng, n, days, hotspots, categories, meaning, category_taste, hour_wei
     )
 
 
-def _users(rng, n, hotspots) -> Users:
+def _users(rng: np.random.Generator, n: int, hotspots: np.ndarray) -> Users:
     city, xy_km = _places(rng, n, hotspots, 2.5)
     age_group = rng.integers(0, AGE_GROUPS, n, dtype=np.int32)
     activity = rng.gamma(1.2, 1.0, n) + 0.05
@@ -166,7 +175,9 @@ def _users(rng, n, hotspots) -> Users:
     )
 
 
-def _queries(rng, categories, meaning, hour_weights) -> Queries:
+def _queries(
+    rng: np.random.Generator, categories: np.ndarray, meaning: np.ndarray, hour_weights: np.ndarray
+) -> Queries:
     category = rng.choice(CATEGORIES, QUERIES, p=categories).astype(np.int32)
     suits = np.exp(hour_weights[category][:, np.digitize(np.arange(24), SLOT_HOURS)].T)  # [24, Q]
     weights = suits / (rng.permutation(QUERIES) + 20)
