@@ -42,4 +42,4 @@ def grid(space: dict[str, "Domain"], trials: int) -> dict[str, list[object]]:
 def _quantiles(of: Range, n: int) -> list[object]:
     share = (np.arange(n) + 0.5) / n
     values = of.low * (of.high / of.low) ** share if of.logs else of.low + (of.high - of.low) * share
-    return sorted({int(v) for v in values}) if of.whole else [float(v) for v in values]
+    return [*sorted({int(v) for v in values})] if of.whole else [float(v) for v in values]

@@ -1,9 +1,11 @@
-"""A sweep as its driver sees it: a live table of the trials while it runs, and at the end what each came to."""
+"""A sweep as its driver sees it: a live table of the trials while it runs, and at the end what each came to.
+
+The table is ours, as Tune's CLIReporter prints a whole new one every few seconds instead of redrawing it in place.
+"""
 
 import json
 import time
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import asdict
 
 from ray import tune
 from ray.tune.experiment import Trial
@@ -13,33 +15,11 @@ from rich.table import Table
 from rich.text import Text
 
 from prerank.core.outputs import write_json
+from prerank.sweeps.outcome import Outcome
 from prerank.sweeps.trial import FAULT, LATENCY, Trials, name_of
 
 SHOWN = 30
 WORDS = {"TERMINATED": "done", "RUNNING": "running", "PENDING": "waits", "PAUSED": "paused", "ERROR": "failed"}
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a trial came to."""
-
-    name: str
-    trial_id: str
-    begun: float
-    """Seconds since 1970."""
-    drawn: dict[str, Any]
-    status: Literal["finished", "stopped", "failed"]
-    """stopped: by the scheduler, before its end."""
-    epochs: int
-    """Spent, over search and training."""
-    value: float | None
-    """The metric at the end; of a trial that was stopped, where it stood."""
-    latency_us: float | None
-    failures: int
-    error: str | None
-    """The last failure, whether or not the trial went on after it."""
-    fault: str | None
-    """Of the input, which ended the sweep."""
 
 
 class Live(tune.Callback):
@@ -50,31 +30,38 @@ class Live(tune.Callback):
 
     def __init__(self, trials: Trials, keys: tuple[str, ...], total: int, epochs: int) -> None:
         self.trials, self.keys, self.total, self.epochs = trials, keys, total, epochs
-        self.screen, self.last = None, 0.0
+        self.screen: Screen | None = None
+        self.last = 0.0
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return self.__dict__ | {"screen": None, "last": 0.0}
 
-    def setup(self, **_: Any) -> None:
+    def setup(
+        self,
+        stop: tune.Stopper | None = None,
+        num_samples: int | None = None,
+        total_num_samples: int | None = None,
+        **_: object,
+    ) -> None:
         self.screen = Screen(console=Console(), refresh_per_second=2, transient=True)
         self.screen.start()
 
-    def on_step_end(self, iteration: int, trials: list[Trial], **_: Any) -> None:
+    def on_step_end(self, iteration: int, trials: list[Trial], **_: object) -> None:
         if self.screen and time.monotonic() - self.last > 0.5:
             self.last = time.monotonic()
             self.screen.update(self.table(trials))
 
-    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **_: object) -> None:
         last = trial.last_result or {}
         if last and not last.get("finished"):  # one that did has ended its run itself
             run = self.trials.run(trial.trial_id, trial.config)
             run.tags({"stopped_early": "true"})
             run.end("FAILED" if FAULT in last else "FINISHED")
 
-    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: object) -> None:
         self.trials.run(trial.trial_id, trial.config).end("FAILED")
 
-    def on_experiment_end(self, trials: list[Trial], **_: Any) -> None:
+    def on_experiment_end(self, trials: list[Trial], **_: object) -> None:
         if self.screen:
             self.screen.stop()
         rows = [asdict(self._outcome(trial)) for trial in trials if trial.last_result or trial.num_failures]
@@ -124,6 +111,6 @@ class Live(tune.Callback):
         return table
 
 
-def short(value: Any) -> str:
+def short(value: object) -> str:
     """A drawn value in a table."""
     return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar
 
 import pyarrow as pa
 import torch
@@ -21,21 +21,31 @@ from prerank.core.errors import InputError
 from prerank.core.outputs import fingerprint, write_json
 from prerank.core.storage import rmtree, write_parquet
 from prerank.latency.formula import times_us
-from prerank.latency.table import Table
+from prerank.latency.options import Latency
+from prerank.latency.table import Table, load_table
 from prerank.logs.schema import load_schema
 from prerank.models import checkpoint
 from prerank.models.arch import Arch
 from prerank.models.checkpoint import State
 from prerank.models.options import Arm
 from prerank.models.ranker import Ranker
-from prerank.search.group import Spec, found_in, run_search
+from prerank.models.stats import load_stats
+from prerank.search.group import Spec, check_spec, found_in, run_search
 from prerank.tracking.runs import Run, open_run
-from prerank.training.worker import Job, Worker, logged, per_request, train_arm
+from prerank.training.worker import Job, Worker, check, logged, per_request, train_arm
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 LATENCY = "latency_us"
 """Reported beside the metric: of the search as expected, then of the network as predicted; 0 without a table."""
 FAULT = "fault"
 """Reported where the input is at fault, which no other trial would mend."""
+
+
+T = TypeVar("T", bound="DataclassInstance")
+Drawn = dict[str, object]
+"""What Ray Tune drew, by dotted key."""
 
 
 @dataclass(frozen=True)
@@ -45,16 +55,35 @@ class Planned:
     arm: Arm
     """The student that is trained; after a search, with its features and widths."""
     spec: Spec | None
-    params: dict[str, Any]
+    params: dict[str, object]
     """The whole configuration, as MLflow has it."""
+
+    def check(self, samples: Path) -> Table | None:
+        """Raises InputError where it does not fit the samples; returns the table that a search reckons with."""
+        check([self.arm], samples)
+        if self.spec is None:
+            return None
+        check_spec(self.spec, samples, load_schema(samples))
+        return self.spec.table
+
+
+def table_at(path: Path | None, latency: Latency) -> Table | None:
+    """The table that latencies are predicted by, where one is given."""
+    return load_table(path, candidates=latency.candidates, threads=latency.threads) if path else None
+
+
+def absolute(config: T) -> T:
+    """A configuration whose paths hold in the trials too, each of which Ray Tune runs in a folder of its own."""
+    paths = {name: path for name, path in vars(config).items() if hasattr(path, "resolve")}
+    return replace(config, **{name: path.resolve() for name, path in paths.items()})
 
 
 @dataclass(frozen=True)
 class Trials:
     """What the trials of a sweep share."""
 
-    plan: Callable[[dict[str, Any]], Planned]
-    """From the drawn values by dotted key; raises InputError where they make no sense."""
+    plan: Callable[[Drawn], Planned]
+    """Raises InputError where the drawn values make no sense."""
     job: Job
     table: Table | None
     metric: str
@@ -66,7 +95,7 @@ class Trials:
     def folder(self, trial_id: str) -> Path:
         return self.out / "trials" / name_of(trial_id)
 
-    def run(self, trial_id: str, params: dict[str, Any]) -> Run:
+    def run(self, trial_id: str, params: dict[str, object]) -> Run:
         """The trial's run in MLflow: a new one, or the one that its folder remembers."""
         folder, tags = self.folder(trial_id), self.tags | {"kind": "trial", "trial_id": trial_id}
         state = folder / "run.json"
@@ -77,7 +106,7 @@ def name_of(trial_id: str) -> str:
     return f"trial_{trial_id}"
 
 
-def run_trial(drawn: dict[str, Any], *, trials: Trials, held: dict[tuple[Path, int], pa.Table]) -> None:
+def run_trial(drawn: Drawn, *, trials: Trials, held: dict[tuple[Path, int], pa.Table]) -> None:
     """A trial from its start or its latest checkpoint to its end; what it comes to is in its folder and in MLflow.
 
     `held`: `Job.tables`, in the object store, which all trials of a node read without a copy.
@@ -88,44 +117,41 @@ def run_trial(drawn: dict[str, Any], *, trials: Trials, held: dict[tuple[Path, i
         tune.report({trials.metric: float("-inf"), LATENCY: float("inf"), "epoch": 0, FAULT: str(error)})
 
 
-def _run_trial(drawn: dict[str, Any], trials: Trials) -> None:
+def _run_trial(drawn: Drawn, trials: Trials) -> None:
     planned, trial_id = trials.plan(drawn), tune.get_context().get_trial_id()
     folder, schema = trials.folder(trial_id), load_schema(trials.job.samples)
     _begin(folder, drawn, trials.parent)
     tracked = trials.run(trial_id, planned.params)
-    arm, before = planned.arm, 0
-    with _worker(trials, tracked) as (worker, at):
+    arm = planned.arm
+    with _worker(trials, tracked) as (worker, so_far):
         if planned.spec:
             run_search(planned.spec, trials.job, worker)
             found = found_in(worker.done, planned.spec)
             arch = found.derive(schema)
             arm = replace(arm, features=arch.features, widths=arch.widths)
-            before = len(found.history)
+            so_far.epochs = len(found.history)
         features = schema.select(arm.features, where=arm.name)
         times = times_us(trials.table, features, schema.fetch, arm.widths) if trials.table else {}
-        at |= {"before": before, **times}
+        so_far.latency_us = times.get(LATENCY, 0.0)
         train_arm(arm, trials.job, worker)
         state, best = checkpoint.load_best(worker.done, arm.name)
-        epochs, last = before + state.epoch, state.history[state.best_epoch]
+        epochs, last = so_far.epochs + state.epoch, state.numbers(state.best_epoch)
         Arch(arm.features, arm.widths).save(folder / "arch.json", **times)
-        ranker = Ranker(features, arm.widths, json.loads((trials.job.samples / "stats.json").read_text()))
+        ranker = Ranker(features, arm.widths, load_stats(trials.job.samples))
         ranker.load_state_dict(best)
         write_parquet(per_request(ranker, features, trials.job.samples, trials.job.k), folder / "requests.parquet")
         tracked.metrics({k.replace("val/", "best/"): v for k, v in last.items() if k.startswith("val/")} | times)
         tracked.metrics({"epochs": float(epochs)})
         for name in ("arch.json", "requests.parquet"):
             tracked.artifact(folder / name)
-        done = {"epoch": epochs, "finished": True, trials.metric: last[f"val/{trials.metric}"], **_latency(times)}
+        value = last[f"val/{trials.metric}"]
+        done = {"epoch": epochs, "finished": True, trials.metric: value, LATENCY: so_far.latency_us}
         write_json(folder / "result.json", {"drawn": drawn, **done})
         tracked.end()
         tune.report(done)
 
 
-def _latency(facts: dict[str, Any]) -> dict[str, float]:
-    return {LATENCY: float(facts.get(LATENCY, 0.0))}
-
-
-def _begin(folder: Path, drawn: dict[str, Any], parent: Run) -> None:
+def _begin(folder: Path, drawn: Drawn, parent: Run) -> None:
     """Gives the trial a folder: of another draw, it is what a killed sweep began and had not yet noted, and goes."""
     key, path = fingerprint(drawn), folder / "drawn.json"
     if tune.get_checkpoint() is None and path.exists() and json.loads(path.read_text())["key"] != key:
@@ -144,10 +170,19 @@ def forget(folder: Path, parent: Run) -> None:
     rmtree(folder)
 
 
+@dataclass
+class _SoFar:
+    """What the reports of a training say of the search before it."""
+
+    epochs: int = 0
+    latency_us: float = 0.0
+    """Predicted, of the network that is trained; 0 without a table."""
+
+
 @contextmanager
-def _worker(trials: Trials, tracked: Run) -> Iterator[tuple[Worker, dict[str, Any]]]:
+def _worker(trials: Trials, tracked: Run) -> Iterator[tuple[Worker, _SoFar]]:
     """A worker by itself, which reports to Ray Tune and to MLflow; and what it adds to the reports."""
-    compute, at = trials.job.compute, {"before": 0}
+    compute, so_far = trials.job.compute, _SoFar()
     if not compute.gpu:
         torch.set_num_threads(max(1, int(compute.cpus)))
     device = torch.device("cuda" if compute.gpu else "cpu")
@@ -159,8 +194,8 @@ def _worker(trials: Trials, tracked: Run) -> Iterator[tuple[Worker, dict[str, An
         def keep(name: str, state: State, ended: bool) -> None:
             if ended:
                 return
-            last = state.history[-1]
-            metric, epoch = last.get(f"val/{trials.metric}"), at["before"] + state.epoch
+            last = state.numbers()
+            metric, epoch = last.get(f"val/{trials.metric}"), so_far.epochs + state.epoch
             if metric is None:
                 there = ", ".join(key.removeprefix("val/") for key in last if key.startswith("val/"))
                 raise InputError(
@@ -168,7 +203,7 @@ def _worker(trials: Trials, tracked: Run) -> Iterator[tuple[Worker, dict[str, An
                     "requests of more than --k candidates)"
                 )
             tracked.metrics(logged(state), step=epoch)
-            said = {trials.metric: metric, "epoch": epoch, **_latency(at | last)}
+            said = {trials.metric: metric, "epoch": epoch, LATENCY: last.get(LATENCY, so_far.latency_us)}
             tune.report(said, checkpoint=tune.Checkpoint.from_directory(kept))
 
-        yield Worker(Path(kept), device, keep, prepare=lambda model: model.to(device)), at
+        yield Worker(Path(kept), device, keep, prepare=lambda model: model.to(device)), so_far

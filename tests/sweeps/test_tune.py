@@ -1,18 +1,22 @@
 """Sweeps: the same as the single runs, nothing lost or doubled by kills and failures, faults named."""
 
 import importlib
+import io
 import json
 import math
 import os
+import pickle
 import pkgutil
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
+import cloudpickle
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -22,21 +26,34 @@ from ray import tune as ray_tune
 from samples_fixture import build, made_up_latency, random_teacher, teach_here
 
 import tune_spaces
+from prerank.core.config import plain
 from prerank.core.errors import InputError
 from prerank.core.outputs import read_manifest
 from prerank.latency.options import Latency
 from prerank.models.arch import load_arch
 from prerank.models.options import Distill, Optim
 from prerank.search.options import Search
-from prerank.sweeps import grid
-from prerank.sweeps.sweep import SCHEDULED, _held, sweep
-from prerank.sweeps.trial import Trials
+from prerank.sweeps import grid, resume
+from prerank.sweeps.live import Live
+from prerank.sweeps.plan import SCHEDULED
+from prerank.sweeps.space import searches
+from prerank.sweeps.sweep import _held, _StopsAtFault, sweep
+from prerank.sweeps.trial import Trials, run_trial, table_at
 from prerank.tracking.runs import Run, run
 from prerank.training.options import Compute
 from prerank.training.worker import Job, files_of
 from workflows import search_arch, train_student, tune
 from workflows.tune import Tune
 
+KEPT = {
+    *("prerank.latency.options.Latency", "prerank.latency.table.Table"),
+    *("prerank.models.options.Distill", "prerank.models.options.Optim", "prerank.search.options.Search"),
+    *("prerank.sweeps.live.Live", "prerank.sweeps.sweep._StopsAtFault"),
+    *("prerank.sweeps.trial.Trials", "prerank.sweeps.trial.run_trial", "prerank.tracking.runs.Run"),
+    *("prerank.training.options.Compute", "prerank.training.worker.Job"),
+    *("workflows.tune.Tune", "workflows.tune.planned_by"),
+}
+"""What the state of a sweep of format 2 takes from this project."""
 SPACES = sorted(module.name for module in pkgutil.iter_modules(tune_spaces.__path__))
 
 
@@ -74,7 +91,7 @@ def test_every_space_is_of_fields_and_values_that_a_trial_has(config, name):
         assert hasattr(domain, "sample")
     for _ in range(20):
         drawn = {key: domain.sample() for key, domain in space.items()}
-        planned = tune.planned_by(config, drawn, searches=tune.searches(space))
+        planned = tune.planned_by(config, drawn, searches=searches(space))
         planned.arm.check()
         assert all(planned.params[key] == value for key, value in drawn.items())
         assert (planned.spec is not None) == (name in ("joint", "search"))
@@ -152,13 +169,60 @@ def test_a_key_that_is_no_field_is_named(config, monkeypatch):
 
 
 def test_a_sweep_is_not_mistaken_for_another(config, tmp_path):
-    config = replace(config, out=tmp_path)
-    tune._begun(config)
+    swept = plain(replace(config, out=tmp_path))
+    resume.begin(tmp_path, swept, resume=False)
     with pytest.raises(InputError, match="go on with it by --resume"):
-        tune._begun(config)
-    tune._begun(replace(config, resume=True))
+        resume.begin(tmp_path, swept, resume=False)
+    resume.begin(tmp_path, swept, resume=True)
     with pytest.raises(InputError, match="another sweep: seed was 0, now 1"):
-        tune._begun(replace(config, resume=True, seed=1))
+        resume.begin(tmp_path, swept | {"seed": 1}, resume=True)
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_a_sweep_of_an_earlier_version_is_refused_with_what_to_do(config, again, monkeypatch, tmp_path):
+    """Its state names modules that are gone: nothing of it is read, and nothing of it is changed."""
+
+    def unexpected(*_):
+        raise AssertionError("work has begun")
+
+    monkeypatch.setattr(tune, "start_ray", unexpected)
+    config = replace(config, out=tmp_path / "sweep", resume=again)
+    (tmp_path / "sweep" / "tune").mkdir(parents=True)
+    (tmp_path / "sweep" / "tune" / "tuner.pkl").write_bytes(b"cprerank.live\nLive\n.")
+    was = {key: value for key, value in plain(config).items() if key != "resume"} | {"metric": "recall_at_12"}
+    written = json.dumps(was)
+    (tmp_path / "sweep" / "sweep.json").write_text(written)
+    said = "sweep: a sweep of an earlier version of prerank, .*; finish it with that version, or begin anew in another"
+    with pytest.raises(InputError, match=said) as raised:
+        tune.main(config)
+    assert "\n" not in str(raised.value)
+    assert (tmp_path / "sweep" / "sweep.json").read_text() == written
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["sweep"]
+
+
+def test_what_ray_tune_keeps_of_a_sweep_has_the_names_of_this_format(config):
+    """Where one of these moves, a sweep begun before cannot be gone on with: raise `resume.FORMAT` along with it."""
+    config, names = replace(config, space="joint"), set()
+
+    class Names(pickle.Unpickler):
+        def find_class(self, module, name):
+            names.add(f"{module}.{name}")
+            return super().find_class(module, name)
+
+    trials = Trials(
+        plan=partial(tune.planned_by, config, searches=True),
+        job=Job(config.samples, config.compute, config.k),
+        table=table_at(config.latency_table, config.latency),
+        metric="recall_at_12",
+        out=config.out,
+        parent=Run("sqlite:///x.db", "run", "0"),
+        tags={},
+    )
+    live = Live(trials, tuple(tune.space_of(config)), 4, 6)
+    kept = cloudpickle.dumps([live, partial(run_trial, trials=trials), _StopsAtFault()])
+    Names(io.BytesIO(kept)).load()
+    assert {name for name in names if name.startswith(("prerank.", "workflows."))} == KEPT
+    assert resume.FORMAT == 2
 
 
 def test_what_can_change_in_a_training_is_a_field(config):
@@ -247,7 +311,8 @@ PLAIN = {"sampler": "random", "scheduler": "none"}
 @pytest.mark.slow
 def test_a_trial_is_a_search_and_its_retraining_as_the_single_runs_do_them(config, here, ray_cluster, tmp_path):
     config = replace(config, space="joint", trials=1, **PLAIN)
-    here = replace(here, plan=lambda drawn: tune.planned_by(config, drawn, searches=True), table=tune._table(config))
+    here = replace(here, plan=lambda drawn: tune.planned_by(config, drawn, searches=True))
+    here = replace(here, table=table_at(config.latency_table, config.latency))
     space = {"latency.penalty": ray_tune.choice([0.3])}
     (outcome,) = sweep(here, space, tune.plan_of(config, True), resume=False)
     assert outcome.epochs == 3 + 3 and outcome.status == "finished"
