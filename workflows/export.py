@@ -6,17 +6,18 @@
 does `models:/prerank-student@candidate`.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from prerank.core import cli
-from prerank.core.outputs import fingerprint, is_done, publish, read_manifest
+from prerank.core.outputs import fingerprint, is_done, publish
 from prerank.core.storage import rmtree, staged
 from prerank.logs.schema import load_schema
 from prerank.models.checkpoint import load_model, require_same_features
+from prerank.models.stats import load_stats
+from prerank.samples.files import samples_manifest
 from prerank.serving import export
+from prerank.serving.export import ExportManifest, export_manifest
 from prerank.tracking.runs import Run, run, send_unsent
 
 
@@ -41,7 +42,7 @@ class Export:
     """Threads of ONNX Runtime, when measured and when served."""
 
 
-def main(config: Export, parent: Run | None = None) -> dict[str, Any]:
+def main(config: Export, parent: Run | None = None) -> ExportManifest:
     """Returns the manifest of the export."""
     student, out = config.student.resolve(), config.out.resolve()
     settings = {"name": config.name, "alias": config.alias, "threads": config.threads}
@@ -49,23 +50,23 @@ def main(config: Export, parent: Run | None = None) -> dict[str, Any]:
     model = load_model(student, kind="student")
     inputs, recall = {"student": model.manifest["fingerprint"]}, export.kept(model.manifest["best"], "val/")
     if config.samples:
-        inputs["samples"] = read_manifest(config.samples, kind="samples")["fingerprint"]
+        inputs["samples"] = samples_manifest(config.samples)["fingerprint"]
         require_same_features(model, load_schema(config.samples), folder=student, where=config.samples)
     if config.results:
-        row = export.results_row(config.results, config.row or model.manifest["config"]["name"])
+        row = export.results_row(config.results, config.row or str(model.manifest["config"]["name"]))
         inputs["results"] = fingerprint(row)
         recall |= export.kept({f"test/{key}": value for key, value in row.items()}, "test/recall", "test/hit_rate")
     if is_done(out, kind="export", config=settings, inputs=inputs):
         send_unsent(out)
         print(f"{out}: already done")
-        return read_manifest(out, kind="export")
-    stats = json.loads((student / "stats.json").read_text())
+        return export_manifest(out)
     work = out.parent / f".{out.name}.work"
     with publish(out, kind="export", config=settings, inputs=inputs) as (final, facts), staged(final) as staging:
-        facts |= export.write_export(staging, model, stats, threads=config.threads, samples=config.samples)
-        facts["recall"] = recall
-        times = {f"{key}_us_at_{n}": stat[key] for n, stat in facts["inference_us"].items() for key in ("p50", "p99")}
-        worst = max(each["worst"] for each in facts["parity"].values())
+        stats = load_stats(student)
+        made = export.write_export(staging, model, stats, threads=config.threads, samples=config.samples)
+        facts |= {**made, "recall": recall}
+        times = export.times_of(made)
+        worst = max(each["worst"] for each in made["parity"].values())
         state = work / f"run-{fingerprint([settings, inputs])}.json"
         with run("export", out=out, state=state, params=settings, tags=inputs, parent=parent) as tracked:
             tracked.metrics(times | recall | {"parity": worst})
@@ -74,10 +75,10 @@ def main(config: Export, parent: Run | None = None) -> dict[str, Any]:
             uri = export.register(tracked, staging, name=config.name, alias=config.alias, tags=tags)
         facts["mlflow"] = {"uri": tracked.uri, "run_id": tracked.run_id, "model": uri}
     rmtree(work)
-    shown = {n: f"{stat['p50']:.0f} us (p99 {stat['p99']:.0f})" for n, stat in facts["inference_us"].items()}
+    shown = {n: f"{stat['p50']:.0f} us (p99 {stat['p99']:.0f})" for n, stat in made["inference_us"].items()}
     print(f"{out}: within {worst:.1e} of torch; {', '.join(f'{n} candidates {time}' for n, time in shown.items())}")
     print(f"{uri} is {config.name}@{config.alias} at {tracked.uri}")
-    return read_manifest(out, kind="export")
+    return export_manifest(out)
 
 
 if __name__ == "__main__":

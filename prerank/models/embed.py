@@ -61,7 +61,7 @@ class Embed(nn.Module):
 
     def forward(self, inputs: Inputs) -> tuple[Tensor | None, Tensor]:
         """Inputs of the requests [R, D_request] (None where there are none) and of the items [I, D_item]."""
-        request, item = self._side(inputs, 0), self._side(inputs, 1)
+        request, item = self.side(inputs, 0), self.side(inputs, 1)
         if item is None:
             raise ValueError(
                 "a ranker needs a feature of the side item or cross: nothing tells one candidate from another"
@@ -73,7 +73,8 @@ class Embed(nn.Module):
         gate_D, n = gate_M[self.feature_D], self.widths[0]
         return None if x_R is None else x_R * gate_D[:n], x_I * gate_D[n:]
 
-    def _side(self, inputs: Inputs, of_item: int) -> Tensor | None:
+    def side(self, inputs: Inputs, of_item: int) -> Tensor | None:
+        """Inputs of the requests (0) or of the items (1); None where there are none."""
         parts = []
         if self.dense[of_item]:
             raw = torch.cat([cast(Tensor, inputs[name]) for name in self.dense[of_item]], dim=1)  # ids alone are Bags

@@ -36,6 +36,11 @@ class Ranker(Scorer):
         self.layers = nn.ModuleList(nn.Linear(i, o) for i, o in itertools.pairwise(sizes))
         self.repr_width = sizes[-2]
 
+    @property
+    def linears(self) -> list[nn.Linear]:
+        """The layers, as what they are."""
+        return cast(list[nn.Linear], list(self.layers))
+
     def forward(self, inputs: Inputs, request_I: Tensor) -> tuple[Tensor, Tensor]:
         """`request_I` is the row of each item's request. Returns score_I and repr_ID, the last hidden layer."""
         x_R, x_I = self.embed(inputs)
@@ -43,7 +48,7 @@ class Ranker(Scorer):
 
     def trunk(self, x_R: Tensor | None, x_I: Tensor, request_I: Tensor) -> tuple[Tensor, Tensor]:
         """The same from the embedded inputs of requests [R, D_request] and of items [I, D_item]."""
-        first, *rest = cast(list[nn.Linear], list(self.layers))
+        first, *rest = self.linears
         if not rest:
             h = x_I if x_R is None else torch.cat([x_R[request_I], x_I], dim=1)
             return first(h).squeeze(1), h

@@ -2,43 +2,62 @@
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, cast
 
-import mlflow.onnx
 import numpy as np
 import onnx
 import onnxruntime
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
+from mlflow.onnx import save_model
 from mlflow.types import Schema as MlflowSchema
 from mlflow.types import TensorSpec
 
 from prerank.core.errors import InputError
-from prerank.core.outputs import write_json
+from prerank.core.outputs import Manifest, read_manifest, write_json
 from prerank.logs.schema import Feature
 from prerank.models.checkpoint import Model
+from prerank.models.stats import Stats
 from prerank.serving.graph import ranker_graph
-from prerank.serving.parity import Feed, Stats, compare, draw_feed, hard_cases, real_cases
-from prerank.serving.session import open_session
-from prerank.serving.timing import FRESH, machine, stat, timed
+from prerank.serving.parity import Feed, Parity, compare, draw_feed, hard_cases, real_cases
+from prerank.serving.session import open_session, score_by
+from prerank.serving.signature import describe, tensors_of
+from prerank.serving.timing import FRESH, Machine, Stat, machine, stat, timed
 from prerank.serving.timing import Run as Timed
 from prerank.tracking.runs import Run
 
 CANDIDATES = (200, 500, 1000, 2000)
-STRINGS = (
-    "prerank.core.hashing.hash_ids(ids) % size: h = SipHash-2-4 of the UTF-8 bytes under the key 0123456789123456 "
-    "(ASCII); h ^= h >> 30; h *= 0xBF58476D1CE4E5B9; h ^= h >> 27; h *= 0x94D049BB133111EB; h ^= h >> 31; h % size; "
-    "all uint64"
-)
-HOLDS = {
-    "dense": "numbers as the logs have them, the network normalises; missing: NaN (null in JSON) or an infinite one",
-    "id": "an integer as the logs have it, a string by `strings`; unknown or missing: -1, as is all outside 0..size-1",
-    "ids": "any number of ids a row, or none: an integer as the logs have it, a string by `strings`, an unknown or "
-    "missing one as `size`; rows are filled up to one length with -1 (all that is below 0 is passed over)",
-}
+
+
+class Exported(TypedDict):
+    """What was found out of a network that is exported."""
+
+    parity: dict[str, Parity]
+    """Of made-up requests, `hard`, and of real ones, `samples`."""
+    inference_us: dict[str, Stat]
+    """By the number of candidates."""
+    machine: Machine
+
+
+class Registered(TypedDict):
+    """Where it is in MLflow."""
+
+    uri: str
+    run_id: str
+    model: str
+
+
+class ExportManifest(Manifest, Exported):
+    recall: dict[str, float]
+    mlflow: Registered
+
+
+def export_manifest(folder: Path) -> ExportManifest:
+    """Raises InputError for what is no finished export."""
+    return cast("ExportManifest", read_manifest(folder, kind="export"))
 
 
 def check(*, name: str, alias: str, threads: int) -> None:
@@ -53,11 +72,10 @@ def check(*, name: str, alias: str, threads: int) -> None:
 
 def write_export(
     folder: Path, model: Model, stats: Stats, *, threads: int = 1, samples: Path | None = None, repeats: int = 1000
-) -> dict[str, Any]:
+) -> Exported:
     """Writes the MLflow model with `signature.json`, `arch.json` and `schema.json` into an empty folder.
 
-    Returns what the manifest says: `parity` (made-up requests, and real ones of `samples`), `inference_us` by the
-    number of candidates, `machine`. Raises RuntimeError, and writes nothing, where ONNX Runtime departs from torch.
+    Raises RuntimeError, and writes nothing, where ONNX Runtime departs from torch.
     """
     features = model.schema.select(model.arch.features, where="arch.json")
     graph = ranker_graph(model.ranker, features)
@@ -65,7 +83,7 @@ def write_export(
     cases = {"hard": hard_cases(model.ranker, features, stats)}
     if samples:
         cases["samples"] = real_cases(model.ranker, features, samples)
-    equal = {name: compare(lambda feed: session.run(None, feed)[0], each) for name, each in cases.items()}
+    equal = {name: compare(score_by(session), each) for name, each in cases.items()}
     example = draw_feed(features, stats, 3, np.random.default_rng(0))
     for feature in [feature for feature in features if not feature.dim and not feature.of_request][:1]:
         example[feature.name][-1] = np.nan
@@ -77,58 +95,32 @@ def write_export(
     return {"parity": equal, "inference_us": times, "machine": machine()}
 
 
-def describe(graph: onnx.ModelProto, features: tuple[Feature, ...]) -> dict[str, Any]:
-    """What `signature.json` says: how to make each input, and how to ask a server for scores."""
-    by_name = {feature.name: feature for feature in features}
-    inputs = []
-    for name, dtype, shape in _tensors(graph.graph.input):
-        feature = by_name[name]
-        size = {"size": feature.size} if feature.dim else {}
-        holds = HOLDS["dense" if feature.kind == "embedding" else feature.kind]
-        rows = "one row for the request" if feature.of_request else "one row a candidate, in the same order everywhere"
-        about = {"side": feature.side, "kind": feature.kind, **size, "rows": rows, "holds": holds}
-        inputs.append({"name": name, "dtype": str(dtype), "shape": shape, **about})
-    ((name, dtype, shape),) = _tensors(graph.graph.output)
-    holds = "higher ranks first; only the order within one request means anything"
-    return {
-        "inputs": inputs,
-        "output": {"name": name, "dtype": str(dtype), "shape": shape, "holds": holds},
-        "strings": STRINGS,
-        "serve": {
-            "start": "mlflow models serve -m FOLDER_OR_MODEL_URI --env-manager local --port 5001",
-            "ask": "curl localhost:5001/invocations -H 'Content-Type: application/json' -d @serving_input_example.json",
-            "answer": {"predictions": {"score": ["one number a candidate"]}},
-        },
-    }
-
-
 def mlflow_signature(graph: onnx.ModelProto) -> ModelSignature:
     """Named tensors; -1 for the dimensions that are free."""
 
     def schema(values: Iterable[onnx.ValueInfoProto]) -> MlflowSchema:
-        tensors = _tensors(values)
         return MlflowSchema(
-            [TensorSpec(t, tuple(d if isinstance(d, int) else -1 for d in s), n) for n, t, s in tensors]
+            [TensorSpec(t, tuple(d if isinstance(d, int) else -1 for d in s), n) for n, t, s in tensors_of(values)]
         )
 
     return ModelSignature(schema(graph.graph.input), schema(graph.graph.output))
 
 
-def _tensors(values: Iterable[onnx.ValueInfoProto]) -> Iterator[tuple[str, np.dtype, list[int | str]]]:
-    """Name, type and shape of inputs or outputs; a free dimension by its name."""
-    for value in values:
-        tensor = value.type.tensor_type
-        dims = [dim.dim_param or dim.dim_value for dim in tensor.shape.dim]
-        yield value.name, onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type), dims
-
-
 def measure(
     session: onnxruntime.InferenceSession, features: tuple[Feature, ...], stats: Stats, *, repeats: int
-) -> dict[str, dict[str, float]]:
-    """Microseconds of a run by the number of candidates: `{"200": {"count", "mean", "p50", "p99"}, ...}`."""
+) -> dict[str, Stat]:
+    """Of a run, by the number of candidates."""
     rng = np.random.default_rng(0)
     times = timed([runs_of(session, features, stats, candidates, rng) for candidates in CANDIDATES], repeats)
     return {str(candidates): stat(one) for candidates, one in zip(CANDIDATES, times, strict=True)}
+
+
+def times_of(made: Exported) -> dict[str, float]:
+    """By their names in MLflow, such as `p50_us_at_1000`."""
+    times: dict[str, float] = {}
+    for candidates, measured in made["inference_us"].items():
+        times |= {f"p50_us_at_{candidates}": measured["p50"], f"p99_us_at_{candidates}": measured["p99"]}
+    return times
 
 
 def runs_of(
@@ -145,7 +137,7 @@ def runs_of(
 
 def write_mlflow_model(folder: Path, graph: onnx.ModelProto, example: Feed, *, threads: int) -> None:
     """An MLflow model in an empty folder: `model.onnx`, `MLmodel`, the examples; a server runs it on `threads`."""
-    mlflow.onnx.save_model(
+    save_model(
         graph,
         folder,
         signature=mlflow_signature(graph),
@@ -180,12 +172,12 @@ def register(run: Run, folder: Path, *, name: str, alias: str, tags: dict[str, s
     return f"models:/{name}/{number}"
 
 
-def kept(values: Mapping[str, Any], *prefixes: str) -> dict[str, float]:
+def kept(values: Mapping[str, object], *prefixes: str) -> dict[str, float]:
     """The numbers whose names begin with one of the prefixes."""
     return {key: value for key, value in values.items() if key.startswith(prefixes) and isinstance(value, float)}
 
 
-def results_row(path: Path, name: str) -> dict[str, Any]:
+def results_row(path: Path, name: str) -> dict[str, object]:
     """A student's row of a `results.json`: of that name, or the only one; raises InputError where there is none."""
     try:
         results = json.loads(path.read_text())

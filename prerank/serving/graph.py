@@ -25,6 +25,9 @@ CANDIDATES = "candidates"
 SCORE = "score"
 BLANK = "/blank"
 """The one input of pieces that read no feature."""
+Value = str | np.ndarray | np.generic
+"""What a node takes: a tensor by its name, or a constant."""
+Attribute = int | list[int] | TensorProto
 IDS = "integers as they are, strings by prerank.core.hashing.hash_ids % size"
 
 
@@ -45,7 +48,7 @@ def ranker_graph(ranker: Ranker, features: tuple[Feature, ...]) -> onnx.ModelPro
     if any(feature.name == SCORE for feature in read):
         raise InputError(f"feature {SCORE!r}: the name of the served network's output; rename the feature")
     graph = _Graph()
-    first, *rest = (_layer(layer.weight, layer.bias) for layer in ranker.layers)
+    first, *rest = (_layer(layer.weight, layer.bias) for layer in ranker.linears)
     weight, bias = first
     row = bias
     order, x_RD = _inputs(graph, ranker, [feature for feature in read if feature.of_request])
@@ -88,7 +91,7 @@ def inputs_graph(ranker: Ranker, features: Iterable[Feature]) -> onnx.ModelProto
     graph = _Graph()
     graph.score(graph.input(BLANK, TensorProto.FLOAT, [CANDIDATES, 1]))
     features = [feature for feature in features if feature.name in ranker.embed.columns]
-    weight, bias = _layer(ranker.layers[0].weight, ranker.layers[0].bias)
+    weight, bias = _layer(ranker.linears[0].weight, ranker.linears[0].bias)
     order, x_RD = _inputs(graph, ranker, [feature for feature in features if feature.of_request])
     if x_RD:
         graph.output("request", graph.add("Gemm", x_RD, weight[order], bias), [1, len(bias)])
@@ -118,15 +121,21 @@ class _Graph:
         self.inputs.append(helper.make_tensor_value_info(name, type_, shape))
         return name
 
-    def add(self, op: str, *inputs: str | np.ndarray, outputs: int = 1, **attributes) -> str | tuple[str, ...]:
-        """The name of the node's output, or of its outputs."""
+    def add(self, op: str, *inputs: Value, **attributes: Attribute) -> str:
+        """The name of the node's one output."""
+        return self.split(op, *inputs, outputs=1, **attributes)[0]
+
+    def split(self, op: str, *inputs: Value, outputs: int, **attributes: Attribute) -> list[str]:
+        """The names of the node's outputs."""
         here = f"/{len(self.nodes)}/{op}"  # a slash: no feature can take this name
         names = [value if isinstance(value, str) else self.constant(value) for value in inputs]
         made = [f"{here}/{index}" for index in range(outputs)]
-        self.nodes.append(helper.make_node(op, names, made, name=here, **attributes))
-        return made[0] if outputs == 1 else tuple(made)
+        node = helper.make_node(op, names, made, name=here)
+        node.attribute.extend(helper.make_attribute(key, value) for key, value in sorted(attributes.items()))
+        self.nodes.append(node)
+        return made
 
-    def constant(self, value: np.ndarray) -> str:
+    def constant(self, value: np.ndarray | np.generic) -> str:
         name = f"/constant/{len(self.constants)}"
         self.constants[name] = numpy_helper.from_array(np.ascontiguousarray(value), name)
         return name
@@ -175,7 +184,7 @@ def _inputs(graph: _Graph, ranker: Ranker, features: list[Feature]) -> tuple[np.
         )
         across.append(_normalise(graph, raw, mean, std))
     for feature in bags:
-        across.append(_mean_of_ids(graph, feature, _array(ranker.embed.tables[feature.name].weight), rows))
+        across.append(_mean_of_ids(graph, feature, _array(ranker.embed.table(feature.name).weight), rows))
     if of_request:
         parts = across
     else:
@@ -184,7 +193,7 @@ def _inputs(graph: _Graph, ranker: Ranker, features: list[Feature]) -> tuple[np.
         value = graph.input(feature.name, TensorProto.INT64, [rows, 1])
         # Row -1 is the last one, of the unknown; GatherND takes the ids as a matrix.
         known = graph.add("Clip", value, np.array(-1), np.array(feature.size))
-        parts.append(graph.add("GatherND", _array(ranker.embed.tables[feature.name].weight), known))
+        parts.append(graph.add("GatherND", _array(ranker.embed.table(feature.name).weight), known))
     return order, _join(graph, parts, axis=1)
 
 
@@ -230,7 +239,7 @@ def _mean_of_ids(graph: _Graph, feature: Feature, table: np.ndarray, rows: int |
         ones = graph.add("ConstantOfShape", length, value=numpy_helper.from_array(np.ones(1, np.float32)))
         total = graph.add("Reshape", graph.add("MatMul", ones, each), _ints(-1, feature.dim + 1))
         total = graph.add("Transpose", total, perm=[1, 0])
-    total, count = graph.add("Split", total, _ints(feature.dim, 1), outputs=2, axis=1 if rows == 1 else 0)
+    total, count = graph.split("Split", total, _ints(feature.dim, 1), outputs=2, axis=1 if rows == 1 else 0)
     return graph.add("Div", total, graph.add("Max", count, np.float32(1)))
 
 

@@ -4,8 +4,9 @@ Shapes: N candidates of one request, I items over all requests of a batch. A fee
 one array an input, as `prerank.serving.graph.ranker_graph` has them.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -17,18 +18,27 @@ from prerank.logs.encoding import encode
 from prerank.logs.schema import Feature, Schema
 from prerank.models.batch import Bags, Inputs
 from prerank.models.ranker import Ranker
+from prerank.models.stats import Stats
 from prerank.samples import batches
 from prerank.samples.files import sample_files
 from prerank.samples.reader import sequential
 
 Feed = dict[str, np.ndarray]
-Stats = Mapping[str, Mapping[str, list[float]]]
-"""A model's `stats.json`: mean and spread of its numbers over the training split."""
 
 TOLERANCE = 1e-4
 """Largest difference of two scores, as a share of the largest score (of 1 where that is less)."""
 HARD_REQUESTS = 32
 REAL_REQUESTS = 32
+
+
+class Parity(TypedDict):
+    """How far a network is from torch."""
+
+    requests: int
+    scores: int
+    largest_score: float
+    worst: float
+    """The largest difference, as in `TOLERANCE`."""
 
 
 def draw_feed(
@@ -56,7 +66,7 @@ def draw_feed(
                 ids[np.arange(4) >= rng.integers(0, 5, (rows, 1))] = -1
             feed[feature.name] = ids
             continue
-        mean, std = (np.array(stats[feature.name][key]) for key in ("mean", "std"))
+        mean, std = np.array(stats[feature.name]["mean"]), np.array(stats[feature.name]["std"])
         values = mean + std * rng.normal(size=(rows, feature.size)) * (4 if hard else 1)
         if hard:
             fault = rng.choice([np.nan, np.inf, -np.inf, 3e38, -3e38], values.shape)
@@ -127,11 +137,8 @@ def _rows(values: Tensor | Bags, feature: Feature, rows: list[int] | np.ndarray)
     return values.numpy()[rows].reshape(len(rows), -1)
 
 
-def compare(score: Callable[[Feed], np.ndarray], cases: Iterable[tuple[Feed, np.ndarray]]) -> dict[str, float]:
-    """`{"requests", "scores", "largest_score", "worst"}` of what `score` gives; worst: a difference as in `TOLERANCE`.
-
-    Raises RuntimeError where that is too much, or a score is not finite.
-    """
+def compare(score: Callable[[Feed], np.ndarray], cases: Iterable[tuple[Feed, np.ndarray]]) -> Parity:
+    """Of what `score` gives; raises RuntimeError where that departs too far, or a score is not finite."""
     requests, scores, largest, difference = 0, 0, 1.0, 0.0
     for feed, expected_N in cases:
         score_N = score(feed)

@@ -1,5 +1,9 @@
 """Sessions of ONNX Runtime, opened as a server opens them."""
 
+from collections.abc import Callable, Mapping
+from typing import cast
+
+import numpy as np
 import onnx
 import onnxruntime
 
@@ -9,3 +13,8 @@ def open_session(graph: onnx.ModelProto, threads: int) -> onnxruntime.InferenceS
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     return onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def score_by(session: onnxruntime.InferenceSession) -> Callable[[Mapping[str, np.ndarray]], np.ndarray]:
+    """Scores of a request's candidates [N] from its inputs by name, by a network whose one output they are."""
+    return lambda feed: cast(np.ndarray, session.run(None, feed)[0])

@@ -6,14 +6,16 @@ import platform
 import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
 from prerank.core.outputs import fingerprint
 
-Run = Callable[[int], Any]
+Run = Callable[[int], object]
 """Runs a piece on the inputs number 0, 1, 2, ...: they rotate."""
+Times = list[np.ndarray]
+"""Microseconds of the runs of a piece, turn by turn."""
 
 
 FRESH = 4
@@ -28,9 +30,34 @@ MOST_S = 0.5
 """Time for one piece: dear pieces are run less often, yet at least once a turn."""
 
 
-def machine() -> dict[str, Any]:
-    """What the measurements hold for, with a `fingerprint` of it."""
-    about = {
+class Stat(TypedDict):
+    """Of the times of a piece, microseconds."""
+
+    count: int
+    mean: float
+    p50: float
+    p99: float
+
+
+class Host(TypedDict):
+    """What measurements hold for."""
+
+    cpu: str
+    cores: int | None
+    system: str
+    python: str
+    onnxruntime: str
+    torch: str
+
+
+class Machine(Host):
+    fingerprint: str
+    """Of all the rest."""
+
+
+def machine() -> Machine:
+    """The host that measures, and its fingerprint."""
+    about: Host = {
         "cpu": _cpu(),
         "cores": os.cpu_count(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
@@ -38,7 +65,7 @@ def machine() -> dict[str, Any]:
         "onnxruntime": version("onnxruntime"),
         "torch": version("torch"),
     }
-    return about | {"fingerprint": fingerprint(about)}
+    return {**about, "fingerprint": fingerprint(about)}
 
 
 def _cpu() -> str:
@@ -49,14 +76,14 @@ def _cpu() -> str:
         return platform.processor() or "unknown"
 
 
-def timed(runs: Sequence[Run], repeats: int, tick: Callable[[], None] = lambda: None) -> list[list[np.ndarray]]:
+def timed(runs: Sequence[Run], repeats: int, tick: Callable[[], None] = lambda: None) -> list[Times]:
     """Times of each of `runs` by turn, about `repeats` in all; a turn begins with two runs that are not measured.
 
     `tick` is called after each turn of each, TURNS times a run.
     """
-    out: list[list[np.ndarray]] = [[] for _ in runs]
+    out: list[Times] = [[] for _ in runs]
     left_us = [1e6 * MOST_S] * len(runs)
-    was_on = gc.isenabled()
+    was_on = gc.isenabled()  # a collection in the middle of a run would count as its time
     gc.disable()
     try:
         for _ in range(TURNS):
@@ -80,7 +107,7 @@ def timed(runs: Sequence[Run], repeats: int, tick: Callable[[], None] = lambda: 
     return out
 
 
-def stat(by_turn: list[np.ndarray]) -> dict[str, float]:
+def stat(by_turn: Times) -> Stat:
     times = np.concatenate(by_turn)
     p50, p99 = np.percentile(times, [50, 99])
     return {"count": times.size, "mean": micros(times.mean()), "p50": micros(p50), "p99": micros(p99)}
