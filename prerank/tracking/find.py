@@ -11,9 +11,8 @@ from mlflow.tracking import MlflowClient
 
 from prerank.core.errors import InputError
 from prerank.tracking import server
-from prerank.tracking.server import masked
+from prerank.tracking.server import PARENT, masked
 
-PARENT = "mlflow.parentRunId"
 PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306}
 
 

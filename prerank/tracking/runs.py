@@ -12,11 +12,10 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from matplotlib.figure import Figure
 from mlflow.tracking import MlflowClient
@@ -24,8 +23,9 @@ from mlflow.tracking import MlflowClient
 from prerank.core.errors import InputError
 from prerank.core.outputs import fingerprint, write_json
 from prerank.core.storage import Remote, fetched
-from prerank.tracking.server import KEYED, connect, is_down, is_refusal, masked, probe, send
-from prerank.tracking.unsent import Entry, Refused, Spool
+from prerank.tracking.entry import Entry, What
+from prerank.tracking.server import KEYED, PARENT, connect, is_down, is_refusal, masked, probe, send
+from prerank.tracking.unsent import Refused, Spool
 
 PARAM_LENGTH = 6000
 TRY_AGAIN_S, DRAIN_S = 5.0, 2.0  # between two tries of a store that is down; to send what waits, of a call in training
@@ -54,15 +54,15 @@ class Run:
     def metrics(self, values: dict[str, float | None], step: int = 0) -> None:
         """Metrics in one request; None and NaN are left out, as MLflow has no place for them."""
         now = _now_ms()
-        self._log({"metrics": [[k, float(v), now, step] for k, v in values.items() if v is not None and v == v]})
+        self.log({"metrics": [(k, float(v), now, step) for k, v in values.items() if v is not None and v == v]})
 
     def tags(self, values: dict[str, str]) -> None:
-        self._log({"tags": values})
+        self.log({"tags": values})
 
     def artifact(self, path: Path, folder: str | None = None) -> None:
         """A file or a folder, which may be changed or deleted afterwards."""
         with fetched(path) as file:
-            self._log({"artifact": folder}, file)
+            self.log({"artifact": folder}, file)
 
     def figures(self, figures: dict[str, Figure]) -> None:
         with tempfile.TemporaryDirectory() as folder:
@@ -72,8 +72,8 @@ class Run:
 
     def end(self, status: str = "FINISHED") -> None:
         """FINISHED, FAILED or KILLED; the top run sends all that waits, or tells where it does."""
-        self._log({"ended": status, "time": _now_ms()})
-        if self.top:
+        self.log({"ended": status, "time": _now_ms()})
+        if self.top and self.spool:
             _send_all(self.uri, self.spool)
 
     def online(self) -> "Run":
@@ -82,25 +82,26 @@ class Run:
             _drain(self.uri, self.spool, all_of_it=True)
             if not Spool(self.spool).empty():
                 raise InputError(f"{_down(self.uri)}; start it, and run the same command again")
-        return replace(self, run_id=send(self.uri, self._entry({}), None))
+        return replace(self, run_id=send(self.uri, self.entry({}), None))
 
-    def _entry(self, what: Entry) -> Entry:
+    def entry(self, what: What) -> Entry:
+        """With the run that it is of."""
         return {"run": self.run_id, "experiment": self.experiment_id, **what}
 
-    def _log(self, what: Entry, file: Path | None = None) -> str:
+    def log(self, what: What, file: Path | None = None) -> str:
         """Sends an entry or queues it; the run's id, as far as it is known."""
         if self.spool is None:
-            return send(self.uri, self._entry(what), file)
+            return send(self.uri, self.entry(what), file)
         spool, began = Spool(self.spool), time.monotonic()
         if spool.empty():
             try:
-                return send(self.uri, self._entry(what), file)
+                return send(self.uri, self.entry(what), file)
             except Exception as error:
                 if not is_down(error) and not _is_early(self.run_id, error):
                     raise
                 _wait(self.spool, began)
                 print(f"{_down(self.uri, error)}; what is logged waits in {spool.queue}", file=sys.stderr)
-        spool.add(self._entry(what), file)
+        spool.add(self.entry(what), file)
         _drain(self.uri, self.spool)
         return self.run_id
 
@@ -126,7 +127,7 @@ def run(
     *,
     out: Path,
     state: Path,
-    params: dict[str, Any],
+    params: Mapping[str, object],
     tags: dict[str, str] | None = None,
     parent: Run | None = None,
 ) -> Iterator[Run]:
@@ -145,7 +146,7 @@ def open_run(
     *,
     out: Path,
     state: Path,
-    params: dict[str, Any],
+    params: Mapping[str, object],
     tags: dict[str, str] | None = None,
     parent: Run | None = None,
 ) -> Run:
@@ -156,27 +157,27 @@ def open_run(
     so that a restart goes on in it rather than adding another.
     """
     uri = parent.uri if parent else tracking_uri(out)
-    spool = parent.spool if parent else _spool(uri, out)
+    own, shared = _spool(uri, out), parent.spool if parent else None
     try:
         if parent is None:
-            _drain(uri, spool, all_of_it=True, strict=True)
-        current = _resumed(uri, spool if parent else None, state)
+            _drain(uri, own, all_of_it=True, strict=True)
+        current = _resumed(uri, shared, state)
         if current is None:
             experiment_id = parent.experiment_id if parent else _experiment(connect(uri), uri, name, out)
-            new = Run(uri, KEYED + uuid.uuid4().hex, experiment_id, spool if parent else None)
+            new = Run(uri, KEYED + uuid.uuid4().hex, experiment_id, shared)
             known = {"uri": uri, "run_id": new.run_id, "experiment_id": experiment_id}
             write_json(state, known)  # before there is a run: one that nothing remembers would be made twice
             all_tags = {"mlflow.source.git.commit": git_commit(), "out": str(out), **(tags or {})}
-            all_tags |= {"mlflow.parentRunId": parent.run_id} if parent else {}
-            current = replace(new, run_id=new._log({"create": name, "tags": all_tags, "time": _now_ms()}))
+            all_tags |= {PARENT: parent.run_id} if parent else {}
+            current = replace(new, run_id=new.log({"create": name, "tags": all_tags, "time": _now_ms()}))
             write_json(state, known | {"run_id": current.run_id})
-            current._log({"params": {key: _text(value)[:PARAM_LENGTH] for key, value in params.items()}})
+            current.log({"params": {key: _text(value)[:PARAM_LENGTH] for key, value in params.items()}})
     except Exception as error:
         if parent or not is_down(error):
             raise
         what_to_do = "start it, or unset MLFLOW_TRACKING_URI to log into a SQLite file"
         raise InputError(f"{_down(uri, error)}: {what_to_do}") from None
-    return current if parent else replace(current, spool=spool, top=True)
+    return current if parent else replace(current, spool=own, top=True)
 
 
 def send_unsent(out: Path) -> None:
@@ -253,23 +254,23 @@ def _resumed(uri: str, spool: Path | None, state: Path) -> Run | None:
     if known.get("uri") != uri:
         return None
     current = Run(uri, known["run_id"], known["experiment_id"], spool)
-    running = {"status": "RUNNING"}
+    running: What = {"status": "RUNNING"}
     if spool is None or Spool(spool).empty():  # nothing waits that would still make it
         try:
-            return replace(current, run_id=send(uri, current._entry(running), None))
+            return replace(current, run_id=send(uri, current.entry(running), None))
         except Exception as error:
             if _is_unmade(error):
                 return None
             if spool is None or not is_down(error):
                 raise
-    return replace(current, run_id=current._log(running))
+    return replace(current, run_id=current.log(running))
 
 
 def _now_ms() -> int:
     return int(1000 * time.time())
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, default=str)
 
 

@@ -3,7 +3,6 @@
 import os
 import re
 from pathlib import Path
-from typing import Any
 
 import requests
 import sqlalchemy.exc
@@ -15,8 +14,10 @@ from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.rest_utils import http_request
 
 from prerank.core.errors import InputError
+from prerank.tracking.entry import Entry
 
 KEY = "prerank.key"  # a tag by which a run is found that the server made late, or made and could not say so
+PARENT = "mlflow.parentRunId"
 KEYED = "key-"  # begins what stands for the id of such a run
 PROBE_S = 5
 DEFAULTS = {
@@ -83,14 +84,15 @@ def masked(text: str) -> str:
     return re.sub(r"(?i)\b(password|token)=[^&\s'\"]+", r"\1=***", text)
 
 
-def send(uri: str, entry: dict[str, Any], file: Path | None, *, again: bool = False) -> str:
+def send(uri: str, entry: Entry, file: Path | None, *, again: bool = False) -> str:
     """One entry to the store; the run's id. What was sent before has no further effect, a run to create if `again`."""
     client, experiment_id = connect(uri), entry["experiment"]
     if "create" in entry:
         found = _find(client, experiment_id, entry["run"]) if again else None
-        tags = {k: _id(client, experiment_id, v) if k == "mlflow.parentRunId" else v for k, v in entry["tags"].items()}
-        tags |= {KEY: entry["run"]}
-        return found or client.create_run(experiment_id, entry["time"], tags, entry["create"]).info.run_id
+        tags = {**entry.get("tags", {}), KEY: entry["run"]}
+        if PARENT in tags:
+            tags[PARENT] = _id(client, experiment_id, tags[PARENT])
+        return found or client.create_run(experiment_id, entry.get("time"), tags, entry["create"]).info.run_id
     run_id = _id(client, experiment_id, entry["run"])
     if "metrics" in entry:
         client.log_batch(run_id, metrics=[Metric(*row) for row in entry["metrics"]])
@@ -103,7 +105,7 @@ def send(uri: str, entry: dict[str, Any], file: Path | None, *, again: bool = Fa
     elif "artifact" in entry:
         client.log_artifact(run_id, str(file), entry["artifact"])
     elif "ended" in entry:
-        client.set_terminated(run_id, entry["ended"], entry["time"])
+        client.set_terminated(run_id, entry["ended"], entry.get("time"))
     elif "status" in entry:
         client.update_run(run_id, status=entry["status"])
     return run_id

@@ -2,6 +2,9 @@
 
 A line begins with a blank while it waits and with `#` once it is sent, so a process that dies leaves the queue as it
 is: at most one entry is sent twice, and half a line is passed over.
+
+Ours, as persist-queue is for the threads of one process alone, and diskcache's queue, last released in 2023, would keep
+neither the files that go with an entry nor what was refused.
 """
 
 import fcntl
@@ -14,9 +17,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-Entry = dict[str, Any]
+from prerank.tracking.entry import Entry, Waiting
 
 
 class Refused(Exception):
@@ -48,15 +50,16 @@ class Spool:
 
     def add(self, entry: Entry, file: Path | None = None) -> None:
         """Appends an entry, with a copy of the file or folder that belongs to it."""
+        line: Waiting = {**entry}
         with self._locked("queue"):
             if file is not None:
                 copy = self.folder / "files" / uuid.uuid4().hex / file.name
                 copy.parent.mkdir(parents=True)
                 shutil.copytree(file, copy) if file.is_dir() else shutil.copy2(file, copy)
-                entry = entry | {"file": str(copy.relative_to(self.folder))}
-            _append(self.queue, entry)
+                line["file"] = str(copy.relative_to(self.folder))
+            _append(self.queue, line)
 
-    def drain(self, send: Callable[[Entry, Path | None], Any], *, seconds: float, wait: bool = False) -> int:
+    def drain(self, send: Callable[[Entry, Path | None], object], *, seconds: float, wait: bool = False) -> int:
         """Sends what waits, oldest first, for so long; how many entries were refused.
 
         Where another process is at it: waits for it, or leaves it to it. Whatever `send` raises but `Refused` ends the
@@ -78,7 +81,7 @@ class Spool:
                         send(entry, copy)
                     except Refused as error:
                         refused += 1
-                        _append(self.refused, entry | {"because": str(error)})
+                        _append(self.refused, {**entry, "because": str(error)})
                         copy = None
                     with open(self.queue, "r+b") as file:
                         file.seek(at)
@@ -124,7 +127,7 @@ class Spool:
             os.close(file)
 
 
-def _append(path: Path, entry: Entry) -> None:
+def _append(path: Path, entry: Waiting) -> None:
     with open(path, "ab+") as file:
         end = file.seek(0, os.SEEK_END)
         if end:
@@ -133,7 +136,7 @@ def _append(path: Path, entry: Entry) -> None:
         file.write(cut + b" " + json.dumps(entry).encode() + b"\n")
 
 
-def _parsed(line: bytes) -> Entry | None:
+def _parsed(line: bytes) -> Waiting | None:
     """The entry of a line that waits; None where it is sent already, or is half a line."""
     try:
         return json.loads(line) if line.startswith(b" ") else None
