@@ -3,15 +3,11 @@
 from collections.abc import Sequence
 from typing import Literal, Required, TypedDict
 
+from prerank.evaluation.evaluate import Facts
+from prerank.evaluation.intervals import Curve
 from prerank.reports.words import Edges, is_whole, number
-
-
-class Curve(TypedDict):
-    """Means at several k; None where no request defines one."""
-
-    k: list[int]
-    recall: list[float | None]
-    hit_rate: list[float | None]
+from prerank.search.method import SearchEpoch
+from prerank.search.spec import FoundArch
 
 
 class Row(TypedDict, total=False):
@@ -38,52 +34,10 @@ class Row(TypedDict, total=False):
     """Of each epoch `epoch`, the parts of the loss and the metrics of the validation day."""
 
 
-class LogFacts(TypedDict, total=False):
-    """What was evaluated on."""
+class LogFacts(Facts):
+    """What was evaluated on, and where it lies."""
 
-    path: Required[str]
-    k: Required[int]
-    """Items that pre-ranking keeps; `m`: the teacher's top M that they are held against."""
-    m: int
-    space: str
-    """`candidates`, or `fine_lists`."""
-    test_from: str
-    requests: int
-    candidates: float
-    """Of a request, their mean."""
-    requests_at_most_k: int
-    has_truth: bool
-    dropped: dict[str, dict[str, int]]
-    noted: dict[str, dict[str, int]]
-
-
-class ArchFacts(TypedDict, total=False):
-    """An arch.json: what a search found, and its times as predicted."""
-
-    features: list[str]
-    widths: list[int]
-    fetch_us: float
-    inference_us: float
-    latency_us: float
-    budget_us: float
-    candidates: int
-    threads: int
-    latency_table: str
-
-
-class SearchEpoch(TypedDict, total=False):
-    """Where a search stood after an epoch, as far as its method tells."""
-
-    epoch: Required[int]
-    gates: dict[str, float]
-    """Of each feature the probability that it is kept."""
-    widths: list[list[float]]
-    """Probabilities [slot][candidate]."""
-    fetch_us: float
-    inference_us: float
-    latency_us: float
-    gate_entropy: float
-    width_entropy: float
+    path: str
 
 
 class FeatureFacts(TypedDict):
@@ -94,8 +48,8 @@ class FeatureFacts(TypedDict):
     fetch_us: float
 
 
-class SearchFacts(TypedDict, total=False):
-    arch: ArchFacts
+class SearchFacts(TypedDict):
+    arch: FoundArch
     history: list[SearchEpoch]
     widths: list[int]
     """The candidates of each layer."""
@@ -123,11 +77,6 @@ def students(results: Results, *, base: bool = False) -> list[Row]:
 
 def named(results: Results, name: str) -> Row | None:
     return next((row for row in results["rows"] if row["name"] == name), None)
-
-
-def arch_of(results: Results) -> ArchFacts:
-    """What the search found; empty where there was none."""
-    return results.get("search", {}).get("arch", {})
 
 
 def blind_draw(results: Results) -> float | None:

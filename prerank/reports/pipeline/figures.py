@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from prerank.reports.drawing import INK, MUTED, SERIES, escape, name_ends, new_axes, new_figure, pushed_apart, style
-from prerank.reports.results import Results, arch_of, blind_draw, series_of, students, vs_base
+from prerank.reports.results import Results, blind_draw, series_of, students, vs_base
 from prerank.reports.words import edges, excludes_zero, label, number
 
 
@@ -89,7 +89,8 @@ def _latency_recall(results: Results) -> Figure | None:
         return None
     points.sort(key=lambda point: point[0])
     times = [time for time, *_ in points]
-    budget_us = arch_of(results).get("budget_us")
+    search = results.get("search")
+    budget_us = search["arch"]["budget_us"] if search else None
     limit_us = 1.1 * max(times[-1], budget_us or 0.0)
     figure = new_figure(3.3)
     axes = new_axes(figure, title=f"Recall@{results['logs']['k']} against time, %")

@@ -15,8 +15,8 @@ from matplotlib.ticker import MaxNLocator, NullFormatter, PercentFormatter
 
 from prerank.models.arch import Arch
 from prerank.reports.drawing import INK, MUTED, SERIES, Dash, escape, name_ends, new_axes, new_figure
-from prerank.reports.results import SearchEpoch
 from prerank.reports.words import label, number
+from prerank.search.method import SearchEpoch
 
 History = Sequence[SearchEpoch]
 Kind = tuple[str, str, Dash, float]

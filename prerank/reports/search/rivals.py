@@ -1,13 +1,13 @@
 """The comparison at equal budgets, as a figure and as a table for the terminal."""
 
-from typing import NotRequired, TypedDict
-
 from matplotlib.figure import Figure
 from rich.table import Table
 from rich.text import Text
 
 from prerank.reports.drawing import INK, MUTED, Dash, escape, new_axes, new_figure
 from prerank.reports.words import label
+from prerank.search.contest import Results
+from prerank.search.equal_budget import Spread, Versus
 
 # A method keeps its colour, its dash and its mark whichever others it is shown with.
 LINES: dict[str, tuple[str, Dash, str]] = {
@@ -20,54 +20,6 @@ LINES: dict[str, tuple[str, Dash, str]] = {
     "random": ("#b0568a", (0, (2, 2)), "X"),
     "hand_picked": (INK, (0, (4, 2)), "*"),
 }
-
-
-class Spread(TypedDict):
-    """Over the seeds; `std` is None of one."""
-
-    mean: float
-    std: float | None
-
-
-class Versus(TypedDict):
-    """A paired difference and its 95% interval over requests and seeds."""
-
-    mean: float
-    lo: float
-    hi: float
-
-
-class Row(TypedDict):
-    """What is read of a method at a budget."""
-
-    factor: float | None
-    budget_us: float | None
-    """None of what is under no budget."""
-    method: str
-    features: list[int]
-    """How many, a seed each."""
-    widths: list[list[int]]
-    fetch_us: float
-    inference_us: float
-    latency_us: float
-    recall: Spread
-    hit_rate: Spread
-    vs_hand_picked: NotRequired[dict[str, Versus]]
-
-
-class Ground(TypedDict):
-    """What is read of what was evaluated on."""
-
-    k: int
-    requests: int
-
-
-class Results(TypedDict):
-    """What is read of the `results.json` of workflows.rivals."""
-
-    logs: Ground
-    seeds: int
-    rows: list[Row]
 
 
 def recall_against_latency(results: Results) -> Figure:
@@ -136,7 +88,7 @@ def _share(spread: Spread) -> str:
     return f"{100 * spread['mean']:.1f}{std}"
 
 
-def _delta(versus: dict[str, Versus] | None) -> Text:
+def _delta(versus: Versus | None) -> Text:
     if not versus:
         return Text("")
     recall = versus["recall"]

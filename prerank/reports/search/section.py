@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 from prerank.models.arch import Arch
 from prerank.reports.page import Cell, Line, Picture, Table
-from prerank.reports.results import ArchFacts, FeatureFacts, Results, Row, SearchEpoch, arch_of, named, vs_all
+from prerank.reports.results import Results, Row, named, vs_all
 from prerank.reports.search.figures import by_source, search_figures
 from prerank.reports.words import change, label, micros, number, percent
+from prerank.search.spec import FoundArch
 
 TIMES = {"fetch_us": "Fetch, µs", "inference_us": "Inference, µs", "latency_us": "Total, µs"}
 
@@ -61,8 +62,8 @@ def gain(results: Results) -> str:
     interval = vs_all(row, name) if row else None
     if interval is None or row is None or all_ is None or number(row, name) is None or number(all_, name) is None:
         return ""
-    budget_us = arch_of(results).get("budget_us")
-    under = f" under a budget of {micros(budget_us)} µs a request" if budget_us else ""
+    search = results.get("search")
+    under = f" under a budget of {micros(search['arch']['budget_us'])} µs a request" if search else ""
     keeps, kept = (
         f"{percent(number(r, name))}%{of}" + (f" in {micros(time)} µs" if time is not None else "")
         for r, of, time in (
@@ -81,13 +82,15 @@ def section(results: Results) -> Section | None:
     row, all_ = named(results, "searched"), named(results, "all")
     if row is None:
         return None
-    arch, offered = arch_of(results), {feature["name"]: feature for feature in _features(results)}
-    kept = row.get("features") or arch.get("features") or []
+    search = results.get("search")
+    arch = search["arch"] if search else None
+    offered = {feature["name"]: feature for feature in search["features"]} if search else {}
+    kept = row.get("features") or (arch["features"] if arch else [])
     features = [
         _Kept(name, offered[name]["source"], offered[name]["fetch_us"]) if name in offered else _Kept(name, "", None)
         for name in kept
     ]
-    gates = (_history(results) or [{}])[-1].get("gates")
+    gates = search["history"][-1].get("gates") if search and search["history"] else None
     return Section(
         sources=[
             Source(
@@ -100,7 +103,7 @@ def section(results: Results) -> Section | None:
         ],
         kept=len(kept),
         of=len(offered),
-        widths=_said(row.get("widths") or arch.get("widths")),
+        widths=_said(row.get("widths") or (arch["widths"] if arch else None)),
         changes=_changes(kept, all_.get("features") if all_ else None),
         times=_times(row, all_, arch),
         error=_error(row, arch),
@@ -109,46 +112,37 @@ def section(results: Results) -> Section | None:
 
 def pictures(results: Results) -> dict[str, Picture]:
     """The figures of the search, each with its words."""
-    arch, history = arch_of(results), _history(results)
-    features, budget_us = arch.get("features"), arch.get("budget_us")
-    if named(results, "searched") is None or not history or not features or budget_us is None:
+    search = results.get("search")
+    if named(results, "searched") is None or not search or not search["history"]:
         return {}
+    arch, last = search["arch"], search["history"][-1]
     drawn = search_figures(
-        history,
-        arch=Arch(tuple(features), tuple(arch.get("widths") or ())),
-        features=[_Priced(f["name"], f["source"], f["fetch_us"]) for f in _features(results)],
-        widths=tuple(results.get("search", {}).get("widths") or ()),
-        budget_us=budget_us,
+        search["history"],
+        arch=Arch(tuple(arch["features"]), tuple(arch["widths"])),
+        features=[_Priced(f["name"], f["source"], f["fetch_us"]) for f in search["features"]],
+        widths=tuple(search["widths"]),
+        budget_us=arch["budget_us"],
     )
-    last = history[-1]
     words = {
         "gates": (
             "Tiles of each feature's gate by epoch, the features by source. Kept at the end: "
-            f"{', '.join(label(name) for name in features)}.",
+            f"{', '.join(label(name) for name in arch['features'])}.",
             "Each feature's gate by epoch, the fuller the likelier. Beside the name, what the feature takes to fetch, "
             "µs; on the right the last probability, and a dot where it was kept: the best set that fits the budget.",
         ),
         "latency": (
             "Lines of the expected time by epoch: "
             + ", ".join(f"{what} {micros(number(last, key))}" for key, what in TIMES.items())
-            + f", budget {micros(budget_us)} at the end.",
+            + f", budget {micros(arch['budget_us'])} at the end.",
             "What a request is expected to take while features and widths are still a matter of chance, and how "
             "undecided they are. Where the entropy stays high, the choice is nearly a toss.",
         ),
         "widths": (
-            f"Lines of the probability of each width, a panel a layer. Chosen: {_said(arch.get('widths'))}.",
+            f"Lines of the probability of each width, a panel a layer. Chosen: {_said(arch['widths'])}.",
             "A layer of the width skip is left out. The width that was chosen is thick and has a dot.",
         ),
     }
     return {name: Picture(figure, *words[name]) for name, figure in drawn.items()}
-
-
-def _history(results: Results) -> list[SearchEpoch]:
-    return results.get("search", {}).get("history") or []
-
-
-def _features(results: Results) -> list[FeatureFacts]:
-    return results.get("search", {}).get("features") or []
 
 
 def _in_order(names: Sequence[str]) -> dict[str, float]:
@@ -172,12 +166,12 @@ def _changes(kept: Sequence[str], before: list[str] | None) -> str:
     return f"Against the features of all, the search {' and '.join(said)}." if said else ""
 
 
-def _times(row: Row, all_: Row | None, arch: ArchFacts) -> Table:
+def _times(row: Row, all_: Row | None, arch: FoundArch | None) -> Table:
     lines: dict[str, Mapping[str, object]] = {
-        "predicted": arch,
+        "predicted": arch or {},
         "measured": row,
         "all, measured": all_ or {},
-        "budget": {"latency_us": arch.get("budget_us")},
+        "budget": {"latency_us": arch["budget_us"]} if arch else {},
     }
     cells = {name: [number(line, key) for key in TIMES] for name, line in lines.items()}
     return Table(
@@ -190,6 +184,6 @@ def _times(row: Row, all_: Row | None, arch: ArchFacts) -> Table:
     )
 
 
-def _error(row: Row, arch: ArchFacts) -> str:
-    predicted, measured = arch.get("inference_us"), row.get("inference_us")
-    return f"{100 * (measured / predicted - 1):+.0f}%" if predicted and measured is not None else ""
+def _error(row: Row, arch: FoundArch | None) -> str:
+    measured = row.get("inference_us")
+    return f"{100 * (measured / arch['inference_us'] - 1):+.0f}%" if arch and measured is not None else ""
