@@ -1,0 +1,1 @@
+"""Metrics of each request, their intervals, models and runs compared."""

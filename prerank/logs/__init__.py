@@ -1,0 +1,1 @@
+"""The contract of the logs: their columns, `schema.json`, rows made requests, features encoded."""

@@ -1,0 +1,1 @@
+"""Logs where you have none: a simulated marketplace, and KuaiRand."""

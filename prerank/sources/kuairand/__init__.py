@@ -1,0 +1,1 @@
+"""KuaiRand-Pure made the logs of a cascade."""

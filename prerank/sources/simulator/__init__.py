@@ -1,0 +1,1 @@
+"""A made-up marketplace whose truth is known, served by a cascade and logged."""
