@@ -5,22 +5,20 @@ Shapes: N candidates of one request, D inputs of an item.
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 import onnx
 import torch
 from torch.nn import functional
 
+from prerank.latency.file import Runtime
 from prerank.logs.schema import Feature
 from prerank.models.batch import Bags, Inputs
 from prerank.models.ranker import Ranker
+from prerank.models.stats import Stats
 from prerank.serving.graph import BLANK, empty_graph, inputs_graph, layer_graph, ranker_graph
 from prerank.serving.session import open_session
 from prerank.serving.timing import FRESH, Run
-
-Runtime = Literal["onnxruntime", "torch"]
-Stats = dict[str, dict[str, list[float]]]
 
 ROWS = 100_000
 """Tables of ids are measured with at most so many rows: far beyond the caches, and hundreds of graphs fit in memory."""
@@ -33,6 +31,10 @@ class Setting:
     runtime: Runtime
     candidates: int
     threads: int
+
+    def __str__(self) -> str:
+        threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
+        return f"{self.runtime}, {self.candidates} candidates, {threads}"
 
 
 def random_inputs(
@@ -119,12 +121,12 @@ class TorchPieces(Pieces):
 
     def paths(self, names: Sequence[str]) -> Run:
         ranker, tensors = self.ranker(names, (FIRST_WIDTH,)), self.tensors
-        weight = ranker.layers[0].weight[:, : ranker.embed.widths[0]].contiguous()
+        weight = ranker.linears[0].weight[:, : ranker.embed.widths[0]].contiguous()
 
         @torch.inference_mode()
         def run(k: int) -> None:
-            x_R = ranker.embed._side(tensors[k % FRESH], 0)  # a side at a time, as one may have no features here
-            ranker.embed._side(tensors[k % FRESH], 1)
+            x_R = ranker.embed.side(tensors[k % FRESH], 0)  # a side at a time, as one may have no features here
+            ranker.embed.side(tensors[k % FRESH], 1)
             if x_R is not None:
                 functional.linear(x_R, weight)
 
@@ -137,7 +139,7 @@ class TorchPieces(Pieces):
 
 def one_request(ranker: Ranker) -> Callable[[Inputs], torch.Tensor]:
     """Scores [N] as Ranker.forward gives them for one request, whose part of the first layer is a bias to all."""
-    (first, *rest), n = ranker.layers, ranker.embed.widths[0]
+    (first, *rest), n = ranker.linears, ranker.embed.widths[0]
     weight_R, weight_I = first.weight[:, :n].contiguous(), first.weight[:, n:].contiguous()
 
     def serve(inputs: Inputs) -> torch.Tensor:

@@ -1,96 +1,44 @@
-"""Measures what a ranker's pieces cost to serve on this host, and whole networks to check their sum against.
+"""Measures what a ranker's pieces cost to serve on this host, and checks their sum on whole networks.
 
 Shapes: N candidates of one request, M features; all times are microseconds.
 """
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
 
-from prerank.latency.pieces import PIECES, Setting, Stats
+from prerank.latency.file import Checked, Entry, Errors, LayerTimes
+from prerank.latency.formula import inference_us
+from prerank.latency.pieces import PIECES, Setting
+from prerank.latency.plan import Network, Plan, random_networks
+from prerank.latency.table import Table, table_of
 from prerank.logs.schema import Feature
-from prerank.serving.timing import TURNS, micros, stat, timed
-
-Network = tuple[tuple[str, ...], tuple[int, ...]]
-"""Names of features, hidden widths."""
+from prerank.serving.timing import Stat, Times, micros, stat, timed
 
 
-def input_orders(names: Iterable[str], *, orders: int, seed: int) -> list[list[str]]:
-    """Random orders of the features, each followed by its reverse."""
-    rng, out = np.random.default_rng(seed), []
-    for number in range(orders):
-        out.append(out[-1][::-1] if number % 2 else list(rng.permutation(list(names))))
-    return out
-
-
-def inputs_of(
-    by_name: dict[str, Feature], orders: list[list[str]], times: list[list[list[np.ndarray]]]
-) -> dict[str, dict[str, float]]:
-    """By feature what its input path adds to a network, on average over the features that are there already.
-
-    Features share work (the numbers are normalised together, all are joined), so what one adds depends on the others:
-    they are put in one by one in `orders`, `times` has the runs with none, the first, the first two, ..., and
-    differences between neighbours are averaged over the orders (the Shapley value; the sum over an order is the whole).
-    Features of items of the same kind and size take the same path and share one value, and so do features of a request
-    of the same kind. p50 is the average difference of medians, and so on.
-    """
-    added: dict[tuple, list[dict[str, float]]] = {}
-    for order, runs in zip(orders, times, strict=True):
-        for name, (without, with_it) in zip(order, itertools.pairwise(runs), strict=True):
-            added.setdefault(_path(by_name[name]), []).append(_difference(with_it, without))
-    return {name: _pooled(added[_path(feature)]) for name, feature in by_name.items()}
-
-
-def _difference(with_it: list[np.ndarray], without: list[np.ndarray]) -> dict[str, float]:
-    """p50 within each turn, as neighbours run one after the other, and the median of that over the turns."""
-    p50 = np.median([np.median(a) - np.median(b) for a, b in zip(with_it, without, strict=True)])
-    more, less = stat(with_it), stat(without)
-    return {key: more[key] - less[key] for key in ("mean", "p99")} | {"count": more["count"], "p50": float(p50)}
-
-
-def _path(feature: Feature) -> tuple:
-    """What the time of a feature's path depends on; in the one row of a request the widths do not show."""
-    own = () if feature.of_request else (feature.width, feature.size)
-    return feature.of_request, "ids" if feature.kind == "ids" else "id" if feature.dim else "dense", *own
-
-
-def _pooled(differences: list[dict[str, float]]) -> dict[str, float]:
-    """Nothing costs less than nothing: a difference below 0 is noise."""
-    mean, p50, p99 = (max(0.0, float(np.mean([d[key] for d in differences]))) for key in ("mean", "p50", "p99"))
-    count = sum(int(d["count"]) for d in differences)
-    return {"count": count, "mean": micros(mean), "p50": micros(p50), "p99": micros(max(p50, p99))}
-
-
-def _without_overhead(times: dict[str, float], overhead: dict[str, float]) -> dict[str, float]:
-    """A piece's statistics without what any run costs."""
-    return times | {key: micros(max(0.0, times[key] - overhead["p50"])) for key in ("mean", "p50", "p99")}
+def measured(
+    plan: Plan, setting: Setting, number: int, tick: Callable[[], None] = lambda: None
+) -> tuple[Entry, list[Checked]]:
+    """The entry of a setting, the so-manieth, in latency.json, and how far its predictions are off."""
+    seed = plan.seed + number
+    networks = random_networks(plan.features, plan.widths, networks=plan.networks, seed=seed)
+    entry, times = profile(plan, setting, networks, seed=seed, tick=tick)
+    table = table_of(entry, "")
+    checked = [_checked(table, plan.features, *each) for each in zip(networks, times, strict=True)]
+    entry["error"] = errors(checked)
+    return entry, checked
 
 
 def profile(
-    setting: Setting,
-    features: Sequence[Feature],
-    stats: Stats,
-    *,
-    layers: Sequence[tuple[int, int]],
-    networks: Sequence[Network],
-    list_length: int,
-    orders: int,
-    repeats: int,
-    seed: int,
-    tick: Callable[[], None] = lambda: None,
-) -> tuple[dict[str, Any], list[dict[str, float]]]:
-    """One entry of `settings` in latency.json, and the statistics of `networks`, which the entry knows nothing of.
-
-    `stats` is as in stats.json; features without have mean 0 and deviation 1, which costs the same.
-    """
-    plain = {f.name: {"mean": [0.0] * f.size, "std": [1.0] * f.size} for f in features if not f.dim}
+    plan: Plan, setting: Setting, networks: Sequence[Network], *, seed: int, tick: Callable[[], None] = lambda: None
+) -> tuple[Entry, list[Stat]]:
+    """What the pieces take, and the times of `networks`, which the entry knows nothing of."""
+    layers, features, orders = plan.layers, plan.features, plan.orders
     torch_threads = torch.get_num_threads()
     try:
-        pieces = PIECES[setting.runtime](setting, features, plain | stats, list_length)
+        pieces = PIECES[setting.runtime](setting, features, plan.all_stats, plan.list_length)
         put_in = input_orders(pieces.by_name, orders=orders, seed=seed)
         runs = [
             pieces.overhead(),
@@ -99,49 +47,113 @@ def profile(
         ]
         for order in put_in:
             runs += [pieces.overhead(), *(pieces.paths(order[: end + 1]) for end in range(len(order)))]
-        times = timed(runs, repeats, tick)  # all in turns: a host that changes its pace changes that of every piece
+        times = timed(runs, plan.repeats, tick)  # all in turns: a host that changes its pace changes every piece's
     finally:
         torch.set_num_threads(torch_threads)
+    # The runs of the orders stand last: of each, one with no feature and then one more for each that is put in.
     of_inputs = [times[len(times) - (k + 1) * (len(features) + 1) :][: len(features) + 1] for k in range(orders)][::-1]
-    inputs = inputs_of(pieces.by_name, put_in, of_inputs)
     overhead, *rest = (stat(one) for one in times[: 1 + len(layers) + len(networks)])
-    entry = asdict(setting) | {"overhead_us": overhead, "inputs_us": inputs, "layers_us": []}
-    for (width_in, width_out), times in zip(layers, rest[: len(layers)], strict=True):
-        entry["layers_us"].append({"in": width_in, "out": width_out} | _without_overhead(times, overhead))
+    entry: Entry = {
+        "runtime": setting.runtime,
+        "candidates": setting.candidates,
+        "threads": setting.threads,
+        "overhead_us": overhead,
+        "inputs_us": inputs_of(pieces.by_name, put_in, of_inputs),
+        "layers_us": [_layer(*layer, rest[index], overhead) for index, layer in enumerate(layers)],
+    }
     return entry, rest[len(layers) :]
 
 
-def turns(features: Sequence[Feature], layers: Sequence, networks: Sequence, orders: int) -> int:
-    """How often `profile` calls `tick`."""
-    return TURNS * (orders * (len(features) + 1) + 1 + len(layers) + len(networks))
+def _layer(width_in: int, width_out: int, times: Stat, overhead: Stat) -> LayerTimes:
+    """A layer's times without what any run costs."""
+
+    def without(us: float) -> float:
+        return micros(max(0.0, us - overhead["p50"]))
+
+    return {
+        "in": width_in,
+        "out": width_out,
+        "count": times["count"],
+        "mean": without(times["mean"]),
+        "p50": without(times["p50"]),
+        "p99": without(times["p99"]),
+    }
 
 
-def random_networks(features: Sequence[Feature], widths: Sequence[int], *, networks: int, seed: int) -> list[Network]:
-    """Any share of the features, one of an item at least, and 0 to 3 hidden layers."""
+def input_orders(names: Iterable[str], *, orders: int, seed: int) -> list[list[str]]:
+    """Random orders of the features, each followed by its reverse: who is put in early is put in late as well."""
     rng = np.random.default_rng(seed)
-    of_items = [index for index, feature in enumerate(features) if not feature.of_request]
-    out = []
-    for _ in range(networks):
-        kept = rng.random(len(features)) < rng.random()
-        kept[rng.choice(of_items)] = True
-        names = tuple(feature.name for feature, keep in zip(features, kept, strict=True) if keep)
-        out.append((names, tuple(int(width) for width in rng.choice(widths, rng.integers(0, 4)))))
+    out: list[list[str]] = []
+    for number in range(orders):
+        out.append(out[-1][::-1] if number % 2 else list(rng.permutation(list(names))))
     return out
 
 
-def grid(widths: Iterable[int], most: int) -> list[tuple[int, int]]:
-    """The layers to measure: [in, out] of the candidate widths and the head, each from each.
+def inputs_of(
+    by_name: Mapping[str, Feature], orders: list[list[str]], times: Sequence[Sequence[Times]]
+) -> dict[str, Stat]:
+    """By feature what its input path adds to a network, on average over the features that are there already.
 
-    The first layer may take any number of inputs up to `most`, so `in` is also 1, 2, 4, ... and the middles between.
+    Features share work (the numbers are normalised together, all are joined), so what one adds depends on the others:
+    they are put in one by one in `orders`, `times` has the runs with none, the first, the first two, ..., and
+    differences between neighbours are averaged over the orders (the Shapley value; the sum over an order is the whole).
+    Features of items of the same kind and size take the same path and share one value, and so do features of a request
+    of the same kind. p50 is the average difference of medians, and so on.
     """
-    between = [size for power in range(20) for size in (2**power, 3 * 2**power // 2)]
-    ins = {size for size in between if size < most and (size < 4 or size % 4 == 0)} | {most, *widths}
-    return list(itertools.product(sorted(ins), sorted({1, *widths})))
+    added: dict[object, list[Stat]] = {}
+    for order, runs in zip(orders, times, strict=True):
+        for name, (without, with_it) in zip(order, itertools.pairwise(runs), strict=True):
+            added.setdefault(_path(by_name[name]), []).append(_difference(with_it, without))
+    return {name: _pooled(added[_path(feature)]) for name, feature in by_name.items()}
 
 
-def errors(check: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Of predictions over networks: shares of the prediction."""
-    error = np.abs([row["error"] for row in check])
+def _difference(with_it: Times, without: Times) -> Stat:
+    """p50 within each turn, as neighbours run one after the other, and the median of that over the turns."""
+    p50 = np.median([np.median(a) - np.median(b) for a, b in zip(with_it, without, strict=True)])
+    more, less = stat(with_it), stat(without)
+    return {
+        "count": more["count"],
+        "mean": more["mean"] - less["mean"],
+        "p50": float(p50),
+        "p99": more["p99"] - less["p99"],
+    }
+
+
+def _path(feature: Feature) -> tuple[bool | str | int, ...]:
+    """What the time of a feature's path depends on; in the one row of a request the widths do not show."""
+    own = () if feature.of_request else (feature.width, feature.size)
+    return feature.of_request, "ids" if feature.kind == "ids" else "id" if feature.dim else "dense", *own
+
+
+def _pooled(differences: list[Stat]) -> Stat:
+    """Nothing costs less than nothing: a difference below 0 is noise."""
+    mean, p50, p99 = (
+        max(0.0, float(np.mean(values)))
+        for values in zip(*((d["mean"], d["p50"], d["p99"]) for d in differences), strict=True)
+    )
+    count = sum(int(d["count"]) for d in differences)
+    return {"count": count, "mean": micros(mean), "p50": micros(p50), "p99": micros(max(p50, p99))}
+
+
+def _checked(table: Table, features: tuple[Feature, ...], network: Network, times: Stat) -> Checked:
+    """A network's measured times against what the table, read as the search reads it, predicts."""
+    names, widths = network
+    predicted = inference_us(table, [feature for feature in features if feature.name in names], widths)
+    return {
+        "runtime": table.runtime,
+        "candidates": table.candidates,
+        "threads": table.threads,
+        "features": list(names),
+        "widths": list(widths),
+        "predicted_us": round(predicted, 3),
+        "measured_us": times,
+        "error": round(times["p50"] / predicted - 1, 4),
+    }
+
+
+def errors(checked: Sequence[Checked]) -> Errors:
+    """Of predictions over networks."""
+    error = np.abs([row["error"] for row in checked])
     p50, p90 = np.percentile(error, [50, 90])
     return {"networks": len(error), "median_abs": _share(p50), "p90_abs": _share(p90), "worst": _share(error.max())}
 

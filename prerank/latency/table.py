@@ -5,10 +5,10 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from prerank.core.errors import InputError
 from prerank.core.outputs import fingerprint
+from prerank.latency.file import Entry, Runtime
 from prerank.logs.schema import Feature
 
 HEAD = 1  # out of the last layer: one score a candidate
@@ -18,7 +18,7 @@ HEAD = 1  # out of the last layer: one score a candidate
 class Table:
     """One setting of `latency.json`: medians, which a busy machine moves least."""
 
-    runtime: str
+    runtime: Runtime
     candidates: int
     """Items of one request."""
     threads: int
@@ -63,7 +63,7 @@ class Table:
                 raise InputError(f"{fault}: feature {feature.name!r} was not measured; {again}")
 
 
-def load_table(path: Path, *, candidates: int, threads: int = 1, runtime: str = "onnxruntime") -> Table:
+def load_table(path: Path, *, candidates: int, threads: int = 1, runtime: Runtime = "onnxruntime") -> Table:
     """Reads one setting of the `latency.json` of workflows.profile_latency.
 
     Raises InputError if the file is missing or broken, or has no such setting (it names those that it has).
@@ -80,7 +80,7 @@ def load_table(path: Path, *, candidates: int, threads: int = 1, runtime: str = 
         )
     setting = settings[runtime, candidates, threads]
     try:
-        return _parse(setting, fingerprint(raw))
+        return table_of(setting, fingerprint(raw))
     except (KeyError, TypeError, IndexError) as error:
         raise InputError(
             f"{path}: setting {runtime}, {candidates} candidates, {threads} threads: {error!r} is missing; "
@@ -88,7 +88,8 @@ def load_table(path: Path, *, candidates: int, threads: int = 1, runtime: str = 
         ) from error
 
 
-def _parse(setting: dict[str, Any], file_fingerprint: str) -> Table:
+def table_of(setting: Entry, file_fingerprint: str) -> Table:
+    """Raises KeyError where a layer is missing."""
     layers = {(layer["in"], layer["out"]): float(layer["p50"]) for layer in setting["layers_us"]}
     ins, outs = (tuple(sorted(set(widths))) for widths in zip(*layers, strict=True)) if layers else ((), ())
     if HEAD not in outs:

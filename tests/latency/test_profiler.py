@@ -11,7 +11,7 @@ import torch
 from logs_fixture import SCHEMA
 
 from prerank.core.errors import InputError
-from prerank.latency import profiler
+from prerank.latency import plan, profiler
 from prerank.latency.formula import inference_us
 from prerank.latency.pieces import PIECES, Setting
 from prerank.latency.table import load_table
@@ -63,12 +63,12 @@ def test_what_a_feature_adds_is_shared_out_and_sums_to_the_whole():
 
 
 def test_the_layers_and_networks_to_measure():
-    layers = profiler.grid((16, 64), 50)
+    layers = plan.grid((16, 64), 50)
     ins, outs = ({layer[side] for layer in layers} for side in (0, 1))
     assert outs == {1, 16, 64} and {1, 2, 4, 16, 24, 48, 50, 64} <= ins and max(ins) == 64
     assert len(layers) == len(ins) * len(outs) == len(set(layers))
-    networks = profiler.random_networks(FEATURES, (16, 64), networks=40, seed=3)
-    assert networks == profiler.random_networks(FEATURES, (16, 64), networks=40, seed=3)
+    networks = plan.random_networks(FEATURES, (16, 64), networks=40, seed=3)
+    assert networks == plan.random_networks(FEATURES, (16, 64), networks=40, seed=3)
     of_items = {f.name for f in FEATURES if not f.of_request}
     assert all(of_items & set(names) for names, _ in networks)
     assert {len(widths) for _, widths in networks} == {0, 1, 2, 3}
@@ -128,7 +128,7 @@ def test_profile_latency(logs, tmp_path, logged, capsys):
     before = out.read_bytes()
     assert profile_latency.main(config) == result and "already done" in capsys.readouterr().out
     elsewhere = timing.machine() | {"cpu": "another", "fingerprint": "0"}
-    with mock.patch.object(profile_latency.profiler, "machine", lambda: elsewhere):
+    with mock.patch.object(profile_latency.timing, "machine", lambda: elsewhere):
         with pytest.raises(InputError, match=r"machine cpu was .*, now 'another'"):
             profile_latency.main(config)
         assert profile_latency.main(config, any_host=True) == result
