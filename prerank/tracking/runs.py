@@ -51,7 +51,7 @@ class Run:
     def client(self) -> MlflowClient:
         return connect(self.uri)
 
-    def metrics(self, values: dict[str, float | None], step: int = 0) -> None:
+    def metrics(self, values: Mapping[str, float | None], step: int = 0) -> None:
         """Metrics in one request; None and NaN are left out, as MLflow has no place for them."""
         now = _now_ms()
         self.log({"metrics": [(k, float(v), now, step) for k, v in values.items() if v is not None and v == v]})

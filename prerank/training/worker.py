@@ -57,7 +57,7 @@ class Job:
 class Tell(Protocol):
     """Is told how many steps of how many are done, as often as after each step; `now`: the last word."""
 
-    def __call__(self, name: str, done: int, total: int, note: Callable[[], str], *, now: bool = False) -> None:
+    def __call__(self, name: str, done: int, total: int, note: Callable[[], str], *, now: bool = False) -> object:
         """`note()` says more: it is called where its words are shown."""
         ...
 
