@@ -6,25 +6,15 @@ Builds from `rows` and ten times as many, clustered and shuffled: 45 dense featu
 of about 50 ids. Memory: sum of PSS (Linux) over all Ray processes too.
 """
 
-import json
-import sys
 import tempfile
-import time
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-import numpy as np
-import psutil
-import pyarrow as pa
-import pyarrow.parquet as pq
 import tyro
 
+from prerank.benchmarks.memory import ITEMS, watch, write_logs
 from prerank.core.cli import run
-
-ITEMS, FILES, ROW_GROUP, START = 200, 10, 50_000, np.datetime64("2024-01-01", "us")
-DENSE, VECTOR, HISTORY = 45, 16, 50
 
 
 @dataclass(frozen=True)
@@ -41,53 +31,11 @@ def main(config: Benchmark) -> None:
         for rows in (config.rows, 10 * config.rows):
             with tempfile.TemporaryDirectory() as folder:
                 write_logs(Path(folder) / "logs", rows // ITEMS, order == "shuffled")
-                seconds, peak = watch(["--logs", f"{folder}/logs", "--out", f"{folder}/samples"])
+                flags = ["--logs", f"{folder}/logs", "--out", f"{folder}/samples"]
+                seconds, peak = watch("workflows.build_samples", flags)
             print(f"{order} {rows:>12,} rows: {seconds:6.1f} s, {rows / seconds:>9,.0f}/s, {peak:6.0f} MiB", flush=True)
             peaks.append(peak)
         print(f"{order}: {peaks[1] / peaks[0]:.2f} times the memory for ten times the rows", flush=True)
-
-
-def watch(arguments: list[str]) -> tuple[float, float]:
-    """Seconds and peak MiB of one build."""
-    start, peak = time.monotonic(), 0
-    build = psutil.Popen([sys.executable, "-m", "workflows.build_samples", *arguments], stdout=sys.stderr)
-    while build.poll() is None:
-        size = 0
-        for process in (build, *build.children(recursive=True)):
-            with suppress(psutil.Error):  # it has ended meanwhile
-                size += process.memory_full_info().pss
-        peak = max(peak, size)
-        time.sleep(0.5)
-    assert build.returncode == 0
-    return time.monotonic() - start, peak / 2**20
-
-
-def write_logs(folder: Path, requests: int, shuffled: bool) -> None:
-    """File f has a tenth of the requests, or a tenth of the items of every request, in no order."""
-    shared = {"side": "item", "source": "F1", "fetch_us": 1}
-    features = [
-        *({"name": f"f{i}", "kind": "dense"} | shared for i in range(DENSE)),
-        {"name": "vector", "kind": "embedding", "size": VECTOR} | shared,
-        {"name": "history", "kind": "ids", "size": 10_000, "dim": 4} | shared,
-    ]
-    for file in range(FILES):
-        rng = np.random.default_rng(file)
-        part = rng.permutation(requests) if shuffled else np.array_split(np.arange(requests), FILES)[file]
-        position = np.arange(file, ITEMS, FILES) if shuffled else np.arange(ITEMS)
-        request, position = np.repeat(part, len(position)), np.tile(position, len(part))
-        keys = {"request_id": request, "item_id": (request * 7919 + position) % 1_000_003}
-        keys["ts"] = START + request * (4 * 86_400_000_000 // requests)
-        values = {f"f{i}": rng.normal(size=len(request)) for i in range(DENSE)} | {"fine_position": position}
-        vectors = rng.standard_normal(VECTOR * len(request), np.float32)
-        values["vector"] = pa.FixedSizeListArray.from_arrays(pa.array(vectors), VECTOR)
-        ends = np.cumsum(np.append(0, rng.integers(1, 2 * HISTORY, len(request))), dtype=np.int32)
-        values["history"] = pa.ListArray.from_arrays(ends, rng.integers(0, 10_000, ends[-1], np.int32))
-        shown = {"shown_position": position, "clicked": rng.random(len(request)) < 0.15}
-        impressions = pa.table(keys | shown).filter(pa.array(position < 10))
-        for name, table in (("fine_lists", pa.table(keys | values)), ("impressions", impressions)):
-            (folder / name).mkdir(parents=True, exist_ok=True)
-            pq.write_table(table, folder / name / f"{file}.parquet", row_group_size=ROW_GROUP)
-    (folder / "schema.json").write_text(json.dumps({"features": features, "fetch": {"F1": {"per_feature_us": 1}}}))
 
 
 if __name__ == "__main__":

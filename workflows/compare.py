@@ -12,9 +12,7 @@ import os
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from mlflow.tracking import MlflowClient
 from rich.console import Console
 
 from prerank.core import cli
@@ -22,11 +20,12 @@ from prerank.core.config import names, plain
 from prerank.core.errors import InputError
 from prerank.core.outputs import write_json
 from prerank.core.storage import write_parquet
+from prerank.evaluation.compare_json import Results
 from prerank.evaluation.from_mlflow import compare
 from prerank.reports.compare.figures import compare_figures
 from prerank.reports.compare.page import write_page_of
 from prerank.reports.compare.table import terminal_table
-from prerank.reports.compare.words import front_sentences
+from prerank.reports.compare.words import front_sentences, not_shown
 from prerank.tracking.find import children, connect, listed, queried
 from prerank.tracking.runs import Run, tracking_uri
 from prerank.tracking.server import masked
@@ -55,7 +54,7 @@ class Compare:
     """Of the bootstrap."""
 
 
-def main(config: Compare) -> dict[str, Any]:
+def main(config: Compare) -> Results:
     """Returns what stands in compare.json."""
     if sum(map(bool, (config.parents, config.runs, config.query))) != 1:
         raise InputError("expected one of --parents, --runs and --query")
@@ -66,38 +65,25 @@ def main(config: Compare) -> dict[str, Any]:
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # else a bar for each small file
     out = config.out.resolve()
     client = connect(config.tracking_uri or tracking_uri(out))
-    found = _found(client, config)
+    if config.parents:
+        found = children(client, names(config.parents))
+    else:
+        ids, query = names(config.runs), (config.query, config.experiment)
+        found = listed(client, ids) if config.runs else queried(client, *query)
     results, requests = compare(client, found, whole=bool(config.parents), base=config.base, seed=config.seed)
-    results |= {"command": _command(config)}
+    results["command"] = _command(config)
     write_json(out / "compare.json", results)
     write_parquet(requests, out / "compare.parquet")
     page = write_page_of(results, out / "compare.html", top=config.top)
     parents = names(config.parents)
     if len(parents) == 1:
-        _log(client, parents[0], out, results)
+        run = Run(client.tracking_uri, parents[0], client.get_run(parents[0]).info.experiment_id)
+        for name in ("compare.html", "compare.json", "compare.parquet"):
+            run.artifact(out / name)
+        run.figures(compare_figures(results))
     Console(width=max(130, Console().width)).print(terminal_table(results, config.top))
-    if len(results["rows"]) > config.top:
-        print(f"... and {len(results['rows']) - config.top:,} more: --top N, or the page")
-    if results["left_out"]:
-        print(f"{len(results['left_out']):,} runs left out, with reasons on the page")
-    for sentence in front_sentences(results):
-        print(sentence)
-    print(page)
+    print(*not_shown(results, config.top), *front_sentences(results), page, sep="\n")
     return results
-
-
-def _found(client: MlflowClient, config: Compare) -> list:
-    if config.parents:
-        return children(client, names(config.parents))
-    return listed(client, names(config.runs)) if config.runs else queried(client, config.query, config.experiment)
-
-
-def _log(client: MlflowClient, parent: str, out: Path, results: dict[str, Any]) -> None:
-    """The page, the tables and the figures where people look."""
-    run = Run(client.tracking_uri, parent, client.get_run(parent).info.experiment_id)
-    for name in ("compare.html", "compare.json", "compare.parquet"):
-        run.artifact(out / name)
-    run.figures(compare_figures(results))
 
 
 def _command(config: Compare) -> str:

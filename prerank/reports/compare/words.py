@@ -34,6 +34,13 @@ def finding(results: Results) -> str:
     return f"{sentence}."
 
 
+def not_shown(results: Results, top: int) -> list[str]:
+    """What a table of the best `top` runs leaves to the page."""
+    more, left_out = len(results["rows"]) - top, len(results["left_out"])
+    said = [f"... and {more:,} more: --top N, or the page"] if more > 0 else []
+    return said + ([f"{left_out:,} runs left out, with reasons on the page"] if left_out else [])
+
+
 def front_sentences(results: Results) -> list[str]:
     """Of each pair of fronts which dominates which, in what, and at what cost."""
     spent = {group["name"]: group["epochs"] for group in results["groups"]}

@@ -1,0 +1,58 @@
+"""Made-up logs of any size, and the memory that a command takes on them: the sum of PSS (Linux) over all processes."""
+
+import json
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+ITEMS, FILES, ROW_GROUP, START = 200, 10, 50_000, np.datetime64("2024-01-01", "us")
+DENSE, VECTOR, HISTORY = 45, 16, 50
+
+
+def watch(module: str, arguments: list[str]) -> tuple[float, float]:
+    """Seconds and peak MiB of a command and of all that it starts, Ray's processes among them."""
+    start, peak = time.monotonic(), 0
+    command = psutil.Popen([sys.executable, "-m", module, *arguments], stdout=sys.stderr)
+    while command.poll() is None:
+        size = 0
+        for process in (command, *command.children(recursive=True)):
+            with suppress(psutil.Error):  # it has ended meanwhile
+                size += process.memory_full_info().pss
+        peak = max(peak, size)
+        time.sleep(0.5)
+    assert command.returncode == 0
+    return time.monotonic() - start, peak / 2**20
+
+
+def write_logs(folder: Path, requests: int, shuffled: bool) -> None:
+    """File f has a tenth of the requests, or a tenth of the items of every request, in no order."""
+    shared = {"side": "item", "source": "F1", "fetch_us": 1}
+    features = [
+        *({"name": f"f{i}", "kind": "dense"} | shared for i in range(DENSE)),
+        {"name": "vector", "kind": "embedding", "size": VECTOR} | shared,
+        {"name": "history", "kind": "ids", "size": 10_000, "dim": 4} | shared,
+    ]
+    for file in range(FILES):
+        rng = np.random.default_rng(file)
+        part = rng.permutation(requests) if shuffled else np.array_split(np.arange(requests), FILES)[file]
+        position = np.arange(file, ITEMS, FILES) if shuffled else np.arange(ITEMS)
+        request, position = np.repeat(part, len(position)), np.tile(position, len(part))
+        keys = {"request_id": request, "item_id": (request * 7919 + position) % 1_000_003}
+        keys["ts"] = START + request * (4 * 86_400_000_000 // requests)
+        values = {f"f{i}": rng.normal(size=len(request)) for i in range(DENSE)} | {"fine_position": position}
+        vectors = rng.standard_normal(VECTOR * len(request), np.float32)
+        values["vector"] = pa.FixedSizeListArray.from_arrays(pa.array(vectors), VECTOR)
+        ends = np.cumsum(np.append(0, rng.integers(1, 2 * HISTORY, len(request))), dtype=np.int32)
+        values["history"] = pa.ListArray.from_arrays(ends, rng.integers(0, 10_000, ends[-1], np.int32))
+        shown = {"shown_position": position, "clicked": rng.random(len(request)) < 0.15}
+        impressions = pa.table(keys | shown).filter(pa.array(position < 10))
+        for name, table in (("fine_lists", pa.table(keys | values)), ("impressions", impressions)):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            pq.write_table(table, folder / name / f"{file}.parquet", row_group_size=ROW_GROUP)
+    (folder / "schema.json").write_text(json.dumps({"features": features, "fetch": {"F1": {"per_feature_us": 1}}}))
