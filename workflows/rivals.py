@@ -24,7 +24,7 @@ from prerank.latency.options import Latency
 from prerank.logs.folder import open_logs
 from prerank.logs.schema import load_schema
 from prerank.models.options import Distill, Optim
-from prerank.reports.search.rivals import recall_against_latency, terminal_table
+from prerank.reports.search.rivals import best_lines, recall_against_latency, terminal_table
 from prerank.search import contest
 from prerank.search.contest import METHODS, Contest, Results
 from prerank.search.options import Search
@@ -77,8 +77,8 @@ def main(config: Rivals) -> Results:
         found = contest.searched(rounds.specs(), Job(samples, config.compute, config.k), out)
         entries = rounds.entries(found, schema)
         arms = {out / "students" / entry.student: rounds.student(entry) for entry in entries}
-        options = {"work": out / ".students.work", "compute": config.compute, "k": config.k, "parent": parent}
-        train_models(arms, samples, kind="student", **options)
+        work = out / ".students.work"
+        train_models(arms, samples, kind="student", work=work, compute=config.compute, k=config.k, parent=parent)
         planned = plan(logs, str(config.teacher.resolve()), {folder.name: folder for folder in arms}, k=config.k)
         key = contest.key_of_results(planned.key, entries)
         results = cast(Results | None, contest.known(out / "results.json", key))
@@ -92,12 +92,8 @@ def main(config: Rivals) -> Results:
             parent.figures({"recall_against_latency": recall_against_latency(results)})
             write_json(out / "results.json", results)
     Console(width=max(Console().width, 130)).print(terminal_table(results))
-    for best in results["best_rivals"]:
-        said = {key: 100 * value for key, value in best["recall"].items()}
-        print(
-            f"{best['factor']:g}x: autofas against {best['rival']}, the best rival: {said['mean']:+.1f} points "
-            f"[{said['lo']:+.1f}, {said['hi']:+.1f}], seeds {said['seeds_lo']:+.1f} to {said['seeds_hi']:+.1f}"
-        )
+    for line in best_lines(results):
+        print(line)
     warn_of(results["logs"])
     print(f"{out}/results.json\nmlflow ui --backend-store-uri {parent.uri}   (run {parent.run_id})")
     return results

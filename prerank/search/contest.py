@@ -16,7 +16,7 @@ from prerank.core.config import names, widths
 from prerank.core.errors import InputError
 from prerank.core.outputs import fingerprint, write_json
 from prerank.core.storage import rmtree
-from prerank.evaluation.evaluate import Evaluation
+from prerank.evaluation.evaluate import Evaluation, Facts
 from prerank.latency.formula import times_us
 from prerank.logs.schema import Schema
 from prerank.models.arch import Arch
@@ -42,13 +42,17 @@ class Reference(TypedDict):
     """Fingerprint of the latency table."""
 
 
+class Ground(Facts):
+    path: str
+
+
 class Results(TypedDict):
     """What results.json says."""
 
     key: str
     """What it follows from."""
-    logs: dict[str, object]
-    """What was evaluated on, by `Evaluation.facts`, and its `path`."""
+    logs: Ground
+    """What was evaluated on."""
     seeds: int
     reference: Reference
     interval: str

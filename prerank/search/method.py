@@ -4,7 +4,7 @@
 batch, M features to choose from, S slots of hidden layers, C candidate widths of a slot.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Literal, Protocol, Required, TypedDict
 
 from torch import Tensor, nn
@@ -41,12 +41,16 @@ class SearchEpoch(Facts, total=False):
 
 
 class Method(Protocol):
-    """An `nn.Module`, the one that is handed to DDP, that is made by `Make` from what the caller has anyway.
+    """An `nn.Module`, the one that is handed to DDP.
 
     A turn of the weights calls `forward` and steps the optimizer. A turn of the architecture, on held-out batches, does
     the same with the parameters of `architecture` and then calls `moved`. After each epoch come `close`, `facts` and a
     validation by `student`; at the end `values` and `log_p`, from which `derive` takes the best that fits the budget.
     """
+
+    def __init__(self, spec: Spec, schema: Schema, stats: Stats, teacher_width: int | None = None) -> None:
+        """`teacher_width`: of the teacher's representation, where the samples have one to contrast with."""
+        ...
 
     def architecture(self) -> list[nn.Parameter]:
         """What takes turns with the weights: first what learns at `search.gate_lr`, then at `width_lr`; or nothing."""
@@ -87,8 +91,3 @@ class Method(Protocol):
     def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]: ...
 
     def eval(self) -> object: ...
-
-
-Make = Callable[[Spec, Schema, Stats, int | None], Method]
-"""The constructor of a method. The last is the width of the teacher's representation, where the samples have one to
-contrast with."""

@@ -1,4 +1,4 @@
-"""The comparison at equal budgets, as a figure and as a table for the terminal."""
+"""The comparison at equal budgets, as a figure, and as a table and lines for the terminal."""
 
 from matplotlib.figure import Figure
 from rich.table import Table
@@ -77,6 +77,19 @@ def terminal_table(results: Results) -> Table:
             _delta(row.get("vs_hand_picked")),
         )
     return table
+
+
+def best_lines(results: Results) -> list[str]:
+    """How far AutoFAS is from the best of the others, a line a budget."""
+    lines = []
+    for best in results["best_rivals"]:
+        recall = best["recall"]
+        lines.append(
+            f"{best['factor']:g}x: autofas against {best['rival']}, the best rival: {100 * recall['mean']:+.1f} points "
+            f"[{100 * recall['lo']:+.1f}, {100 * recall['hi']:+.1f}], seeds {100 * recall['seeds_lo']:+.1f} to "
+            f"{100 * recall['seeds_hi']:+.1f}"
+        )
+    return lines
 
 
 def _range(numbers: list[int]) -> str:
