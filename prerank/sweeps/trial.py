@@ -30,7 +30,9 @@ from prerank.models.checkpoint import State
 from prerank.models.options import Arm
 from prerank.models.ranker import Ranker
 from prerank.models.stats import load_stats
-from prerank.search.group import Spec, check_spec, found_in, run_search
+from prerank.search.found import found_in
+from prerank.search.group import check_spec, run_search
+from prerank.search.spec import Spec
 from prerank.tracking.runs import Run, open_run
 from prerank.training.worker import Job, Worker, check, logged, per_request, train_arm
 
