@@ -42,6 +42,11 @@ def faults(path: Path) -> Iterator[str]:
             yield f"{path.name} names {name}, which is not there"
 
 
+def first_line(path: Path) -> str:
+    """What a module says that it is for."""
+    return (ast.get_docstring(ast.parse(path.read_text())) or "").partition("\n")[0]
+
+
 def test_links_and_names_lead_somewhere():
     assert not [fault for path in GUIDES for fault in faults(path)]
 
@@ -66,17 +71,19 @@ def test_the_front_page_stays_short():
 
 
 def test_the_map_has_every_room_on_its_floor():
-    rows = re.findall(r"^\| (\d) \| \[(\w+)\]\((\w+)/\) \|", (ROOT / "prerank/README.md").read_text(), re.MULTILINE)
-    assert [(int(floor), room, room) for floor, room, _ in rows] == [
-        (floor, room, room) for floor, rooms in enumerate(FLOORS) for room in rooms
+    text = (ROOT / "prerank/README.md").read_text()
+    rows = re.findall(r"^\| (\d) \| \[(\w+)\]\((\w+)/\) \| (.*) \|$", text, re.MULTILINE)
+    assert rows == [
+        (str(floor), room, room, first_line(ROOT / "prerank" / room / "__init__.py"))
+        for floor, rooms in enumerate(FLOORS)
+        for room in rooms
     ]
 
 
 def test_the_list_of_commands_is_that_of_the_files():
     rows = set(re.findall(r"^\| `(\w+)` \| (.*) \|$", (ROOT / "workflows/README.md").read_text(), re.MULTILINE))
     files = [path for folder in ("workflows", "tune_spaces") for path in (ROOT / folder).glob("[!_]*.py")]
-    firsts = {(path.stem, (ast.get_docstring(ast.parse(path.read_text())) or "").split("\n")[0]) for path in files}
-    assert rows == firsts
+    assert rows == {(path.stem, first_line(path)) for path in files}
 
 
 RUN = {
@@ -91,6 +98,15 @@ RUN = {
 @pytest.mark.parametrize("command", RUN, ids=lambda line: re.search(r"workflows\.\w+", line)[0])
 def test_commands_parse(command):
     parsed(command)
+
+
+def test_what_python_imports_is_there():
+    blocks = [block for path in GUIDES for block in re.findall(r"^```python\n(.*?)^```", path.read_text(), re.M | re.S)]
+    for block in blocks:
+        tree = ast.parse(block)
+        tree.body = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+        exec(compile(tree, "a guide", "exec"))
+    assert blocks
 
 
 def test_every_guide_with_commands_is_read():
