@@ -71,8 +71,9 @@ def teach(samples: Path, teacher: Path, out: Path, *, gpu: bool = False) -> Samp
         files = jobs(samples)
         tasks = ray.data.from_items(files, override_num_blocks=len(files))
         task = retried(partial(teach_file, teaching=teaching))
-        done = tasks.map(task, num_gpus=1 if gpu else None).take_all()  # pyright: ignore  # rows are any dict to Ray
-        facts |= finish(cast(list[Said], done), manifest, samples, staging)
+        gpus = 1 if gpu else None
+        done = tasks.map(task, num_gpus=gpus)  # pyright: ignore[reportArgumentType]  # rows are any dict to Ray Data
+        facts |= finish(cast(list[Said], done.take_all()), manifest, samples, staging)
     return samples_manifest(out)
 
 
