@@ -1,4 +1,4 @@
-"""`sweep.json`: what a folder's sweep is of, so that it is gone on with by the same command and by no other."""
+"""`sweep.json`: what a folder sweeps, so that the same command resumes it and no other does."""
 
 import json
 from collections.abc import Mapping
@@ -8,8 +8,8 @@ from prerank.core.errors import InputError
 from prerank.core.outputs import write_json
 
 FORMAT = 2
-"""Of what Ray Tune keeps of a sweep: pickles of this room's objects, which name their classes by module. Raise it where
-a class that they name moves or changes; sweeps of before format 2 have none in their sweep.json."""
+"""Of the state that Ray Tune keeps of a sweep: pickles, which name classes of this project by their modules. Raise it
+where one of these moves or changes; a sweep.json from before format 2 has none."""
 
 
 def begin(out: Path, config: Mapping[str, object], *, resume: bool) -> None:
