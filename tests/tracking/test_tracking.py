@@ -68,7 +68,7 @@ def test_a_run_that_could_not_be_remembered_is_not_made_twice(tmp_path, monkeypa
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     with opened(tmp_path) as parent:
         pass
-    write, calls = run.write_json, []
+    write, calls = runs.write_json, []
 
     def full(*args):
         calls.append(args)
