@@ -16,14 +16,15 @@ from rich.table import Table
 from prerank.core.cli import run
 from prerank.core.cluster.start import start_ray
 from prerank.core.config import plain
-from prerank.core.counts import check_dropped, lines
+from prerank.core.counts import check_dropped, check_scores, lines
 from prerank.core.outputs import is_done, publish, write_json
 from prerank.logs.encoding import statistics
 from prerank.logs.folder import open_logs
 from prerank.samples import job
 from prerank.samples.build import Recipe, Split, no_validation, validation
-from prerank.samples.draw import DrawConfig, check_built, parse_strategies
+from prerank.samples.draw import DrawConfig, parse_strategies
 from prerank.samples.files import SamplesManifest, samples_manifest
+from prerank.samples.fitting import check_built, fitted, said_of_draw
 
 
 @dataclass(frozen=True)
@@ -68,10 +69,12 @@ def main(config: BuildSamples) -> SamplesManifest:
         print(f"note: no candidates {missing}: validation on the fine lists")
     start_ray()
     with publish(out, kind="samples", config=settings, inputs=inputs) as (folder, extra):
-        recipe = Recipe(logs.schema, config.draw, strategies, config.seed, *days, key, table, folder)
+        draw = fitted(config.draw, logs)
+        recipe = Recipe(logs.schema, draw, strategies, config.seed, *days, key, table, folder)
         built = job.build_samples(logs, recipe, blocks=config.blocks)
         counts = built.counts
         check_dropped(counts, config.max_dropped)
+        check_scores(counts)
         check_built(counts, strategies, positions=logs.has_positions)
         if not any(name.startswith("val/") for name in built.files):
             raise no_validation(logs, *days)
@@ -82,6 +85,8 @@ def main(config: BuildSamples) -> SamplesManifest:
     for what, *numbers in lines(counts):
         summary.add_row(what, *(f"{n:,}" for n in numbers))
     Console().print(summary)
+    for said in said_of_draw(draw, counts, strategies):
+        print(said)
     print(f"{out}: {counts['built']['requests']:,} training requests, {sum(counts['pairs'].values()):,} pairs")
     return samples_manifest(out)
 

@@ -6,9 +6,17 @@ from typing import NotRequired, Protocol, Self, TypedDict, TypeVar, cast
 from prerank.core.errors import InputError
 
 FAULTS = {
-    "lists": ("null_key", "duplicate_item", "positions_not_a_permutation"),
-    "impressions": ("impression_null_key", "impression_without_list", "impression_not_in_list"),
+    "lists": ("null_key", "duplicate_item", "positions_not_a_permutation", "request_spans_hours"),
+    "impressions": (
+        *("impression_null_key", "impression_null_click", "impression_without_list", "impression_not_in_list"),
+    ),
 }
+CURES = {
+    "request_spans_hours": "rows of one request_id lie 6 hours or more apart: make ids unique over all days",
+    "impression_null_click": "clicked is null: write false where nothing was clicked",
+    "positions_not_a_permutation": "fine_position is null, below 0, or the same for two items of a request",
+}
+"""What a fault that is not plain from its name means, and what to do."""
 
 
 class Number(TypedDict):
@@ -39,7 +47,10 @@ class Drawn(TypedDict):
     pairs: dict[str, int]
     """By strategy."""
     requests_with_pairs: dict[str, int]
+    requests_with_click: NotRequired[int]
+    """Of those built; samples of earlier versions do not say."""
     dropped: dict[str, Number]
+    noted: dict[str, Number]
 
 
 class Built(Checked):
@@ -48,6 +59,7 @@ class Built(Checked):
     built: Number
     pairs: dict[str, int]
     requests_with_pairs: dict[str, int]
+    requests_with_click: NotRequired[int]
     features: dict[str, dict[str, int]]
     """By fault, by feature: its elements that have it."""
     candidates: NotRequired[Checked]
@@ -93,12 +105,24 @@ def check_dropped(counts: Checked | Built, most: float, table: str = "fine_lists
         faults = {reason: counts["dropped"][reason]["rows"] for reason in reasons if reason in counts["dropped"]}
         if sum(faults.values()) > most * rows:
             found = ", ".join(f"{reason} {n:,}" for reason, n in faults.items())
+            cures = "".join(f"; {CURES[reason]}" for reason in faults if reason in CURES)
             raise InputError(
                 f"{name}: {sum(faults.values()):,} of {rows:,} rows dropped for faults ({found}), more than "
-                f"max_dropped {most:g}; correct the logs, or allow more"
+                f"max_dropped {most:g}; correct the logs, or allow more{cures}"
             )
     if "candidates" in counts:
         check_dropped(counts["candidates"], most, "candidates")
+
+
+def check_scores(counts: Checked | Built) -> None:
+    """Raises InputError where fine_score rises with fine_position in most requests: one of the two is upside down."""
+    against = counts["noted"].get("fine_score_against_position", {"requests": 0})["requests"]
+    requests = counts["read"]["requests"]
+    if 2 * against > requests:
+        raise InputError(
+            f"fine_lists: fine_score rises with fine_position in {against:,} of {requests:,} requests; expected the "
+            "highest score at position 0: negate a score that is a cost, or leave the wrong one of the columns out"
+        )
 
 
 def lines(counts: Built) -> list[tuple[str, int, int]]:

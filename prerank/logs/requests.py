@@ -14,14 +14,21 @@ from prerank.core.nested import find_within, nest, offsets_from, rank_within
 
 CANDIDATE, FINE_LIST, EXPOSED, CLICKED, CONVERTED = range(5)
 
+LONGEST = np.timedelta64(6, "h")
+"""Rows of one request lie closer together than that: ids that start again each day are told from a request by it."""
+
 
 def to_requests(rows: pa.Table, impressions: pa.Table, *, sampled: bool = False) -> tuple[pa.Table, Checked]:
     """Checks lists of items, joins what was shown: one row a request, items by ascending hash, `row` [N] their origin.
 
     Faults are dropped and counted in rows and requests. An item is kept once: the row of the best position, then of the
     highest fine_score, then the earliest; rows that repeat request, item and position (logged at least once) do not
-    count where positions are checked. A fine_score that is null, NaN or infinite is noted and becomes the lowest finite
-    one of its request, 0 where there is none.
+    count where positions are checked. A request whose rows lie `LONGEST` or more apart is several under one id. An
+    impression whose click is null says neither that it was clicked nor that it was not.
+
+    Positions are an order: distinct ones from 0 upwards that are not 0..n-1 (they begin at 1, or some were filtered
+    out) are closed up, and noted. A fine_score that is null, NaN or infinite is noted and becomes the lowest finite one
+    of its request, 0 where there is none; a request in which the score rises with the position is noted.
 
     `sampled` lists (candidates) have no positions, start at stage 0, and impressions of other requests are no fault;
     clicks on items that are not among them are noted as `clicks_outside_candidates` (rows: clicks). Raises InputError
@@ -47,16 +54,18 @@ def to_requests(rows: pa.Table, impressions: pa.Table, *, sampled: bool = False)
     counts: Checked = {"dropped": {}, "noted": {}, "read": read}
 
     once = ~repeated
-    faulty = ~_permutations(position[once], code[once], len(ids)) if with_positions else np.zeros(len(ids), bool)
-    unusable = faulty[code] & once
-    broken &= ~unusable
-    twice = repeated & ~broken
-    left = np.flatnonzero(~unusable & ~broken & ~twice)
+    several = _span(ts[order], code, len(ids))[code] >= LONGEST
+    faulty, gaps = _order(position[once], code[once], len(ids)) if with_positions else (np.zeros(len(ids), bool),) * 2
+    unusable = faulty[code] & once & ~several
+    broken &= ~unusable & ~several
+    twice = repeated & ~broken & ~several
+    left = np.flatnonzero(~unusable & ~broken & ~twice & ~several)
     twice[left[1:]] = (np.diff(code[left]) == 0) & (item[left[1:]] == item[left[:-1]])
     left = left[~twice[left]]
     single = np.zeros(len(code), bool)
     single[left] = (np.bincount(code[left], minlength=len(ids)) == 1)[code[left]]
     dropped = {
+        "request_spans_hours": several,
         "positions_not_a_permutation": unusable,
         "null_key": broken,
         "duplicate_item": twice,
@@ -67,10 +76,12 @@ def to_requests(rows: pa.Table, impressions: pa.Table, *, sampled: bool = False)
     count(counts["dropped"], "null_key", int(null.sum()), 0)
 
     left = left[~single[left]]
+    with_gaps = gaps[code[left]]
+    count(counts["noted"], "positions_with_gaps", int(with_gaps.sum()), len(np.unique(code[left[with_gaps]])))
     order, item, position, known = order[left], item[left], position[left], ids
     ids, code = _runs(request[order])
-    if with_positions and (twice.any() or broken.any()):
-        position = rank_within(code, position)  # closes the gaps that they left
+    if with_positions and (twice.any() or broken.any() or with_gaps.any()):
+        position = rank_within(code, position)
     offsets = offsets_from(code, len(ids))
 
     labels = _labels(impressions, ids, offsets, item, known, counts, sampled=sampled)
@@ -88,6 +99,9 @@ def to_requests(rows: pa.Table, impressions: pa.Table, *, sampled: bool = False)
         stage[labels[name]] = code_
     columns["stage"] = nest(stage, offsets)
     if "fine_score" in rows.column_names:
+        if with_positions:
+            against = _against(score[order], position, offsets, code)
+            count(counts["noted"], "fine_score_against_position", int(against[code].sum()), int(against.sum()))
         columns["fine_score"] = nest(_imputed(score[order].astype(np.float32), code, offsets, counts), offsets)
     columns["row"] = nest(order, offsets)
 
@@ -125,12 +139,42 @@ def _runs(ascending: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return ascending[starts], np.cumsum(starts) - 1
 
 
-def _permutations(position: np.ndarray, code: np.ndarray, n: int) -> np.ndarray:
-    """bool [R]: whether the positions of a request are 0..n-1, each once."""
+def _span(ts: np.ndarray, code: np.ndarray, n: int) -> np.ndarray:
+    """timedelta [R] between the first and the last row of each request that has a time; `code` ascends."""
+    starts = offsets_from(code, n)[:-1]
+    if not n:
+        return np.empty(0, "timedelta64[us]")
+    return np.fmax.reduceat(ts, starts) - np.fmin.reduceat(ts, starts)
+
+
+def _order(position: np.ndarray, code: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Two bool [R]: positions of a request that are no order, below 0 or twice there; and orders that have gaps."""
     offsets = offsets_from(code, n)
-    inside = (position >= 0) & (position < np.diff(offsets)[code])
+    sizes = np.diff(offsets)
+    inside = (position >= 0) & (position < sizes[code])
     slots = np.bincount((offsets[code] + position)[inside], minlength=len(position))
-    return np.bincount(code, weights=slots == 1, minlength=n) == np.diff(offsets)
+    gaps = np.bincount(code, weights=slots == 1, minlength=n) != sizes
+    faulty = np.bincount(code[position < 0], minlength=n) > 0
+    odd = np.flatnonzero(gaps[code])  # few, as a rule: only these are sorted
+    here, place = code[odd], position[odd]
+    by_place = np.lexsort((place, here))
+    twice = _repeated(place[by_place], here[by_place]) if len(odd) else np.empty(0, bool)
+    faulty[here[by_place][twice]] = True
+    return faulty, gaps & ~faulty
+
+
+def _against(score: np.ndarray, position: np.ndarray, offsets: np.ndarray, code: np.ndarray) -> np.ndarray:
+    """bool [R]: whether of a request's items half a list apart more have the higher score below than above.
+
+    Signs, so that no outlier decides; half a list, so that a ranker's small disagreements do not. Positions are 0..n-1,
+    so each item's partner is found without sorting.
+    """
+    ordered = np.empty(len(score))
+    ordered[offsets[code] + position] = score
+    half = np.diff(offsets) // 2
+    upper = np.flatnonzero(np.arange(len(score)) - offsets[code] + half[code] < np.diff(offsets)[code])
+    signs = np.sign(ordered[upper] - ordered[upper + half[code[upper]]])
+    return np.bincount(code[upper], weights=np.nan_to_num(signs), minlength=len(half)) < 0
 
 
 def _labels(
@@ -147,6 +191,9 @@ def _labels(
     request_M, item_M = hash_ids(impressions["request_id"]), hash_ids(impressions["item_id"])
     null = _null(impressions["request_id"]) | _null(impressions["item_id"])
     count(counts["dropped"], "impression_null_key", int(null.sum()), 0)
+    unknown = _null(impressions["clicked"]) & ~null
+    count(counts["dropped"], "impression_null_click", int(unknown.sum()), len(np.unique(request_M[unknown])))
+    null |= unknown
     if not sampled:
         orphan = ~null & ~is_in(request_M, known)
         count(counts["dropped"], "impression_without_list", int(orphan.sum()), len(np.unique(request_M[orphan])))
@@ -159,6 +206,9 @@ def _labels(
     count(counts["noted"], "duplicate_impression", again, 0)
 
     flags = {name: _flags(impressions, name) for name in ("clicked", "converted") if name in impressions.column_names}
+    if "converted" in flags:
+        unsaid = _null(impressions["converted"])[used]
+        count(counts["noted"], "converted_null", int(unsaid.sum()), len(np.unique(request_M[used[unsaid]])))
     if sampled:
         outside = np.unique(np.stack([request_M, item_M])[:, missing[flags["clicked"][missing]]], axis=1)
         count(counts["noted"], "clicks_outside_candidates", outside.shape[1], len(np.unique(outside[0])))

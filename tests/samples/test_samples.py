@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from logs_fixture import write_logs
 
-from prerank.core.counts import check_dropped, lines, merge
+from prerank.core.counts import check_dropped, check_scores, lines, merge
 from prerank.core.errors import InputError
 from prerank.core.hashing import hash_ids, keyed_uniform
 from prerank.core.nested import find_within, lowest_within, rank_within
@@ -23,7 +23,8 @@ from prerank.logs.folder import open_logs, read_groups
 from prerank.logs.requests import to_requests
 from prerank.logs.schema import Feature, Schema
 from prerank.samples.build import Recipe, Split, build_fine_lists, val_key, validation, validation_requests
-from prerank.samples.draw import CODES, UNIFORM, DrawConfig, check_built, draw, parse_strategies, undrawn
+from prerank.samples.draw import CODES, UNIFORM, DrawConfig, draw, parse_strategies, undrawn
+from prerank.samples.fitting import check_built
 
 SCHEMA = Schema((Feature("price", "item", "dense", "F1", 1.0),), {"F1": {"per_feature_us": 1.0}})
 ALL = tuple(CODES)
@@ -84,7 +85,8 @@ def expected_requests(rows, shown):
         logged = [(item, -1 if place is None else place) for other, item, place in rows if other == request]
         of_list = sorted(set(logged), key=str)
         nulls = sum(item is None for item, _ in logged)
-        if sorted(place for _, place in of_list) != list(range(len(of_list))):
+        places = [place for _, place in of_list]
+        if min(places) < 0 or len(set(places)) < len(places):
             drop("positions_not_a_permutation", len(of_list))
             nulls_again = nulls - sum(item is None for item, _ in of_list)
             drop("null_key", nulls_again)
@@ -100,16 +102,19 @@ def expected_requests(rows, shown):
         elif best:
             found[request] = {item: rank for rank, item in enumerate(sorted(best, key=best.get))}
     listed = {request for request, _, _ in rows}
-    clicks, missing, orphans = {}, [], []
+    clicks, missing, orphans, unsaid = {}, [], [], []
     for request, item, clicked in shown:
         if request is None or item is None:
             drop("impression_null_key", 1, 0)
+        elif clicked is None:
+            unsaid.append(request)
         elif request not in listed:
             orphans.append(request)
         elif request in found and item not in found[request]:
             missing.append(request)
         else:
             clicks[request, item] = clicks.get((request, item), False) or clicked == 1
+    drop("impression_null_click", len(unsaid), len(set(unsaid)))
     drop("impression_without_list", len(orphans), len(set(orphans)))
     drop("impression_not_in_list", len(missing), len(set(missing)))
     lists = {
@@ -156,7 +161,7 @@ def test_requests_and_drops_are_those_of_a_loop(logs):
 def test_faults_by_hand():
     rows = [
         (1, "a", 1), (1, "b", 0), (1, "b", 2), (1, "c", 3),  # b twice: position 0 stays, the gap closes
-        (2, "a", 0), (2, "b", 2),  # position 1 is missing
+        (2, "a", 0), (2, "b", 0),  # both at the top
         (3, "a", 0),  # alone
         (4, "a", 0), (4, "b", 1),
     ]  # fmt: skip
@@ -192,7 +197,7 @@ def scored_rows(rows):
 
 
 def test_a_repeated_row_costs_itself_alone():
-    rows = [(1, "a", 0), (1, "b", 1), (1, "b", 1), (1, "c", 2), (2, "a", 0), (2, "a", 0), (2, "b", 3)]
+    rows = [(1, "a", 0), (1, "b", 1), (1, "b", 1), (1, "c", 2), (2, "a", 0), (2, "a", 0), (2, "b", 0)]
     table, counts = to_requests(fine_rows(rows), shown_rows([]))
     assert {r: dict(items) for r, items in item_lists(table, "item_id", "position").items()} == {
         1: {"a": 0, "b": 1, "c": 2}
@@ -201,6 +206,65 @@ def test_a_repeated_row_costs_itself_alone():
         "duplicate_item": {"rows": 2, "requests": 2},
         "positions_not_a_permutation": {"rows": 2, "requests": 1},
     }
+
+
+@pytest.mark.parametrize("places", [[1, 2, 3], [0, 2, 9], [5, 7, 2**40]])
+def test_positions_are_an_order_wherever_they_begin(places):
+    rows = [(1, "a", places[2]), (1, "b", places[0]), (1, "c", places[1]), (2, "a", 0), (2, "b", 1)]
+    table, counts = to_requests(fine_rows(rows), shown_rows([]))
+    assert dict(item_lists(table, "item_id", "position")[1]) == {"b": 0, "c": 1, "a": 2}
+    assert counts["noted"]["positions_with_gaps"] == {"rows": 3, "requests": 1} and not counts["dropped"]
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 12)), min_size=1, max_size=12))
+def test_a_request_is_over_within_hours(logged):
+    """Ids that start again each day melt requests of several days into one."""
+    rows = fine_rows([(request, f"i{i}", None) for i, (request, _) in enumerate(logged)]).drop_columns("fine_position")
+    ts = [1_700_000_000_000_000 + hour * 3_600_000_000 for _, hour in logged]
+    table, counts = to_requests(rows.set_column(2, "ts", pa.array(ts, pa.timestamp("us"))), shown_rows([]))
+    hours = {request: [hour for other, hour in logged if other == request] for request, _ in logged}
+    long = {request for request, found in hours.items() if max(found) - min(found) >= 6}
+    assert set(table["request_id"].to_pylist()) == {r for r, found in hours.items() if r not in long and len(found) > 1}
+    found = counts["dropped"].get("request_spans_hours", {"rows": 0, "requests": 0})
+    assert found == {"rows": sum(len(hours[request]) for request in long), "requests": len(long)}
+    if sum(len(hours[request]) for request in long) > 0.5 * len(logged):
+        with pytest.raises(InputError, match=r"request_spans_hours .*make ids unique over all days"):
+            check_dropped(counts, 0.5)
+
+
+def test_a_click_that_is_null_is_no_click_and_no_negative():
+    rows = fine_rows([(1, "a", 0), (1, "b", 1), (1, "c", 2)])
+    table, counts = to_requests(rows, shown_rows([(1, "a", None), (1, "b", 1), (1, "c", 0)]))
+    assert dict(item_lists(table, "item_id", "exposed")[1]) == {"a": False, "b": True, "c": True}
+    assert counts["dropped"] == {"impression_null_click": {"rows": 1, "requests": 1}}
+    with pytest.raises(InputError, match=r"1 of 3 rows .*clicked is null: write false where nothing was clicked"):
+        check_dropped(counts, 0.3)
+    shown = shown_rows([(1, "a", 1), (1, "b", 0)]).append_column("converted", pa.array([None, 1], pa.int8()))
+    table, counts = to_requests(rows, shown)
+    assert dict(item_lists(table, "item_id", "converted")[1]) == {"a": False, "b": True, "c": False}
+    assert counts["noted"]["converted_null"] == {"rows": 1, "requests": 1}
+
+
+@given(st.lists(st.lists(st.integers(-3, 3), min_size=2, max_size=9), min_size=1, max_size=5))
+def test_scores_that_rise_with_the_position_are_noted(lists):
+    rows = [(r, f"i{i}", i) for r, scores in enumerate(lists) for i in range(len(scores))]
+    score = pa.array([float(s) for scores in lists for s in scores])
+    order = pa.array(np.random.default_rng(0).permutation(len(rows)))
+    _, counts = to_requests(fine_rows(rows).append_column("fine_score", score).take(order), shown_rows([]))
+
+    def rises(scores):
+        half = len(scores) // 2
+        signs = [np.sign(above - below) for above, below in zip(scores, scores[half:], strict=False)]
+        return sum(signs) < 0
+
+    against = [scores for scores in lists if rises(scores)]
+    found = counts["noted"].get("fine_score_against_position", {"rows": 0, "requests": 0})
+    assert found == {"rows": sum(map(len, against)), "requests": len(against)}
+    if 2 * len(against) > len(lists):
+        with pytest.raises(InputError, match="fine_score rises with fine_position"):
+            check_scores(counts)
+    else:
+        check_scores(counts)
 
 
 NAN, INF = float("nan"), float("inf")
@@ -320,7 +384,8 @@ def expected_draw(row, config, strategies, seed):
     for bin_ in set(bins.values()):
         drawn["bin_pairs"] |= lowest(seed, "bin_pairs", request, [i for i in bins if bins[i] == bin_], config.bin_items)
     pairs["bin_pairs"] = {(a, b) for a, b in product(drawn["bin_pairs"], repeat=2) if bins[a] < bins[b]}
-    uniform = lowest(seed, "uniform", request, set(position) - exposed, config.uniform_items)
+    most = max(config.uniform_items, round(config.uniform_ratio * len(exposed)))
+    uniform = lowest(seed, "uniform", request, set(position) - exposed, most)
     pool = {i: UNIFORM for i in uniform}
     for name in {"exposed", *strategies}:
         for item in drawn[name]:
