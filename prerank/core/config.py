@@ -1,11 +1,11 @@
 """Configuration: frozen dataclasses, named by dotted keys on the command line, in YAML, in sweeps and in MLflow."""
 
-from collections.abc import Mapping
-from dataclasses import fields, is_dataclass, replace
-from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, TypeVar, get_type_hints
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass, replace
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Annotated, TypeVar, get_args, get_type_hints
 
-import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from prerank.core.errors import InputError, nearest
@@ -14,6 +14,35 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 T = TypeVar("T", bound="DataclassInstance")
+
+
+@dataclass(frozen=True)
+class Within:
+    """Beside the type of a number that is configured, the values that make sense: `Annotated[int, Within(1)]`."""
+
+    least: float = -math.inf
+    most: float = math.inf
+    """Finite ones alone where this is infinite."""
+    above: bool = False
+    """`least` itself makes no sense."""
+
+    def lets_in(self, value: float) -> bool:
+        inside = self.least < value if self.above else self.least <= value
+        return inside and value <= self.most and value < math.inf  # NaN is not
+
+    def __str__(self) -> str:
+        if self.most < math.inf:
+            return f"above {self.least}, at most {self.most}" if self.above else f"{self.least} to {self.most}"
+        if self.least == -math.inf:
+            return "a finite number"
+        return f"above {self.least}" if self.above else f"{self.least} or more"
+
+
+Positive = Annotated[int, Within(1)]
+Count = Annotated[int, Within(0)]
+Share = Annotated[float, Within(0, 1)]
+Seed = Annotated[int, Within(0, 2**63 - 1)]
+"""What torch and NumPy take."""
 
 
 def flatten(config: "DataclassInstance", prefix: str = "") -> dict[str, object]:
@@ -40,7 +69,12 @@ def apply(config: T, changes: Mapping[str, object], *, where: str) -> T:
     Raises InputError naming the key, and the nearest known one where it is unknown.
     """
     known = flatten(config)
+    sections = {key.rpartition(".")[0] for key in known} - {""}
     for key, value in changes.items():
+        if key in sections and value is None:
+            continue  # a section with nothing in it
+        if key in sections:
+            raise InputError(f"{where}: {key} is a section, got {value!r}; write its keys below it, or {key}.KEY")
         if key not in known:
             raise InputError(f"{where}: unknown key {key!r}{nearest(key, list(known))}")
         config = _replace(config, key.split("."), value, f"{where}: {key}")
@@ -58,22 +92,26 @@ def _replace(config: T, path: list[str], value: object, where: str) -> T:
         raise InputError(f"{where}: {error.errors()[0]['msg']}, got {value!r}") from error
 
 
-def load_yaml(path: Path) -> dict[str, object]:
-    """The dotted keys of a YAML file that may be nested, dotted, or both."""
-    try:
-        raw = yaml.safe_load(path.read_text()) or {}
-    except (OSError, yaml.YAMLError) as error:
-        raise InputError(f"--config {path}: {error}") from error
-    if not isinstance(raw, dict):
-        raise InputError(f"--config {path}: expected keys and values, got {type(raw).__name__}")
-    return _dotted(raw)
+def check(config: "DataclassInstance", where: str = "") -> None:
+    """Raises InputError for the first number that is outside of what its `Within` lets in.
+
+    `where`: what stands before the key in the line, `--` for a flag.
+    """
+    for key, value, within in _limited(config, ""):
+        if not within.lets_in(value):
+            raise InputError(f"{where}{key.replace('_', '-') if where == '--' else key} {value}: expected {within}")
 
 
-def _dotted(raw: Mapping[str, object], prefix: str = "") -> dict[str, object]:
-    out: dict[str, object] = {}
-    for key, value in raw.items():
-        out |= _dotted(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return out
+def _limited(config: "DataclassInstance", prefix: str) -> Iterator[tuple[str, float, "Within"]]:
+    hints = get_type_hints(type(config), include_extras=True)
+    for field in fields(config):
+        value: object = getattr(config, field.name)
+        if is_dataclass(value) and not isinstance(value, type):
+            yield from _limited(value, f"{prefix}{field.name}.")
+        elif isinstance(value, int | float):
+            for within in get_args(hints[field.name]):
+                if isinstance(within, Within):
+                    yield f"{prefix}{field.name}", value, within
 
 
 def widths(value: str) -> tuple[int, ...]:

@@ -8,23 +8,27 @@ Object storage has no rename and no lock: there a step writes in place, an objec
 last. Two drivers that write one folder at once are not kept apart there.
 """
 
-import fcntl
 import hashlib
 import json
 import os
 import shutil
 import socket
+import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import TypedDict
+from typing import TypedDict, cast
 
+from prerank.core.documents import load_json
 from prerank.core.errors import InputError
+from prerank.core.locks import hold
 from prerank.core.storage import Remote, rmtree, sizes, whole
 
 MANIFEST = "manifest.json"
 MARKER = ".partial"
 """Beside no manifest: what a killed run left in object storage."""
+LONGEST_BESIDE = 40
+"""Characters that are added to the name of an output for what stands beside it while it is made."""
 
 
 class Manifest(TypedDict):
@@ -60,10 +64,12 @@ def read_manifest(folder: Path, *, kind: str) -> Manifest:
         raise InputError(
             f"{folder}: no {MANIFEST}: not a finished output of this program; expected {kind}; run that step again"
         )
-    manifest = json.loads(path.read_text())
+    manifest = load_json(path)
+    if not isinstance(manifest, dict) or not {"kind", "config", "inputs", "fingerprint"} <= {*manifest}:
+        raise InputError(f"{path}: not written by this program, or changed; expected {kind}; run that step again")
     if manifest["kind"] != kind:
         raise InputError(f"{folder}: holds {manifest['kind']}, expected {kind}")
-    return manifest
+    return cast("Manifest", cast(object, manifest))
 
 
 def is_done(out: Path, *, kind: str, config: Mapping[str, object], inputs: Mapping[str, str]) -> bool:
@@ -71,6 +77,7 @@ def is_done(out: Path, *, kind: str, config: Mapping[str, object], inputs: Mappi
 
     Raises InputError if it holds anything else, naming the first key that differs.
     """
+    check_place(out)
     if not out.exists() or (out.is_dir() and not any(out.iterdir())) or is_left_over(out):
         return False
     if not (out / MANIFEST).is_file():
@@ -103,7 +110,7 @@ def publish(
     meanwhile; in object storage it sees the latter alone.
     """
     extra: dict[str, object] = {}
-    with _locked(out):
+    with nullcontext() if isinstance(out, Remote) else _locked(out, f".{out.name}.lock"):
         if is_done(out, kind=kind, config=config, inputs=inputs):
             raise InputError(f"{out}: another process has just finished it; run the same command again to use it")
         with _in_place(out) if isinstance(out, Remote) else _beside(out) as staging:
@@ -154,14 +161,35 @@ def _clear(out: Remote) -> None:
 
 
 @contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    """Holds the right to write `out`, which the kernel takes back from a process that dies; none in object storage."""
-    if isinstance(out, Remote):
+def claimed(out: Path) -> Iterator[None]:
+    """Holds the right to make `out` for a whole command, of which `publish` may be the last moment.
+
+    Raises InputError where another command makes it; none is kept from it in object storage.
+    """
+    if isinstance(out, Remote) or _is_kept(out):
         yield
         return
+    with _locked(out, f".{out.name}.command"):
+        yield
+
+
+def _is_kept(out: Path) -> bool:
+    """Whether nothing is to be made: it is there, where no file can be added."""
+    return out.exists() and not os.access(out.parent, os.W_OK)
+
+
+@contextmanager
+def _locked(out: Path, name: str) -> Iterator[None]:
+    """Holds the right to write `out`, which the kernel takes back from a process that dies."""
+    check_place(out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    path = out.parent / f".{out.name}.lock"
-    file = _lock(path, out)
+    path = out.parent / name
+    file = hold(path, wait=False)
+    if file is None:
+        holder = ""
+        with suppress(OSError):
+            holder = path.read_text()
+        raise InputError(f"{out}: being written by {holder or 'another process'}; wait for it, or name another --out")
     try:
         os.truncate(file, 0)
         os.write(file, f"process {os.getpid()} on {socket.gethostname()}".encode())
@@ -171,20 +199,28 @@ def _locked(out: Path) -> Iterator[None]:
         os.close(file)
 
 
-def _lock(path: Path, out: Path) -> int:
-    while True:
-        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.path.samestat(os.fstat(file), path.stat()):
-                return file
-        except BlockingIOError:
-            holder = os.read(file, 1000).decode() or "another process"
-            os.close(file)
-            raise InputError(f"{out}: being written by {holder}; wait for it, or name another --out") from None
-        except FileNotFoundError:
-            pass  # whoever held the lock has removed its file since it was opened
-        os.close(file)
+def check_place(out: Path) -> None:
+    """Raises InputError where `out`, or the files beside it on the way there, cannot be made."""
+    if isinstance(out, Remote):
+        return
+    try:
+        _is_there(out.with_name(f".{out.name}{'x' * LONGEST_BESIDE}"))  # the file system says whether it is too long
+        if _is_there(out):
+            return
+        above = next(folder for folder in out.absolute().parents if _is_there(folder))
+        with tempfile.TemporaryFile(dir=above):
+            pass
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"{out}: cannot be made: {why}; name another --out") from error
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 def write_json(path: Path, value: object) -> None:

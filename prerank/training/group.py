@@ -18,7 +18,7 @@ import ray.train.torch
 import torch
 from ray.actor import ActorHandle
 
-from prerank.core.cluster.private import drop_torn, report_without_waiting, trainer_without_process_group
+from prerank.core.cluster.private import drop_torn, report_without_waiting, trainer
 from prerank.core.errors import InputError
 from prerank.models import checkpoint
 from prerank.models.checkpoint import ModelManifest, State
@@ -74,9 +74,9 @@ def launch(
     drop_torn(work / name)
     report_without_waiting()
     sent = cast(Callable[[dict[str, object]], None], worker)  # a dictionary of any kind, as Ray has it
-    trainer = ray.train.torch.TorchTrainer if compute.workers > 1 else trainer_without_process_group()
+    of_ray = trainer(workers=compute.workers)
     with Bars() as board:
-        result = trainer(
+        result = of_ray(
             sent,
             train_loop_config={**job, "board": board},
             scaling_config=ray.train.ScalingConfig(

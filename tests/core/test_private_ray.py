@@ -16,7 +16,15 @@ ROOT = Path(prerank.__file__).parents[1]
 PRIVATE = Path(private.__file__)
 
 DOCUMENTED = {
-    *("ray", "ray.actor", "ray.data", "ray.train", "ray.train.torch", "ray.util.scheduling_strategies"),
+    *(
+        "ray",
+        "ray.actor",
+        "ray.data",
+        "ray.exceptions",
+        "ray.train",
+        "ray.train.torch",
+        "ray.util.scheduling_strategies",
+    ),
     *("ray.tune", "ray.tune.experiment", "ray.tune.logger", "ray.tune.schedulers"),
     *("ray.tune.search", "ray.tune.search.optuna"),
 }
@@ -24,6 +32,7 @@ DOCUMENTED = {
 VARIABLES = {
     *("RAY_ADDRESS", "RAY_AIR_NEW_OUTPUT"),
     *("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "TUNE_DISABLE_STRICT_METRIC_CHECKING", "TUNE_GLOBAL_CHECKPOINT_S"),
+    "TUNE_DISABLE_SIGINT_HANDLER",
 }
 """Environment variables that do: docs.ray.io, "Environment variables used by Ray Tune"."""
 
@@ -136,13 +145,93 @@ def test_the_variables_that_ray_reads(monkeypatch):
     assert f'"{of_tune}"' in inspect.getsource(experiment_state)
 
 
-def test_the_trainer_without_a_process_group():
+def test_the_trainers():
+    import inspect
+    import signal
+
     from ray.train.torch import TorchTrainer
     from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
-    trainer = private.trainer_without_process_group()
-    assert trainer is DataParallelTrainer and issubclass(TorchTrainer, trainer)
-    assert trainer._get_train_func is TorchTrainer._get_train_func  # the rest is the same
+    one, several = private.trainer(workers=1), private.trainer(workers=2)
+    assert issubclass(several, TorchTrainer) and issubclass(TorchTrainer, DataParallelTrainer)
+    assert issubclass(one, DataParallelTrainer) and not issubclass(one, TorchTrainer)
+    assert one._get_train_func is TorchTrainer._get_train_func  # the rest is the same
+    # Theirs is the one place where a handler is set, and ours sets none.
+    source = inspect.getsource(DataParallelTrainer)
+    assert source.count("signal.signal(") == 1 and "self._register_sigint_handler(controller)" in source
+    assert "signal.signal(" in inspect.getsource(DataParallelTrainer._register_sigint_handler)
+    before = signal.getsignal(signal.SIGINT)
+    for trainer in (one, several):
+        trainer._register_sigint_handler(None, None)
+        assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_ray_sets_no_handler_of_sigterm(monkeypatch):
+    import inspect
+    import signal
+
+    from ray._private import node, utils, worker
+
+    set_ = utils.set_sigterm_handler
+    before = signal.getsignal(signal.SIGTERM)
+    with private.signals_left_alone():
+        utils.set_sigterm_handler(lambda number, frame: None)
+    assert signal.getsignal(signal.SIGTERM) is before and utils.set_sigterm_handler is set_
+    for module in (node, worker):  # both call it by this name
+        source = inspect.getsource(module)
+        assert "ray._private.utils.set_sigterm_handler(" in source and "signal.signal(" not in source
+
+
+def test_the_loggers_of_tracebacks():
+    from ray.data import exceptions
+    from ray.data._internal.execution import streaming_executor_state
+
+    assert (exceptions.logger.name, streaming_executor_state.logger.name) == private.TRACEBACK_LOGGERS
+
+
+def test_errors_that_nobody_asked_for(monkeypatch):
+    import inspect
+
+    from ray._private import worker
+
+    monkeypatch.setattr(os, "environ", {})
+    private.no_word_of_unhandled_errors()
+    (name,) = os.environ
+    assert f'"{name}" in os.environ' in inspect.getsource(worker.Worker.raise_errors)
+
+
+def test_the_names_of_errors():
+    import torch
+    from ray import exceptions
+    from ray.train.v2._internal.exceptions import UserExceptionWithTraceback
+
+    assert all(hasattr(exceptions, name) for name in (*private.OUT_OF_MEMORY, *private.OUT_OF_DISK, *private.KILLED))
+    assert torch.OutOfMemoryError.__name__ in private.OUT_OF_MEMORY
+    fault = InputError("x")
+    assert fault in private.causes(UserExceptionWithTraceback(fault, "traceback"))
+
+
+def test_the_names_of_sockets(tmp_path):
+    from ray._private import node, utils
+
+    fits, longer = f"/{'x' * (private.SOCKET_BYTES - 1)}", f"/{'x' * private.SOCKET_BYTES}"
+    utils.validate_socket_filepath(fits)
+    with pytest.raises(OSError, match="107 bytes"):
+        utils.validate_socket_filepath(longer)
+    import inspect
+
+    assert f'"{private.SOCKETS.split("/")[2]}"' in inspect.getsource(node.Node)
+
+
+def test_the_cluster_of_the_last_start(monkeypatch, tmp_path):
+    from ray._private import utils
+
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    assert private.folder_of_temporary_files() == str(tmp_path)
+    (tmp_path / "ray").mkdir()
+    assert private.address_of_the_last_start() is None
+    utils.write_ray_address("127.0.0.1:6399")
+    assert private.address_of_the_last_start() == "127.0.0.1:6399"
 
 
 def test_the_file_that_lists_the_checkpoints_of_a_training(tmp_path):

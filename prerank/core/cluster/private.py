@@ -5,10 +5,13 @@ a new release is tried by running the tests, and the range in `pyproject.toml` w
 """
 
 import json
+import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from prerank.core.storage import rmtree
 
@@ -18,6 +21,20 @@ if TYPE_CHECKING:  # Ray's parts are imported where they are used: Train and Tun
 
 TOKEN_LOGGER = "ray._private.authentication.authentication_token_setup"
 """It says at every start that a token guards the cluster, which is as it should be."""
+
+TRACEBACK_LOGGERS = ("ray.data.exceptions", "ray.data._internal.execution.streaming_executor_state")
+"""They print the traceback of a task, each once, before Ray Data raises the same: what is raised is what is told."""
+
+OUT_OF_MEMORY = ("OutOfMemoryError", "ObjectStoreFullError")
+"""Ray's and torch's errors, by name: a command line that fails has no need to import what raises them."""
+OUT_OF_DISK = ("OutOfDiskError",)
+KILLED = ("WorkerCrashedError", "ActorDiedError", "LocalRayletDiedError", "NodeDiedError")
+"""A process of Ray ended without a word, or the machine that it was on."""
+
+SOCKETS = "/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store.0"
+"""What Ray adds to its folder of temporary files to name a socket, at its longest."""
+SOCKET_BYTES = 107
+"""Of the name of a Unix socket, at most; on macOS three less."""
 
 CHECKPOINTS = "checkpoint_manager_snapshot.json"
 """In the folder of a run of Ray Train: the list of its checkpoints, which Ray writes in place."""
@@ -36,6 +53,61 @@ def listen_on_loopback() -> None:
 
     os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"
     ray_constants.ENABLE_RAY_CLUSTER = False
+
+
+@contextmanager
+def signals_left_alone() -> Iterator[None]:
+    """Within, `ray.init` sets no handler for SIGTERM: its own ends the process with other codes and without a word."""
+    from ray._private import utils
+
+    before = utils.set_sigterm_handler
+    utils.set_sigterm_handler = lambda sigterm_handler: None
+    try:
+        yield
+    finally:
+        utils.set_sigterm_handler = before
+
+
+def folder_of_temporary_files() -> str:
+    """In which Ray would make its own."""
+    from ray._common import utils
+
+    return utils.get_default_system_temp_dir()
+
+
+def address_of_the_last_start() -> str | None:
+    """HOST:PORT of the cluster that `ray start` began last on this machine, which may be gone.
+
+    Ray's `auto` looks for other processes of Ray too, and would join what another command has started for itself.
+    """
+    from ray._private import services
+
+    return services.find_bootstrap_address(None)
+
+
+def answers(address: str, *, seconds: float) -> bool:
+    """Whether a server that speaks as Ray's do answers at HOST:PORT; Ray itself waits minutes, and may then abort."""
+    import grpc
+    from ray._private import gcs_utils
+
+    channel = cast("grpc.Channel", gcs_utils.create_gcs_channel(address))  # of asyncio only where that is asked for
+    try:
+        grpc.channel_ready_future(channel).result(timeout=seconds)
+    except grpc.FutureTimeoutError:
+        return False
+    finally:
+        channel.close()
+    return True
+
+
+def no_tracebacks_of_tasks() -> None:
+    for name in TRACEBACK_LOGGERS:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def no_word_of_unhandled_errors() -> None:
+    """Keeps Ray from printing errors that nobody asked for, such as of tasks that were cut off with what failed."""
+    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
 
 
 def ship_no_secrets() -> None:
@@ -64,14 +136,25 @@ def keep_every_checkpoint_quietly() -> None:
     os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
 
 
-def trainer_without_process_group() -> "type[DataParallelTrainer]":
-    """The trainer for a single worker, which needs no process group: its store listens on all addresses of its machine.
+def trainer(*, workers: int) -> "type[DataParallelTrainer]":
+    """The trainer for so many workers, with two changes.
 
-    TorchTrainer has no switch for that, and its base class is exported from no public module.
+    A single one needs no process group, whose store would listen on all addresses of its machine: TorchTrainer has no
+    switch for that, and its base class is exported from no public module. And `fit` leaves Ctrl-C alone: the handler
+    that it would set, and leave behind, keeps the command from ending, then and later.
     """
+    from ray.train.torch import TorchTrainer
     from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
-    return DataParallelTrainer
+    class SeveralWorkers(TorchTrainer):
+        def _register_sigint_handler(self, controller: object) -> None:
+            pass
+
+    class OneWorker(DataParallelTrainer):
+        def _register_sigint_handler(self, controller: object) -> None:
+            pass
+
+    return SeveralWorkers if workers > 1 else OneWorker
 
 
 def drop_torn(folder: Path) -> None:
@@ -115,8 +198,8 @@ def parts_of(domain: "Domain") -> list[object] | Range | None:
 def causes(error: BaseException) -> list[BaseException | None]:
     """What an error was raised for; one of Ray holds what happened in a task, in a controller, in the workers.
 
-    Read by the attributes' names, of which the task's is not documented: a command line that fails has no need to
-    import Ray Train.
+    Read by the attributes' names, of which the task's and the worker's are not documented: a command line that fails
+    has no need to import Ray Train.
     """
-    one = [getattr(error, "cause", None), getattr(error, "controller_failure", None), error.__cause__]
-    return [*one, *getattr(error, "worker_failures", {}).values()]
+    one = [getattr(error, name, None) for name in ("cause", "controller_failure", "_base_exc")]
+    return [*one, error.__cause__, *getattr(error, "worker_failures", {}).values()]

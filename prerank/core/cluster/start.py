@@ -2,32 +2,73 @@
 
 import logging
 import os
-import signal
-import threading
+import re
+import sys
+import tempfile
 
 import ray
+from ray.exceptions import RayError
 
-from prerank.core.cluster.private import TOKEN_LOGGER, listen_on_loopback
+from prerank.core.cluster.private import (
+    SOCKET_BYTES,
+    SOCKETS,
+    TOKEN_LOGGER,
+    address_of_the_last_start,
+    answers,
+    folder_of_temporary_files,
+    listen_on_loopback,
+    signals_left_alone,
+)
 from prerank.core.cluster.settings import configure
+from prerank.core.errors import InputError
 
 STORE_BYTES = 1 << 30
 """Object store of a local cluster: only a shuffle's input passes through it."""
+ANSWER_S = 10
+"""That a cluster has to answer at all."""
+UNSET = "unset RAY_ADDRESS to have the command start Ray on this machine for itself"
 
 
 def start_ray(cpus: int | None = None) -> None:
     """Joins the cluster of RAY_ADDRESS, or starts one on this machine; one that this process has joined is kept.
 
-    `cpus`: of the one that it starts; by default all that there are.
+    `cpus`: of the one that it starts; by default all that there are. Raises InputError where RAY_ADDRESS leads to no
+    cluster, soon, or where Ray has no place for its temporary files.
     """
     if not ray.is_initialized():
         logging.getLogger(TOKEN_LOGGER).setLevel(logging.ERROR)  # it speaks while Ray starts
-        if os.environ.get("RAY_ADDRESS"):
-            ray.init(log_to_driver=False, logging_level=logging.WARNING)
-        else:
-            _start_here(cpus or os.cpu_count() or 1)
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ray's own gets lost in its waiting
+        with signals_left_alone():
+            if joins():
+                _join(os.environ["RAY_ADDRESS"].strip())
+            else:
+                _start_here(cpus or os.cpu_count() or 1)
     configure()
+
+
+def joins() -> bool:
+    """Whether the environment names a cluster to join."""
+    return os.environ.get("RAY_ADDRESS", "").strip() not in ("", "local")
+
+
+def _join(named: str) -> None:
+    address, what = named, f"RAY_ADDRESS {named}"
+    if named == "auto":
+        address = address_of_the_last_start() or ""
+        if not address:
+            raise InputError(
+                f"{what}: no cluster was started on this machine; `ray start --head` starts one, or {UNSET}"
+            )
+        what = f"{what}, {address} by the last `ray start`"
+    where = re.fullmatch(r"(ray://)?(?P<host>[\w.-]+|\[[\da-fA-F:.]+\]):(?P<port>\d{1,5})", address)
+    if not where or not 0 < int(where["port"]) < 1 << 16:
+        raise InputError(f"{what}: expected HOST:PORT of a cluster's head, ray://HOST:PORT or auto; or {UNSET}")
+    if not answers(f"{where['host']}:{where['port']}", seconds=ANSWER_S):
+        raise InputError(f"{what}: no cluster answers there within {ANSWER_S} s; start it, or {UNSET}")
+    try:
+        ray.init(address, log_to_driver=False, logging_level=logging.WARNING)
+    except (OSError, RuntimeError, ValueError, RayError) as error:
+        said = " ".join(str(error).split())[:300]
+        raise InputError(f"{what}: cannot be joined: {said}; mend that, or {UNSET}") from error
 
 
 def _start_here(cpus: int) -> None:
@@ -41,4 +82,34 @@ def _start_here(cpus: int) -> None:
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.WARNING,
+        _temp_dir=_temporary(),
     )
+
+
+def _temporary() -> str:
+    """The folder of Ray's temporary files: as Ray has it, or another one where that cannot be written or is too long.
+
+    Raises InputError where there is none.
+    """
+    named = folder_of_temporary_files()
+    faults: list[str] = []
+    for folder in dict.fromkeys(os.path.abspath(path) for path in (named, "/tmp", "/var/tmp", "/dev/shm")):
+        for path in (f"{folder}/ray", f"{folder}/ray-{os.getuid()}"):
+            fault = _fault_of(folder, path)
+            if not fault:
+                if faults:
+                    print(f"note: {faults[0]}: Ray's temporary files are in {path}", file=sys.stderr)
+                return path
+            faults.append(fault)
+    raise InputError(f"{faults[0]}: set TMPDIR to a folder with room for Ray's temporary files")
+
+
+def _fault_of(folder: str, path: str) -> str:
+    most = SOCKET_BYTES - len(SOCKETS)
+    if len(os.fsencode(path)) > most:
+        return f"the temporary folder {folder} is too long for sockets, of which Ray's take {most - 4} bytes here"
+    try:
+        with tempfile.TemporaryFile(dir=path if os.path.exists(path) else folder):
+            return ""
+    except OSError as error:
+        return f"the temporary folder {folder} cannot be written ({error.strerror})"
