@@ -99,7 +99,7 @@ def rates_of(inputs: Inputs, timed: Timed) -> Rates:
     on_disk = sum(size for name, size in manifest["files"].items() if name.startswith("train/"))
     return Rates(
         rows_a_request=read["rows"] / read["requests"],
-        disk_bytes=sum(size for size, _ in lists.files.values()) / lists.rows,
+        disk_bytes=sum(file.bytes for file in lists.files.values()) / lists.rows,
         memory_bytes=lists.bytes / lists.rows,
         sample_items=built["rows"] / built["requests"],
         sample_bytes=on_disk / built["requests"],

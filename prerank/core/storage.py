@@ -192,9 +192,19 @@ def parquet(path: Path, *, kept: bool = False) -> pq.ParquetFile:
     `kept`: for long and for several threads: mapped where it is local; in object storage without Arrow's buffer of a
     row group, which stays as long as the file and is not for two threads at once.
     """
+    # Pages that a writer has given a checksum, as Spark does, are held against it. Times of 12 bytes (INT96), Spark's
+    # too, may be of any year, and as nanoseconds would wrap around.
+    options = {"page_checksum_verification": True, "coerce_int96_timestamp_unit": "us"}
     if isinstance(path, Remote):
-        return pq.ParquetFile(path.key, filesystem=path.filesystem, pre_buffer=not kept)
-    return pq.ParquetFile(path, memory_map=kept)
+        return pq.ParquetFile(path.key, filesystem=path.filesystem, pre_buffer=not kept, **options)
+    return pq.ParquetFile(path, memory_map=kept, **options)
+
+
+def opened(path: Path) -> pa.NativeFile:
+    """A file to read bytes of."""
+    if isinstance(path, Remote):
+        return path.filesystem.open_input_file(path.key)
+    return pa.OSFile(str(path))
 
 
 def sizes(folder: Path) -> dict[str, int]:

@@ -15,19 +15,22 @@ from prerank.core.arrow import lengths
 from prerank.core.errors import InputError
 from prerank.core.hashing import hash_ids
 from prerank.logs.schema import Feature, Schema
+from prerank.logs.types import is_list, is_number
 
 
 def fits(feature: Feature, type_: pa.DataType) -> bool:
-    """Whether a column of the logs of this type can hold the feature."""
+    """Whether a column of the logs of this type, without its encoding (`plain`), can hold the feature."""
+    if pa.types.is_null(type_):
+        return True
     if feature.kind == "id":
         return is_id(type_)
     if feature.kind == "ids":
         return is_list(type_) and is_id(type_.value_type)
     if feature.kind == "dense" and feature.size == 1:
-        return _is_number(type_)
+        return is_number(type_)
     if pa.types.is_fixed_size_list(type_) and type_.list_size != feature.size:
         return False
-    return is_list(type_) and _is_number(type_.value_type)
+    return is_list(type_) and is_number(type_.value_type)
 
 
 def expected(feature: Feature) -> str:
@@ -38,17 +41,8 @@ def expected(feature: Feature) -> str:
 
 
 def is_id(type_: pa.DataType) -> bool:
-    if pa.types.is_dictionary(type_):
-        return is_id(type_.value_type)
-    return pa.types.is_integer(type_) or pa.types.is_string(type_) or pa.types.is_large_string(type_)
-
-
-def is_list(type_: pa.DataType) -> bool:
-    return pa.types.is_list(type_) or pa.types.is_large_list(type_) or pa.types.is_fixed_size_list(type_)
-
-
-def _is_number(type_: pa.DataType) -> bool:
-    return pa.types.is_integer(type_) or pa.types.is_floating(type_) or pa.types.is_boolean(type_)
+    """Of a plain type."""
+    return pa.types.is_integer(type_) or pa.types.is_string(type_) or pa.types.is_null(type_)
 
 
 def encoded_type(feature: Feature) -> pa.DataType:

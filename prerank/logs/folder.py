@@ -1,80 +1,24 @@
 """The logs folder: checked from the Parquet footers before any row is read; row groups read in the table's types."""
 
+import os
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import cached_property, partial
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Protocol
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from prerank.core.errors import InputError
 from prerank.core.outputs import fingerprint, is_left_over
-from prerank.core.storage import parquet
-from prerank.logs.columns import TS, Need, checked, common, requirements
-from prerank.logs.encoding import is_list
+from prerank.logs import clock
+from prerank.logs.columns import agreed
+from prerank.logs.files import first_line, read_columns
 from prerank.logs.schema import Schema, load_schema
-
-TableName = Literal["fine_lists", "impressions", "candidates"]
+from prerank.logs.table import LogFile, RowGroup, Table, TableName, open_table
+from prerank.logs.types import converted, leaf
 
 DAY = np.timedelta64(1, "D")
-_OFFSET, _TEXT = 4, 20
-"""Bytes: where a value of variable length ends, and a text at least, as far as a footer tells."""
-
-
-class Key(Protocol):
-    """A request_id: an integer in all files, or a string in all."""
-
-    def __lt__(self, other: Any, /) -> bool: ...
-    def __ge__(self, other: Any, /) -> bool: ...
-
-
-@dataclass(frozen=True)
-class RowGroup:
-    file: Path
-    index: int
-    rows: int
-    keys: tuple[Key, Key] | None
-    """Bounds of request_id; None where the footer has no statistics."""
-    nulls: bool
-    """Whether a request_id may be null."""
-    bytes: int
-    """In memory, as Arrow, of the columns that are read."""
-    days: tuple[np.datetime64, np.datetime64] | None = None
-    """Bounds of ts; None for impressions."""
-
-    @property
-    def span(self) -> tuple[Key, Key]:
-        """`keys`, where `cut` has made sure of them."""
-        assert self.keys is not None
-        return self.keys
-
-    @property
-    def first_and_last(self) -> tuple[np.datetime64, np.datetime64]:
-        """`days`, of a table with a ts."""
-        assert self.days is not None
-        return self.days
-
-
-@dataclass(frozen=True)
-class Table:
-    name: TableName
-    columns: pa.Schema
-    """What is read: keys, labels and the features of schema.json, in types that all files share."""
-    groups: tuple[RowGroup, ...]
-    files: dict[str, tuple[int, int]]
-    """Bytes and rows by file name."""
-
-    @property
-    def rows(self) -> int:
-        return sum(group.rows for group in self.groups)
-
-    @cached_property
-    def bytes(self) -> int:
-        return sum(group.bytes for group in self.groups)
 
 
 @dataclass(frozen=True)
@@ -103,8 +47,23 @@ class Logs:
 
     @cached_property
     def fingerprint(self) -> str:
-        files = {f"{name}/{file}": sizes for name, table in self.tables.items() for file, sizes in table.files.items()}
+        """Of the names, sizes and footers of all files: of what they hold, as far as it is known without reading it."""
+        files = {name: [file.bytes, file.rows, file.footer] for name, file in self._files()}
         return fingerprint([files, self.schema.to_json()])
+
+    @cached_property
+    def fingerprint_of_sizes(self) -> str:
+        """The fingerprint that earlier versions kept, which does not know of values."""
+        return fingerprint([{name: [file.bytes, file.rows] for name, file in self._files()}, self.schema.to_json()])
+
+    @cached_property
+    def modified(self) -> tuple[str, str]:
+        """When a file was last modified, by the clock of its storage, and which."""
+        at, name = max((file.modified, name) for name, file in self._files())
+        return str(np.datetime64(at, "ns")), name
+
+    def _files(self) -> list[tuple[str, LogFile]]:
+        return [(f"{name}/{path}", file) for name, table in self.tables.items() for path, file in table.files.items()]
 
 
 def open_logs(folder: Path) -> Logs:
@@ -115,96 +74,34 @@ def open_logs(folder: Path) -> Logs:
     wanted: list[TableName] = ["fine_lists", "impressions"]
     if (folder / "candidates").is_dir():
         wanted.append("candidates")
-    tables = {name: _open_table(folder / name, name, schema) for name in wanted}
-    key_types = {name: table.columns.field("request_id").type for name, table in tables.items()}
-    item_types = {name: table.columns.field("item_id").type for name, table in tables.items()}
-    for column, types in (("request_id", key_types), ("item_id", item_types)):
-        if len(set(types.values())) > 1:
-            found = ", ".join(f"{type_} in {name}" for name, type_ in types.items())
-            raise InputError(f"{folder}: column {column!r} must have one type in all tables, found {found}")
+    else:
+        _refuse_other(folder)
+    tables = {name: open_table(folder / name, name, schema) for name in wanted}
+    columns = agreed(folder, {name: table.columns for name, table in tables.items()}, schema)
+    clocks = {name: clock.words(table.clock) for name, table in tables.items() if table.clock}
+    if len(set(clocks.values())) > 1:
+        found = ", ".join(f"{words} in {name}" for name, words in clocks.items())
+        raise InputError(f"{folder}: column 'ts' must go by one clock in all tables, found {found}")
+    unsigned = all(table.unsigned for table in tables.values())
+    for name, table in tables.items():
+        groups = table.groups if unsigned else tuple(map(_signed, table.groups))
+        tables[name] = replace(table, columns=columns[name], groups=groups, unsigned=unsigned)
     return Logs(folder, schema, tables)
 
 
-def _open_table(folder: Path, name: TableName, schema: Schema) -> Table:
-    paths = sorted(folder.glob("*.parquet"))
-    if not paths:
-        raise InputError(f"{folder}: no *.parquet files; expected the table {name!r} of the logs (see the README)")
-    with ThreadPoolExecutor(16) as pool:
-        opened = list(pool.map(partial(_open_file, needs=requirements(name, schema)), paths))
-    groups = tuple(group for _, of_file, _ in opened for group in of_file if group.rows)
-    if not groups:
-        raise InputError(f"{folder}: {len(paths)} files without a row")
-    rows = [sum(group.rows for group in of_file) for _, of_file, _ in opened]
-    files = {path.name: (size, n) for path, (_, _, size), n in zip(paths, opened, rows, strict=True)}
-    return Table(name, common(paths, [columns for columns, _, _ in opened]), groups, files)
+def _refuse_other(folder: Path) -> None:
+    """Raises InputError where the candidates are there, and not as a folder: they would be passed over."""
+    for path in (folder / "candidates", folder / "candidates.parquet"):
+        if path.exists() or os.path.islink(path):
+            raise InputError(f"{path}: expected {folder}/candidates, a folder of *.parquet files; rename or remove it")
 
 
-def _open_file(path: Path, needs: Mapping[str, Need]) -> tuple[pa.Schema, list[RowGroup], int]:
-    """What is read of a file, its row groups and its bytes."""
-    size = path.stat().st_size
-    try:
-        with parquet(path) as file:
-            found, leaves, footer = file.schema_arrow, [column.path for column in file.schema], file.metadata
-    except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(
-            f"{path}: cannot be read as a Parquet file ({size} bytes): {error}; where it is truncated or still being "
-            "written, write it again or remove it; where its storage did not answer, run the same command again"
-        ) from error
-    columns = checked(path, found, needs)
-    at = {name: _leaf(name, leaves) for name in columns.names}
-    groups = [_row_group(path, i, footer.row_group(i), at, columns) for i in range(footer.num_row_groups)]
-    return columns, groups, size
-
-
-def _leaf(name: str, leaves: list[str]) -> int:
-    """Index of the leaf that holds a column's values: of a list it is called `name.list.element`, or the like."""
-    return leaves.index(name if name in leaves else next(leaf for leaf in leaves if leaf.startswith(f"{name}.")))
-
-
-def _row_group(path: Path, index: int, raw: pq.RowGroupMetaData, at: dict[str, int], columns: pa.Schema) -> RowGroup:
-    size = sum(_bytes(field.type, raw, at[field.name]) for field in columns)
-    chunk = raw.column(at["request_id"])
-    keys, nulls = _bounds(chunk), chunk.statistics is None or chunk.statistics.null_count != 0
-    days = None
-    if "ts" in at and raw.num_rows:
-        days = _days(raw.column(at["ts"])) or _scanned_days(path, index)
-    return RowGroup(path, index, raw.num_rows, keys, nulls, size, days)
-
-
-def _bytes(type_: pa.DataType, raw: pq.RowGroupMetaData, leaf: int) -> int:
-    """Of a column of a row group in memory. Parquet's own sizes are of dictionaries and run lengths: a lower bound."""
-    value = type_.value_type if is_list(type_) else type_
-    if pa.types.is_primitive(value) and not is_list(type_):
-        return raw.num_rows * max(value.bit_width // 8, 1)
-    chunk = raw.column(leaf)
-    offsets = _OFFSET * raw.num_rows if is_list(type_) else 0
-    if pa.types.is_primitive(value):
-        return offsets + chunk.num_values * max(value.bit_width // 8, 1)
-    bounds = _bounds(chunk) or ("", "")  # the texts themselves may stand in a dictionary
-    text = max(_TEXT, *(len(bound) for bound in bounds if isinstance(bound, (str, bytes))))
-    return offsets + max(chunk.num_values * (_OFFSET + text), chunk.total_uncompressed_size)
-
-
-def _bounds(chunk: pq.ColumnChunkMetaData) -> tuple[Any, Any] | None:
-    """Of the column's own type; None where the footer has no statistics."""
-    statistics = chunk.statistics
-    return (statistics.min, statistics.max) if statistics is not None and statistics.has_min_max else None
-
-
-def _days(chunk: pq.ColumnChunkMetaData) -> tuple[np.datetime64, np.datetime64] | None:
-    found = _bounds(chunk)
-    if found is None:
-        return None
-    first, last = (np.datetime64(value.replace(tzinfo=None), "us") for value in found)
-    return first, last
-
-
-def _scanned_days(path: Path, index: int) -> tuple[np.datetime64, np.datetime64]:
-    with parquet(path) as file:
-        times = file.read_row_group(index, columns=["ts"])["ts"].cast(TS, safe=False).drop_null().to_numpy()
-    if not len(times):
-        raise InputError(f"{path}: column 'ts' holds nothing but nulls in row group {index}; expected timestamps")
-    return times.min(), times.max()
+def _signed(group: RowGroup) -> RowGroup:
+    """With bounds of signed integers, as unsigned ones are read by their 64 bits."""
+    low, high = group.keys or (0, 0)
+    if not isinstance(low, int) or not isinstance(high, int) or high < 2**63:
+        return group
+    return replace(group, keys=(low - 2**64, high - 2**64) if low >= 2**63 else (-(2**63), 2**63 - 1))
 
 
 def overlaps(group: RowGroup, since: np.datetime64 | None, until: np.datetime64 | None) -> bool:
@@ -216,7 +113,10 @@ def overlaps(group: RowGroup, since: np.datetime64 | None, until: np.datetime64 
 
 
 def read_groups(table: Table, groups: tuple[RowGroup, ...], columns: list[str] | None = None) -> pa.Table:
-    """Rows of the given row groups in the table's types, or only some columns of them."""
+    """Rows of the given row groups in the table's types, or only some columns of them.
+
+    Raises InputError naming the file and the column that is damaged, or does not fit.
+    """
     names = columns or table.columns.names
     wanted = pa.schema([table.columns.field(name) for name in names])
     parts = [wanted.empty_table()]
@@ -224,17 +124,21 @@ def read_groups(table: Table, groups: tuple[RowGroup, ...], columns: list[str] |
     for group in groups:
         by_file.setdefault(group.file, []).append(group.index)
     for path, indices in by_file.items():
-        with parquet(path) as file:
-            part = file.read_row_groups(indices, columns=names, use_threads=False)
-        columns_ = [_cast(part[field.name], field, path) for field in wanted]
+        part = read_columns(path, indices, names)
+        columns_ = [_cast(part[field.name], field, path, table) for field in wanted]
         parts.append(pa.table(columns_, schema=wanted))
     return pa.concat_tables(parts)
 
 
-def _cast(column: pa.ChunkedArray, field: pa.Field, path: Path) -> pa.ChunkedArray:
-    if column.type == field.type:
-        return column
+def _cast(column: pa.ChunkedArray, field: pa.Field, path: Path, table: Table) -> pa.ChunkedArray:
     try:
-        return column.cast(field.type, safe=field.type != TS)
-    except pa.ArrowInvalid as error:
-        raise InputError(f"{path}: column {field.name!r} does not fit {field.type}: {error}") from error
+        if field.name == "ts":
+            return clock.wall(column, table.clock or clock.UTC)
+        column = converted(column, field.type)
+        if pa.types.is_string(leaf(field.type)):
+            column.validate(full=True)  # that it is UTF-8, which writers promise
+        return column
+    except pa.ArrowException as error:
+        raise InputError(
+            f"{path}: column {field.name!r} does not fit {field.type}: {first_line(error)}; correct it there"
+        ) from error

@@ -11,7 +11,8 @@ from prerank.core.arrow import inverted
 from prerank.core.cluster.settings import TILE_BYTES
 from prerank.core.cluster.tasks import retried, tasks
 from prerank.core.hashing import hash_ids
-from prerank.logs.folder import DAY, Logs, RowGroup, TableName, overlaps, read_groups
+from prerank.logs.folder import DAY, Logs, overlaps, read_groups
+from prerank.logs.table import RowGroup, TableName
 from prerank.logs.tiles import Tile, cut, read_tile
 
 Function = Callable[[pa.Table, pa.Table], pa.Table]

@@ -12,7 +12,8 @@ from itertools import accumulate
 import pyarrow as pa
 
 from prerank.core.arrow import between
-from prerank.logs.folder import Key, Logs, RowGroup, Table, TableName, read_groups
+from prerank.logs.folder import Logs, read_groups
+from prerank.logs.table import Key, RowGroup, Table, TableName
 
 OVERREAD = 1.5
 """Reading clustered tiles may touch this many times the bytes of the logs; beyond it a shuffle is cheaper."""
@@ -86,14 +87,14 @@ def _starts(table: Table, target: float) -> list[Key]:
 
 def read_tile(logs: Logs, name: TableName, tile: Tile) -> tuple[pa.Table, pa.Table]:
     """Rows of `name` and impressions of the tile's requests."""
-    return (
-        _filter(read_groups(logs.tables[name], tile.groups), tile),
-        _filter(read_groups(logs.tables["impressions"], tile.impressions), tile),
-    )
+    table, impressions = logs.tables[name], logs.tables["impressions"]
+    rows, shown = read_groups(table, tile.groups), read_groups(impressions, tile.impressions)
+    return _filter(rows, tile, table.unsigned), _filter(shown, tile, table.unsigned)
 
 
-def _filter(rows: pa.Table, tile: Tile) -> pa.Table:
+def _filter(rows: pa.Table, tile: Tile, unsigned: bool) -> pa.Table:
     """Rows without a request id, which are in no interval, belong to the first tile, so that they are counted once."""
     if tile.lo is None and tile.hi is None:
         return rows
-    return rows.filter(between(rows["request_id"], tile.lo, tile.hi).fill_null(tile.lo is None))
+    ids = rows["request_id"].cast(pa.uint64(), safe=False) if unsigned else rows["request_id"]
+    return rows.filter(between(ids, tile.lo, tile.hi).fill_null(tile.lo is None))

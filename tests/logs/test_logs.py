@@ -63,7 +63,7 @@ def test_missing_column_is_named(logs):
     ("table", "column", "values", "message"),
     [
         ("fine_lists", "price", pa.array(["dear"]), r"'price' has type string, expected numbers"),
-        ("fine_lists", "ts", pa.array([1]), r"'ts' has type int64, expected timestamps"),
+        ("fine_lists", "ts", pa.array([0.5]), r"'ts' has type double, expected timestamps"),
         (
             "fine_lists",
             "user_vector",

@@ -1,0 +1,216 @@
+"""A table of the logs, known from the footers of its files before any row is read."""
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property, partial
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from prerank.core.errors import InputError
+from prerank.logs.clock import Days, bounds_of, first_and_last, words
+from prerank.logs.columns import Need, checked, common, requirements
+from prerank.logs.files import Footer, Found, read_footer, refuse_parquet, table_files
+from prerank.logs.schema import Schema
+from prerank.logs.types import is_list, leaf, leaves, plain
+
+TableName = Literal["fine_lists", "impressions", "candidates"]
+
+_OFFSET, _TEXT = 4, 20
+"""Bytes: where a value of variable length ends, and a text at least, as far as a footer tells."""
+_EXACT = 2**53
+"""Up to here a double holds every whole number."""
+
+
+class Key(Protocol):
+    """A request_id: an integer in all files, or a string in all."""
+
+    def __lt__(self, other: Any, /) -> bool: ...
+    def __ge__(self, other: Any, /) -> bool: ...
+
+
+@dataclass(frozen=True)
+class RowGroup:
+    file: Path
+    index: int
+    rows: int
+    keys: tuple[Key, Key] | None
+    """Bounds of request_id; None where the footer has no statistics."""
+    nulls: bool
+    """Whether a request_id may be null."""
+    bytes: int
+    """In memory, as Arrow, of the columns that are read."""
+    days: tuple[np.datetime64, np.datetime64] | None = None
+    """Bounds of ts; None for impressions."""
+
+    @property
+    def span(self) -> tuple[Key, Key]:
+        """`keys`, where `cut` has made sure of them."""
+        assert self.keys is not None
+        return self.keys
+
+    @property
+    def first_and_last(self) -> tuple[np.datetime64, np.datetime64]:
+        """`days`, of a table with a ts."""
+        assert self.days is not None
+        return self.days
+
+
+@dataclass(frozen=True)
+class LogFile:
+    bytes: int
+    rows: int
+    footer: str
+    """Of what the footer says: the sizes, places and statistics of its row groups."""
+    modified: int
+    """Nanoseconds since 1970, by the clock of its storage."""
+
+
+@dataclass(frozen=True)
+class Table:
+    name: TableName
+    columns: pa.Schema
+    """What is read: keys, labels and the features of schema.json, in types that all files share."""
+    groups: tuple[RowGroup, ...]
+    files: dict[str, LogFile]
+    """By name within the folder of the table."""
+    clock: str | None
+    """Of `ts`, see `prerank.logs.clock`; None for impressions."""
+    unsigned: bool
+    """Whether request_id is an unsigned integer of 64 bits in all files, of which the bounds of `groups` are then."""
+    passed_over: tuple[str, ...]
+    """Names of files that are no Parquet, and are not read."""
+
+    @property
+    def rows(self) -> int:
+        return sum(group.rows for group in self.groups)
+
+    @cached_property
+    def bytes(self) -> int:
+        return sum(group.bytes for group in self.groups)
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """What is known of one file."""
+
+    columns: pa.Schema
+    groups: list[RowGroup]
+    clocks: set[str]
+    unsigned: bool
+    footer: str
+
+
+def open_table(folder: Path, name: TableName, schema: Schema) -> Table:
+    """Raises InputError naming the file and the column at fault; `columns` may still be null, where all files are."""
+    found, others = table_files(folder)
+    refuse_parquet(others)
+    if not found:
+        raise InputError(
+            f"{folder}: no *.parquet files; expected the table {name!r} of the logs (see the README); what begins with "
+            "_ or . is not read"
+        )
+    with ThreadPoolExecutor(16) as pool:
+        opened = list(pool.map(partial(_open_file, needs=requirements(name, schema)), found))
+    groups = tuple(group for of_file in opened for group in of_file.groups if group.rows)
+    if not groups:
+        raise InputError(f"{folder}: {len(found)} files without a row")
+    columns = common([file.path for file in found], [of_file.columns for of_file in opened])
+    _refuse_inexact(found, opened, columns)
+    files = {
+        file.path.relative_to(folder).as_posix(): LogFile(
+            file.bytes, sum(group.rows for group in of_file.groups), of_file.footer, file.modified
+        )
+        for file, of_file in zip(found, opened, strict=True)
+    }
+    unsigned = all(of_file.unsigned for of_file in opened if of_file.groups)
+    passed_over = tuple(file.path.relative_to(folder).as_posix() for file in others)
+    return Table(name, columns, groups, files, _clock(found, opened), unsigned, passed_over)
+
+
+def _clock(found: list[Found], opened: list[_Opened]) -> str | None:
+    """The one clock of all files; raises InputError where there are two."""
+    clock, whose = None, found[0].path
+    for file, of_file in zip(found, opened, strict=True):
+        for other in of_file.clocks:
+            if clock not in (None, other):
+                raise InputError(
+                    f"{file.path}: column 'ts' goes by {words(other)}, and by {words(clock)} in {whose}; "
+                    "write the times of all files alike"
+                )
+            if clock is None:
+                clock, whose = other, file.path
+    return clock
+
+
+def _refuse_inexact(found: list[Found], opened: list[_Opened], columns: pa.Schema) -> None:
+    """Raises InputError where a file has a whole number that the column's double, of other files, would not hold."""
+    doubles = [field.name for field in columns if pa.types.is_float64(leaf(field.type))]
+    for file, of_file in zip(found, opened, strict=True):
+        wide = [name for name in doubles if leaf(of_file.columns.field(name).type) in (pa.int64(), pa.uint64())]
+        if not wide:
+            continue
+        footer = read_footer(file)
+        at = _places(footer, wide)
+        for index in range(footer.metadata.num_row_groups):
+            for name in wide:
+                for bound in bounds_of(footer.metadata.row_group(index).column(at[name])) or ():
+                    if abs(bound) > _EXACT:
+                        raise InputError(
+                            f"{file.path}: column {name!r} holds {bound}, and is of fractions or of other integers in "
+                            "other files: as a double, which holds them all, it would be another number beyond 2^53; "
+                            "write it alike in all files"
+                        )
+
+
+def _open_file(file: Found, needs: Mapping[str, Need]) -> _Opened:
+    footer = read_footer(file)
+    columns = checked(file.path, footer.columns, needs)
+    at = _places(footer, columns.names)
+    groups, clocks = [], set[str]()
+    for index in range(footer.metadata.num_row_groups):
+        raw = footer.metadata.row_group(index)
+        days = None
+        if "ts" in at and raw.num_rows:
+            type_ = footer.columns.field("ts").type
+            days, clock = first_and_last(file.path, index, type_, raw.column(at["ts"]))
+            clocks.add(clock)
+        groups.append(_row_group(file.path, index, raw, at, columns, days))
+    unsigned = pa.types.is_uint64(plain(footer.columns.field("request_id").type))
+    return _Opened(columns, groups, clocks, unsigned, footer.digest)
+
+
+def _places(footer: Footer, names: list[str]) -> dict[str, int]:
+    """Of each column its place among the footer's, which has those within structs one by one."""
+    if len(footer.columns) == footer.metadata.num_columns:
+        return {name: footer.columns.get_field_index(name) for name in names}
+    starts = [0, *accumulate(leaves(field.type) for field in footer.columns)]
+    return {name: starts[footer.columns.get_field_index(name)] for name in names}
+
+
+def _row_group(
+    path: Path, index: int, raw: pq.RowGroupMetaData, at: dict[str, int], columns: pa.Schema, days: Days | None
+) -> RowGroup:
+    size = sum(_bytes(field.type, raw, at[field.name]) for field in columns)
+    chunk = raw.column(at["request_id"])
+    nulls = chunk.statistics is None or chunk.statistics.null_count != 0
+    return RowGroup(path, index, raw.num_rows, bounds_of(chunk), nulls, size, days)
+
+
+def _bytes(type_: pa.DataType, raw: pq.RowGroupMetaData, leaf_: int) -> int:
+    """Of a column of a row group in memory. Parquet's own sizes are of dictionaries and run lengths: a lower bound."""
+    value = leaf(type_)
+    if pa.types.is_primitive(value) and not is_list(type_):
+        return raw.num_rows * max(value.bit_width // 8, 1)
+    chunk = raw.column(leaf_)
+    offsets = _OFFSET * raw.num_rows if is_list(type_) else 0
+    if pa.types.is_primitive(value):
+        return offsets + chunk.num_values * max(value.bit_width // 8, 1)
+    bounds = bounds_of(chunk) or ("", "")  # the texts themselves may stand in a dictionary
+    text = max(_TEXT, *(len(bound) for bound in bounds if isinstance(bound, (str, bytes))))
+    return offsets + max(chunk.num_values * (_OFFSET + text), chunk.total_uncompressed_size)
