@@ -1,23 +1,21 @@
 """Scores the candidates of the test days with teacher and students, on Ray Data, and sums up what each keeps.
 
 A part of the logs holds whole requests, so every metric is exact whatever the number of parts and workers. What is left
-out is counted: rows for faults of the logs and, of fine lists, the requests beyond `MOST_REQUESTS`. Items of a request
-are in canonical order (ascending hash of item_id), which decides ties; the scores are as exact as a network's sums of
-floats are in batches of any size.
+out is counted: rows for faults of the logs and, of fine lists, the requests beyond `MOST_REQUESTS`. So is where scores
+are tied; no order of items decides a tie (see `ranking`). The scores are as exact as a network's sums of floats are in
+batches of any size.
 """
 
 import json
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.dataset
 
-from prerank.core.arrow import between, bounds, is_in
+from prerank.core.arrow import between, is_in
 from prerank.core.cluster.tasks import executed
 from prerank.core.counts import Number, count, merge
 from prerank.core.errors import InputError
@@ -27,15 +25,15 @@ from prerank.core.outputs import fingerprint
 from prerank.core.storage import place
 from prerank.evaluation.intervals import Row, curve_means, paired_interval, summary
 from prerank.evaluation.metrics import LABELS, Candidates, Comparison, pooled_aucs
+from prerank.evaluation.preflight import LOGGED, one_score, space_of
 from prerank.evaluation.scores import scores_of
+from prerank.evaluation.truth import has_truth, truth_of
 from prerank.logs.folder import DAY, Logs, TableName
 from prerank.logs.parts import slim, whole_requests
 from prerank.logs.requests import to_requests
 from prerank.models.checkpoint import known_model, load_model, require_same_features
 from prerank.samples.build import attach_features, number_of, val_key
 
-LOGGED = "logged"
-"""In place of a teacher's folder: the logs' own `fine_score`."""
 MOST_REQUESTS = 20_000
 """At most so many are evaluated over the fine lists, which are logged of every request: drawn by a hash of request_id,
 the same for all models. Candidates are logged of a sampled share already."""
@@ -56,6 +54,16 @@ class Plan:
     curve: tuple[int, ...]
 
     @property
+    def students(self) -> list[str]:
+        return [name for name in self.models if name != "teacher"]
+
+    @property
+    def teacher(self) -> str:
+        """What to call it in a message."""
+        fine_score = self.logs.folder / "fine_lists: fine_score"
+        return str(self.models["teacher"][0] if "teacher" in self.models else fine_score)
+
+    @property
     def key(self) -> str:
         """What the result follows from: the same key, the same result."""
         models = {name: known for name, (_, known) in self.models.items()}
@@ -63,14 +71,27 @@ class Plan:
         return fingerprint(facts)
 
 
-class Counted(TypedDict):
-    """Of a part of the logs; as JSON on its way to the driver."""
-
+class Noted(TypedDict):
     dropped: dict[str, Number]
     noted: dict[str, Number]
 
 
-class Facts(Counted):
+class Counted(Noted):
+    """Of a part of the logs; as JSON on its way to the driver."""
+
+    tied_top: int
+
+
+class Ties(TypedDict):
+    """Requests in which scores say less than it seems."""
+
+    teachers_top: int
+    """A tie decides who is among the teacher's top M."""
+    one_score: dict[str, int]
+    """By model: it gives all items, two at least, one score; models without such a request are left out."""
+
+
+class Facts(Noted):
     """What was evaluated on."""
 
     space: TableName
@@ -83,6 +104,8 @@ class Facts(Counted):
     m: int
     has_truth: bool
     """Whether the click probabilities of all candidates are known."""
+    ties: NotRequired[Ties]
+    """Results of earlier versions do not say."""
 
 
 @dataclass(frozen=True)
@@ -115,9 +138,10 @@ def plan(
         raise InputError(
             f"{logs.folder}/fine_lists: no fine_score, which --teacher {LOGGED} reads; name a teacher's folder"
         )
-    table = "candidates" if logs.has_candidates and teacher != LOGGED else "fine_lists"
+    test_from = np.datetime64(next(iter(days.values())))
+    table = space_of(logs, test_from, logged=teacher == LOGGED)
     known = {name: (folders[name], model.manifest["fingerprint"]) for name, model in models.items()}
-    return Plan(logs, table, known, np.datetime64(next(iter(days.values()))), k, m, curve)
+    return Plan(logs, table, known, test_from, k, m, curve)
 
 
 def evaluate(plan: Plan, *, blocks: int | None = None, seed: int = 0) -> Evaluation:
@@ -132,7 +156,7 @@ def evaluate(plan: Plan, *, blocks: int | None = None, seed: int = 0) -> Evaluat
     task = partial(score, plan=few, at_most=at_most)
     scored = whole_requests(plan.logs, plan.table, task, blocks=blocks, since=plan.test_from)
     parts = executed(scored)
-    counts: Counted = {"dropped": {}, "noted": {}}
+    counts: Counted = {"dropped": {}, "noted": {}, "tied_top": 0}
     for said in (text for part in parts if part.num_rows for text in part["counts"].drop_null().to_pylist()):
         merge(counts, json.loads(said))
     parts = [part.drop_columns("counts") for part in parts if "request_id" in part.column_names and part.num_rows]
@@ -143,9 +167,18 @@ def evaluate(plan: Plan, *, blocks: int | None = None, seed: int = 0) -> Evaluat
     table = pa.concat_tables(parts)
     table = table.take(pa.array(np.argsort(hash_ids(table["request_id"]), kind="stable")))
     candidates = Candidates.of(table)
+    scores = {name: flat_numpy(table[f"{name}.score"]) for name in [*plan.students, "teacher"]}
+    same = {name: one_score(score_N, candidates.offsets) for name, score_N in scores.items()}
+    sizes = np.diff(candidates.offsets)
+    if same["teacher"][0] and len(set(same["teacher"])) == 1:
+        raise InputError(
+            f"{plan.teacher}: gives all items of each of the {len(sizes):,} requests of the test one score, so no "
+            "student can be held against it; train the teacher on features that differ from item to item, or bring a "
+            "fine_score that does"
+        )
     rows: dict[str, Row] = {}
     lists: set[str] = {*LABELS}
-    for name in [*(name for name in plan.models if name != "teacher"), "teacher"]:
+    for name, score_N in scores.items():
         prefix = f"{name}."
         lists.add(f"{prefix}score")
         columns = {
@@ -153,9 +186,8 @@ def evaluate(plan: Plan, *, blocks: int | None = None, seed: int = 0) -> Evaluat
             for column in table.column_names
             if column.startswith(prefix) and column not in lists
         }
-        pooled = pooled_aucs(candidates, flat_numpy(table[f"{prefix}score"]))
+        pooled = pooled_aucs(candidates, score_N)
         rows[name] = summary(columns, k=plan.k, pooled=pooled, seed=seed) | {"curve": curve_means(columns)}
-    sizes = np.diff(candidates.offsets)
     facts: Facts = {
         "space": plan.table,
         "test_from": str(plan.test_from.astype("datetime64[D]")),
@@ -167,6 +199,7 @@ def evaluate(plan: Plan, *, blocks: int | None = None, seed: int = 0) -> Evaluat
         "has_truth": "ctr" in rows["teacher"],
         "dropped": counts["dropped"],
         "noted": counts["noted"],
+        "ties": {"teachers_top": counts["tied_top"], "one_score": {name: n for name, (n, _) in same.items() if n}},
     }
     return Evaluation(rows, table.drop_columns(sorted(lists)), facts)
 
@@ -184,50 +217,33 @@ def score(rows: pa.Table, shown: pa.Table, plan: Plan, at_most: float) -> pa.Tab
     others = requests.filter(pa.array(~drawn))
     count(counts["noted"], "not_drawn", len(flat(others["item_id"])), others.num_rows)
     requests = requests.filter(pa.array(drawn))
-    counted: Counted = {"dropped": counts["dropped"], "noted": counts["noted"]}
-    said = json.dumps(counted)
+    counted: Counted = {"dropped": counts["dropped"], "noted": counts["noted"], "tied_top": 0}
     if not requests.num_rows:
-        return pa.table({"counts": [said]})
+        return pa.table({"counts": [json.dumps(counted)]})
     table, _ = attach_features(requests, rows, plan.logs.schema)
     offsets = offsets_of(table["item_id"])
-    # The truth is known of candidates alone, and there only where the logs come from a simulator.
-    truth = plan.logs.folder / "truth" if plan.table == "candidates" else None
-    truth_N = truth_of(table, truth) if truth and truth.is_dir() else None
-    candidates = Candidates.of(table, truth_N)
+    true = plan.table == "candidates" and has_truth(plan.logs)
+    candidates = Candidates.of(table, truth_of(table, plan.logs.folder / "truth") if true else None)
     scores = {name: scores_of(table, known_model(*known, _kind(name))) for name, known in plan.models.items()}
     if "teacher" not in scores:
         scores["teacher"] = flat_numpy(table["fine_score"])
+    for name, score_N in scores.items():
+        _refuse_nan(score_N, table, plan.models[name][0] if name in plan.models else plan.teacher)
     out = {name: table[name] for name in ("request_id", *LABELS)}
     compare = Comparison(candidates, scores["teacher"], k=plan.k, m=plan.m, curve=plan.curve)
     for name, score_N in scores.items():
         columns = compare(score_N)
         out[f"{name}.score"] = nest(score_N, offsets)
         out |= {f"{name}.{metric}": pa.array(values) for metric, values in columns.items()}
-    out["counts"] = pa.array([said] + [None] * (table.num_rows - 1), pa.string())
+    counted["tied_top"] = int(compare.teacher.tied(plan.m or plan.k).sum())
+    out["counts"] = pa.array([json.dumps(counted)] + [None] * (table.num_rows - 1), pa.string())
     return pa.table(out)
 
 
-def truth_of(table: pa.Table, folder: Path) -> np.ndarray:
-    """click_probability of every candidate [N]; raises InputError where one has none."""
-    low, high = bounds(table["request_id"])
-    key = pc.field("request_id")
-    mine = (key >= low) & (key <= high) & key.isin(table["request_id"].combine_chunks())
-    truth = pyarrow.dataset.dataset(folder).to_table(filter=mine)
-    request_N = hash_ids(table["request_id"])[segment_of(offsets_of(table["item_id"]))]
-    wanted = pa.table({"request": request_N, "item": hash_ids(flat(table["item_id"])), "at": np.arange(len(request_N))})
-    known = pa.table(
-        {
-            "request": hash_ids(truth["request_id"]),
-            "item": hash_ids(truth["item_id"]),
-            "p": truth["click_probability"],
-        }
-    )
-    joined = wanted.join(known, ["request", "item"]).sort_by("at")
-    if joined["p"].null_count or joined.num_rows != len(request_N):
-        raise InputError(
-            f"{folder}: {joined['p'].null_count} candidates of requests {low} to {high} have no click_probability"
-        )
-    return joined["p"].to_numpy()
+def _refuse_nan(score_N: np.ndarray, table: pa.Table, who: Path | str) -> None:
+    if np.isnan(score_N).any():
+        bad = table["request_id"][int(segment_of(offsets_of(table["item_id"]))[np.isnan(score_N)][0])]
+        raise InputError(f"{who}: the score of an item of request {bad} is not a number; train the model again")
 
 
 def _kind(name: str) -> str:
