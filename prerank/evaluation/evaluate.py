@@ -28,9 +28,10 @@ from prerank.evaluation.metrics import LABELS, Candidates, Comparison, pooled_au
 from prerank.evaluation.preflight import LOGGED, one_score, space_of
 from prerank.evaluation.scores import scores_of
 from prerank.evaluation.truth import has_truth, truth_of
-from prerank.logs.folder import DAY, Logs, TableName
+from prerank.logs.folder import DAY, Logs
 from prerank.logs.parts import slim, whole_requests
 from prerank.logs.requests import to_requests
+from prerank.logs.table import TableName
 from prerank.models.checkpoint import known_model, load_model, require_same_features
 from prerank.samples.build import attach_features, number_of, val_key
 

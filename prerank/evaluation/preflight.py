@@ -13,7 +13,8 @@ from prerank.core.hashing import hash_ids
 from prerank.core.nested import flat_numpy, offsets_of
 from prerank.core.storage import parquet
 from prerank.evaluation.truth import check_truth, has_truth
-from prerank.logs.folder import Logs, RowGroup, TableName, overlaps, read_groups
+from prerank.logs.folder import Logs, overlaps, read_groups
+from prerank.logs.table import RowGroup, TableName
 from prerank.samples.files import sample_files
 
 LOGGED = "logged"

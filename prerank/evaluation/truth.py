@@ -71,10 +71,11 @@ def truth_of(table: pa.Table, folder: Path) -> np.ndarray:
             "click_probability; write one of each candidate, or remove truth/"
         )
     probability_N = p_N.to_numpy()
-    if not ((probability_N >= 0) & (probability_N <= 1)).all():
+    wrong_N = ~((probability_N >= 0) & (probability_N <= 1))
+    if wrong_N.any():
         raise InputError(
-            f"{folder}: click_probability of requests {low} to {high} reaches from {np.nanmin(probability_N):g} to "
-            f"{np.nanmax(probability_N):g}, NaN in {np.isnan(probability_N).sum():,}; expected 0 to 1"
+            f"{folder}: click_probability is {probability_N[wrong_N][0]:g} for one of {wrong_N.sum():,} candidates of "
+            f"requests {low} to {high} where it is no probability; expected 0 to 1"
         )
     return probability_N
 
