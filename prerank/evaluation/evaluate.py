@@ -177,6 +177,8 @@ def evaluate(plan: Plan, *, blocks: int | None = None, seed: int = 0) -> Evaluat
             "student can be held against it; train the teacher on features that differ from item to item, or bring a "
             "fine_score that does"
         )
+    if plan.m:
+        count(counts["noted"], "at_most_m", int(sizes[sizes <= plan.m].sum()), int((sizes <= plan.m).sum()))
     rows: dict[str, Row] = {}
     lists: set[str] = {*LABELS}
     for name, score_N in scores.items():

@@ -38,18 +38,19 @@ def space_of(logs: Logs, test_from: np.datetime64, *, logged: bool = False) -> T
     )
 
 
-def check_lists(logs: Logs, k: int, since: np.datetime64, until: np.datetime64) -> None:
-    """Raises InputError where no list of these days can have more than k items, of which any student keeps all."""
+def check_lists(logs: Logs, since: np.datetime64, until: np.datetime64, *, k: int, m: int | None) -> None:
+    """Raises InputError where no list of these days can have more than k items, of which any student keeps all, or
+    more than m, which are then all the teacher's top."""
     groups: list[tuple[TableName, list[RowGroup]]]
     groups = [(name, _of_days(logs, name, since, until)) for name in TABLES if logs.tables.get(name)]
     if sum(group.rows for _, of_table in groups for group in of_table) > MOST_COUNTED:
         return
     longest = max(_longest(logs, name, of_table) for name, of_table in groups)
+    said = f"{logs.folder}: requests of the validation days have {longest} candidates at most, all of which"
     if 0 < longest <= k:
-        raise InputError(
-            f"{logs.folder}: requests of the validation days have {longest} candidates at most, all of which any "
-            f"student keeps at --k {k}; lower --k, or bring candidates/"
-        )
+        raise InputError(f"{said} any student keeps at --k {k}; lower --k, or bring candidates/")
+    if m and 0 < longest <= m:
+        raise InputError(f"{said} are the teacher's top at --m {m}, so that every student keeps as many; lower --m")
 
 
 def _of_days(logs: Logs, name: TableName, since: np.datetime64, until: np.datetime64) -> list[RowGroup]:

@@ -198,12 +198,14 @@ def test_k_above_every_list(candidates, tmp_path, monkeypatch):
     write_logs(tmp_path / "logs", candidates=candidates, shuffled=True)
     found = open_logs(tmp_path / "logs")
     longest, days = 48 if candidates else 24, (TEST_FROM - np.timedelta64(1, "D"), TEST_FROM)
-    check_lists(found, longest - 1, *days)
+    check_lists(found, *days, k=longest - 1, m=longest - 1)
     for k in (longest, 1000):
         with pytest.raises(InputError, match=f"have {longest} candidates at most.*--k {k}; lower --k"):
-            check_lists(found, k, *days)
+            check_lists(found, *days, k=k, m=None)
+    with pytest.raises(InputError, match=f"are the teacher's top at --m {longest}"):
+        check_lists(found, *days, k=3, m=longest)
     monkeypatch.setattr("prerank.evaluation.preflight.MOST_COUNTED", 100)
-    check_lists(found, 1000, *days)  # too many rows to count beforehand
+    check_lists(found, *days, k=1000, m=None)  # too many rows to count beforehand
 
 
 def test_a_validation_without_a_click(samples, tmp_path):
@@ -265,7 +267,7 @@ def evaluated(logs, models, scores, monkeypatch, **options):
         return np.asarray(scores[model.manifest["kind"]](len(table["item_id"].combine_chunks().flatten()), rng), float)
 
     monkeypatch.setattr(module, "scores_of", made_up)
-    return evaluate(plan(open_logs(logs), str(models[0]), {"student": models[1]}, k=12, **options))
+    return evaluate(plan(open_logs(logs), str(models[0]), {"student": models[1]}, **{"k": 12, **options}))
 
 
 def same(n, rng):
@@ -305,6 +307,15 @@ def test_ties_are_said_in_a_line_each(in_process, logs, models, monkeypatch, cap
     assert re.match(r"note: in 5\d of 60 requests ties decide the teacher's top 12: recall there", lines[0])
     assert lines[1].startswith("note: student gives all items of 60 of 60 requests one score")
     json.dumps(found.facts)  # as results.json has them
+
+
+def test_m_above_every_list_is_said(in_process, logs, models, monkeypatch, capsys):
+    scores = {"teacher": different, "student": different}
+    found = evaluated(logs, models, scores, monkeypatch, m=48)
+    assert found.rows["student"]["recall_at_12"] == 12 / 48
+    workflow.warn_of(found.facts)
+    assert "60 of 60 requests have at most 48 candidates, all the teacher's top" in capsys.readouterr().out
+    assert "at_most_m" not in evaluated(logs, models, scores, monkeypatch, m=47).facts["noted"]
 
 
 def test_a_teacher_of_one_score_in_most_requests_is_a_warning(capsys):
