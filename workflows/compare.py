@@ -16,7 +16,7 @@ from pathlib import Path
 from rich.console import Console
 
 from prerank.core import cli
-from prerank.core.config import names, plain
+from prerank.core.config import Positive, Seed, names, plain
 from prerank.core.errors import InputError
 from prerank.core.outputs import write_json
 from prerank.core.storage import write_parquet
@@ -26,9 +26,9 @@ from prerank.reports.compare.figures import compare_figures
 from prerank.reports.compare.page import write_page_of
 from prerank.reports.compare.table import terminal_table
 from prerank.reports.compare.words import front_sentences, not_shown
+from prerank.tracking.faults import masked
 from prerank.tracking.find import children, connect, listed, queried
 from prerank.tracking.runs import Run, tracking_uri
-from prerank.tracking.server import masked
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,9 @@ class Compare:
     """Default MLFLOW_TRACKING_URI, else the SQLite file mlflow.db beside OUT."""
     base: str = ""
     """Name or run id of what the others are compared with; empty: the best mean recall."""
-    top: int = 20
+    top: Positive = 20
     """Rows that the terminal and the page show at once."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the bootstrap."""
 
 

@@ -11,7 +11,8 @@ from mlflow.tracking import MlflowClient
 
 from prerank.core.errors import InputError
 from prerank.tracking import server
-from prerank.tracking.server import PARENT, masked
+from prerank.tracking.faults import OLD_SCHEMA, explained, masked
+from prerank.tracking.server import PARENT
 
 PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306}
 
@@ -28,6 +29,8 @@ def connect(uri: str) -> MlflowClient:
         client = server.connect(uri)
         client.search_experiments(max_results=1)
     except (OSError, MlflowException) as error:
+        if OLD_SCHEMA in str(error):
+            raise InputError(explained(uri, error)) from error
         advice = "start it, or give another --tracking-uri or MLFLOW_TRACKING_URI"
         raise InputError(f"{what}: does not answer as MLflow ({_line(error)}); {advice}") from error
     return client

@@ -24,7 +24,9 @@ from prerank.core.errors import InputError
 from prerank.core.outputs import fingerprint, write_json
 from prerank.core.storage import Remote, fetched
 from prerank.tracking.entry import Entry, What
-from prerank.tracking.server import KEYED, PARENT, connect, is_down, is_refusal, masked, probe, send
+from prerank.tracking.experiment import SQLITE, experiment_of
+from prerank.tracking.faults import FAULTS, explained, is_down, is_refusal, masked
+from prerank.tracking.server import KEYED, PARENT, connect, local_uri, probe, send
 from prerank.tracking.unsent import Refused, Spool
 
 PARAM_LENGTH = 6000
@@ -116,9 +118,9 @@ def tracking_uri(out: Path) -> str:
         raise InputError(
             f"{out}: no database can lie beside it; set MLFLOW_TRACKING_URI to a server, or sqlite:///FILE"
         )
-    if uri.startswith("sqlite:///"):  # a trial runs in a folder of its own
-        return f"sqlite:///{Path(uri.removeprefix('sqlite:///')).resolve()}"
-    return uri or f"sqlite:///{out.resolve().parent / 'mlflow.db'}"
+    if uri.startswith(SQLITE):  # a trial runs in a folder of its own
+        return f"{SQLITE}{Path(uri.removeprefix(SQLITE)).resolve()}"
+    return uri or local_uri(out.resolve().parent / "mlflow.db")
 
 
 @contextmanager
@@ -163,7 +165,7 @@ def open_run(
             _drain(uri, own, all_of_it=True, strict=True)
         current = _resumed(uri, shared, state)
         if current is None:
-            experiment_id = parent.experiment_id if parent else _experiment(connect(uri), uri, name, out)
+            experiment_id = parent.experiment_id if parent else experiment_of(connect(uri), uri, name, out)
             new = Run(uri, KEYED + uuid.uuid4().hex, experiment_id, shared)
             known = {"uri": uri, "run_id": new.run_id, "experiment_id": experiment_id}
             write_json(state, known)  # before there is a run: one that nothing remembers would be made twice
@@ -173,9 +175,13 @@ def open_run(
             write_json(state, known | {"run_id": current.run_id})
             current.log({"params": {key: _text(value)[:PARAM_LENGTH] for key, value in params.items()}})
     except Exception as error:
-        if parent or not is_down(error):
+        if parent or not (is_down(error) or isinstance(error, FAULTS)):
             raise
+        if not is_down(error):
+            raise InputError(explained(uri, error)) from error
         what_to_do = "start it, or unset MLFLOW_TRACKING_URI to log into a SQLite file"
+        if uri.startswith(SQLITE):
+            what_to_do = "another process has held its file for long: wait for it, and run the same command again"
         raise InputError(f"{_down(uri, error)}: {what_to_do}") from None
     return current if parent else replace(current, spool=own, top=True)
 
@@ -274,19 +280,11 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
-def _experiment(client: MlflowClient, uri: str, name: str, out: Path) -> str:
-    name = os.environ.get("MLFLOW_EXPERIMENT_NAME", name)
-    found = client.get_experiment_by_name(name)
-    if found is not None:
-        return found.experiment_id
-    # Beside the output, or where that is in object storage, beside the database.
-    beside = Path(uri.partition("///")[2]) if isinstance(out, Remote) else out
-    local = (beside.resolve().parent / "mlartifacts").as_uri() if uri.startswith("sqlite:") else None
-    return client.create_experiment(name, artifact_location=local)
-
-
 def git_commit() -> str:
-    """The commit of the code that runs, or `unknown` outside a checkout."""
-    root = Path(__file__).parent
-    result = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    """The commit of the code that runs, or `unknown` outside a checkout and where there is no git."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"
     return result.stdout.strip() or "unknown"

@@ -1,12 +1,15 @@
-"""MLflow's store: a client that gives up soon, whether a fault is an outage, and one logged entry as MLflow's calls."""
+"""MLflow's store: a client that gives up soon, what it is asked beforehand, and one logged entry as MLflow's calls."""
 
 import os
-import re
+import socket
+import sqlite3
+import sys
+from contextlib import closing
 from pathlib import Path
+from urllib.parse import urlsplit
 
-import requests
-import sqlalchemy.exc
-from mlflow.entities import Metric, Param, RunTag
+import sqlalchemy.engine
+from mlflow.entities import LifecycleStage, Metric, Param, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 from mlflow.tracking import MlflowClient
@@ -14,19 +17,23 @@ from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.rest_utils import http_request
 
 from prerank.core.errors import InputError
+from prerank.core.locks import held
 from prerank.tracking.entry import Entry
+from prerank.tracking.experiment import SQLITE, restore
+from prerank.tracking.faults import is_down, masked, one_line
 
 KEY = "prerank.key"  # a tag by which a run is found that the server made late, or made and could not say so
 PARENT = "mlflow.parentRunId"
 KEYED = "key-"  # begins what stands for the id of such a run
 PROBE_S = 5
+PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+INACTIVE = "must be in the 'active' state"
+"""What MLflow says of a run or an experiment that was deleted, and is there until `mlflow gc`."""
 DEFAULTS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # the queue is what tries again, and it makes no run twice
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # a line a run, with the address's password
 }
-BUSY = ("TEMPORARILY_UNAVAILABLE", "DEADLINE_EXCEEDED", "REQUEST_LIMIT_EXCEEDED", "RESOURCE_EXHAUSTED")
-DENIED = ("PERMISSION_DENIED", "UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED")
 
 
 def connect(uri: str) -> MlflowClient:
@@ -49,44 +56,70 @@ def _whole(uri: str) -> str:
 
 
 def probe(uri: str) -> None:
-    """Raises soon where a server is down, also where its machine swallows what is sent to it."""
+    """Raises soon where a server is down, also where its machine swallows what is sent to it.
+
+    A SQLite file gets its tables, one process at a time: MLflow's own, and those of several commands that begin at
+    once, would make the same table. Raises InputError where it cannot be written.
+    """
     uri = _whole(uri)
+    where = urlsplit(uri)
     if uri.startswith("http"):
         http_request(get_default_host_creds(uri), "/health", "GET", timeout=PROBE_S, max_retries=0)
+    elif where.hostname:
+        port = where.port or PORTS.get(where.scheme.partition("+")[0], 0)
+        socket.create_connection((where.hostname, port), timeout=PROBE_S).close()
+    elif uri.startswith(SQLITE):
+        path = Path(uri.removeprefix(SQLITE))
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with held(path.with_name(f".{path.name}.lock")):
+                _refuse_unwritable(path)
+                connect(uri)
+        except (OSError, sqlite3.Error) as error:
+            if is_down(error):
+                raise
+            raise InputError(f"MLflow at {uri}: {one_line(error)}; mend it, or set MLFLOW_TRACKING_URI") from error
 
 
-def is_down(error: BaseException) -> bool:
-    """Whether the store does not answer, is overloaded or locked: the same call may succeed later."""
-    code, seen = getattr(error, "error_code", None), error
-    if code not in (None, "INTERNAL_ERROR", *BUSY):
-        return False
-    while seen is not None:
-        if isinstance(seen, requests.HTTPError) and seen.response is not None:
-            return seen.response.status_code >= 500 or seen.response.status_code in (408, 429)
-        if isinstance(seen, requests.RequestException):
-            return not isinstance(seen, ValueError)  # as an address without a scheme
-        if isinstance(seen, sqlalchemy.exc.OperationalError):
-            return "sqlite3" not in str(seen) or "is locked" in str(seen)
-        seen = seen.__cause__ or seen.__context__
-    return code in BUSY
+def _refuse_unwritable(path: Path) -> None:
+    """Raises sqlite3.Error; MLflow would try for minutes."""
+    with closing(sqlite3.connect(path, timeout=PROBE_S)) as database:
+        database.execute("BEGIN IMMEDIATE")
+        database.rollback()
 
 
-def is_refusal(error: BaseException) -> bool:
-    """Whether a store that is up will not take this one entry, today or tomorrow."""
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    denied = status in (401, 403) or getattr(error, "error_code", None) in DENIED
-    return not denied and (not is_down(error) or "too many 500 error" in str(error))
-
-
-def masked(text: str) -> str:
-    """The text without the secrets of the addresses in it."""
-    text = re.sub(r"(?<=://)[^/\s]*@", "***@", text)
-    return re.sub(r"(?i)\b(password|token)=[^&\s'\"]+", r"\1=***", text)
+def local_uri(path: Path) -> str:
+    """Of a SQLite file; raises InputError where its path is none that an address can hold."""
+    uri = f"{SQLITE}{path}"
+    if sqlalchemy.engine.make_url(uri).database != str(path):
+        raise InputError(
+            f"{path.parent}: no address of MLflow can name a SQLite file in it (`?`, or `%` before two digits); set "
+            "MLFLOW_TRACKING_URI, or name another folder"
+        )
+    return uri
 
 
 def send(uri: str, entry: Entry, file: Path | None, *, again: bool = False) -> str:
-    """One entry to the store; the run's id. What was sent before has no further effect, a run to create if `again`."""
-    client, experiment_id = connect(uri), entry["experiment"]
+    """One entry to the store; the run's id. What was sent before has no further effect, a run to create if `again`.
+
+    A run or an experiment that was deleted in MLflow, and is still there, is restored: it is written to again.
+    """
+    client = connect(uri)
+    try:
+        return _send(client, entry, file, again)
+    except MlflowException as error:
+        if INACTIVE not in str(error):
+            raise
+    restore(client, entry["experiment"])
+    found = None if "create" in entry else client.get_run(_id(client, entry["experiment"], entry["run"]))
+    if found is not None and found.info.lifecycle_stage != LifecycleStage.ACTIVE:
+        client.restore_run(found.info.run_id)
+        print(f"note: run {found.info.run_id} was deleted in MLflow, and is restored", file=sys.stderr)
+    return _send(client, entry, file, again)
+
+
+def _send(client: MlflowClient, entry: Entry, file: Path | None, again: bool) -> str:
+    experiment_id = entry["experiment"]
     if "create" in entry:
         found = _find(client, experiment_id, entry["run"]) if again else None
         tags = {**entry.get("tags", {}), KEY: entry["run"]}
@@ -120,5 +153,5 @@ def _id(client: MlflowClient, experiment_id: str, run_id: str) -> str:
 
 
 def _find(client: MlflowClient, experiment_id: str, key: str) -> str | None:
-    found = client.search_runs([experiment_id], f"tags.`{KEY}` = '{key}'")
+    found = client.search_runs([experiment_id], f"tags.`{KEY}` = '{key}'", ViewType.ALL)
     return found[0].info.run_id if found else None

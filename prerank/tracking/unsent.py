@@ -7,17 +7,17 @@ Ours, as persist-queue is for the threads of one process alone, and diskcache's 
 neither the files that go with an entry nor what was refused.
 """
 
-import fcntl
 import json
 import os
 import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from prerank.core.locks import hold
 from prerank.tracking.entry import Entry, Waiting
 
 
@@ -111,20 +111,8 @@ class Spool:
     def _lock(self, path: Path, wait: bool) -> int | None:
         while True:
             self.folder.mkdir(parents=True, exist_ok=True)
-            try:
-                file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-            except FileNotFoundError:
-                continue  # another process has tidied up since
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-                if path.exists() and os.path.samestat(os.fstat(file), path.stat()):
-                    return file
-            except BlockingIOError:
-                os.close(file)
-                return None
-            except FileNotFoundError:
-                pass
-            os.close(file)
+            with suppress(FileNotFoundError):  # another process has tidied up since
+                return hold(path, wait=wait)
 
 
 def _append(path: Path, entry: Waiting) -> None:

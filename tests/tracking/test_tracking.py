@@ -17,7 +17,7 @@ from mlflow.tracking import MlflowClient
 from server_fixture import free_port, started
 
 from prerank.core.errors import InputError
-from prerank.tracking import runs, server
+from prerank.tracking import faults, runs, server
 from prerank.tracking.runs import Run, open_run, run, send_unsent
 from prerank.tracking.unsent import Spool
 
@@ -109,7 +109,7 @@ def test_which_faults_are_an_outage():
     def fault(uri):
         with pytest.raises(MlflowException) as caught:
             server.send(uri, entry, None)
-        return server.is_down(caught.value), server.is_refusal(caught.value)
+        return faults.is_down(caught.value), faults.is_refusal(caught.value)
 
     try:
         for answering.status in (429, 502, 503, 504):
@@ -143,7 +143,7 @@ def test_secrets_are_masked():
         ("postgresql+psycopg2://u:p@ss@host/db", "postgresql+psycopg2://***@host/db"),
         ("http://host:5000/a@b", "http://host:5000/a@b"),
     ):
-        assert server.masked(said) == shown
+        assert faults.masked(said) == shown
 
 
 @pytest.fixture
