@@ -26,8 +26,8 @@ FLOORS = (
 
 LET_IN = {
     "ray": (
-        *("core/cluster", "logs/parts.py", "training/group.py", "training/progress.py", "training/teach.py"),
-        *("sweeps", "benchmarks"),
+        *("core/cluster", "logs/parts.py", "training/group.py", "training/options.py", "training/progress.py"),
+        *("training/teach.py", "sweeps", "benchmarks"),
     ),
     "mlflow": ("tracking", "evaluation/from_mlflow.py", "serving/export.py"),
     "onnx": ("serving", "latency/pieces.py"),

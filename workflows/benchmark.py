@@ -15,6 +15,7 @@ import tyro
 
 from prerank.benchmarks.memory import ITEMS, watch, write_logs
 from prerank.core.cli import run
+from prerank.core.config import Positive
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Benchmark:
     """Measures build_samples on made-up logs."""
 
     what: Annotated[Literal["memory"], tyro.conf.Positional]
-    rows: int = 500_000  # of the fine lists; the larger logs have ten times as many, 3 GB for the default
+    rows: Positive = 500_000  # of the fine lists; the larger logs have ten times as many, 3 GB for the default
 
 
 def main(config: Benchmark) -> None:

@@ -12,7 +12,7 @@ import torch
 
 from prerank.benchmarks.search_step import ratios
 from prerank.core import cli
-from prerank.core.config import widths
+from prerank.core.config import Positive, Widths, widths
 
 
 @dataclass(frozen=True)
@@ -21,14 +21,14 @@ class BenchmarkSearch:
 
     samples: Path
     """A folder made by workflows.teach."""
-    widths: str = "1024,512,256,128,64,0"
+    widths: Widths = "1024,512,256,128,64,0"
     """Candidate widths, with commas: by default the paper's."""
-    layers: int = 3
-    batch: int = 64
+    layers: Positive = 3
+    batch: Positive = 64
     """Requests in a batch."""
-    steps: int = 8
+    steps: Positive = 8
     """Batches that are timed, after one that is not."""
-    threads: int = 1
+    threads: Positive = 1
 
 
 def main(config: BenchmarkSearch) -> dict[str, float]:

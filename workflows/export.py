@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prerank.core import cli
+from prerank.core.config import Positive
 from prerank.core.outputs import fingerprint, is_done, publish
 from prerank.core.storage import rmtree, staged
 from prerank.logs.schema import load_schema
@@ -38,7 +39,7 @@ class Export:
     """The registered model that gets a new version."""
     alias: str = "candidate"
     """The alias that is moved to this version."""
-    threads: int = 1
+    threads: Positive = 1
     """Threads of ONNX Runtime, when measured and when served."""
 
 

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from prerank.core import cli, config
+from prerank.core.config import Positive, Seed, Widths
 from prerank.core.outputs import fingerprint, write_json
 from prerank.latency import profiler
 from prerank.latency.file import Checked, Entry, Measurements, finished, metrics_of
@@ -34,22 +35,22 @@ class ProfileLatency:
     """A folder with schema.json: logs, samples or a model."""
     out: Path
     """The latency.json to write."""
-    widths: str = "1024,512,256,128,64,32,16"
+    widths: Widths = "1024,512,256,128,64,32,16"
     """Candidate hidden widths, with commas; 0, the skipped layer, needs no measuring."""
     candidates: str = "200,500,1000,2000"
     """Numbers of candidates of a request, with commas."""
     threads: str = "1,2"
     """Numbers of threads that compute one request, with commas."""
     runtimes: str = "onnxruntime,torch"
-    repeats: int = 200
+    repeats: Positive = 200
     """Runs of each piece; dear ones get half a second."""
-    networks: int = 12
+    networks: Positive = 12
     """Random whole networks of the check, for each setting."""
-    orders: int = 2
+    orders: Positive = 2
     """Random orders in which the features are put in one by one."""
-    list_length: int = 8
+    list_length: Positive = 8
     """Values in a row of a multi-valued id."""
-    seed: int = 0
+    seed: Seed = 0
 
 
 def main(settings: ProfileLatency, parent: runs.Run | None = None, *, any_host: bool = False) -> Measurements:

@@ -8,10 +8,11 @@ Beside it stand the history of gates and widths and its pictures. The second com
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from prerank.core import cli
 from prerank.core.cluster.start import start_ray
-from prerank.core.config import names, plain, widths
+from prerank.core.config import Positive, Seed, Widths, Within, names, plain, widths
 from prerank.core.outputs import is_done, publish
 from prerank.core.storage import rmtree, staged
 from prerank.latency.options import Latency
@@ -40,18 +41,18 @@ class SearchArch:
     latency_table: Path
     """The latency.json of workflows.profile_latency."""
     out: Path
-    budget_us: float | None = None
+    budget_us: Annotated[float | None, Within(0, above=True)] = None
     """Hard limit of fetch and inference together, microseconds a request; by default what the schema's hand_picked
     features cost with `widths`."""
     features: str = ""
     """To choose from, with commas; empty: all that are not teacher_only."""
-    widths: str = "64,32"
+    widths: Widths = "64,32"
     """Hidden widths that the default budget is reckoned with, and that rivals keep, with commas."""
     strategy: str = ""
     """Whose pairs to learn from, with commas; empty: every strategy in the samples."""
-    k: int = 150
+    k: Positive = 150
     """Cut-off of the validation metrics."""
-    seed: int = 0
+    seed: Seed = 0
     search: Search = Search()
     latency: Latency = Latency()
     distill: Distill = Distill(score=1.0, contrast=0.5)
@@ -61,6 +62,7 @@ class SearchArch:
 
 def main(config: SearchArch, parent: Run | None = None) -> FoundArch:
     """Returns what stands in arch.json."""
+    config.compute.check()
     spec, out = spec_of(config), config.out.resolve()
     samples, schema = config.samples.resolve(), load_schema(config.samples)
     inputs = {"samples": samples_manifest(samples)["fingerprint"], "latency": spec.table.fingerprint}

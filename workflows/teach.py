@@ -12,6 +12,7 @@ from prerank.core.cluster.start import start_ray
 from prerank.core.outputs import is_done
 from prerank.models.checkpoint import model_manifest
 from prerank.samples.files import SamplesManifest, samples_manifest
+from prerank.training.options import check_gpus
 from prerank.training.teach import inputs_of, teach
 
 
@@ -31,6 +32,8 @@ class Teach:
 def main(config: Teach) -> SamplesManifest:
     """Returns the manifest of the taught samples; warns loudly where the teacher has not proved itself."""
     samples, teacher, out = (path.resolve() for path in (config.samples, config.teacher, config.out))
+    if config.gpu:
+        check_gpus()
     warn_of(teacher)
     if is_done(out, kind="samples", config={}, inputs=inputs_of(samples, teacher)):
         print(f"{out}: already done")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prerank.core import cli
-from prerank.core.config import names, widths
+from prerank.core.config import Positive, Seed, Widths, names, widths
 from prerank.models.options import Arm, Distill, Optim
 from prerank.tracking.runs import Run
 from prerank.training.arms import student_arm
@@ -26,13 +26,13 @@ class TrainStudent:
     """An arch.json: its features and widths, instead of the two below."""
     features: str = ""
     """Names, with commas; empty: the schema's hand_picked, or all that are not teacher_only."""
-    widths: str = "64,32"
+    widths: Widths = "64,32"
     """Hidden widths, with commas."""
     strategy: str = ""
     """Whose pairs to learn from, with commas; empty: every strategy in the samples."""
-    k: int = 150
+    k: Positive = 150
     """Cut-off of the validation metrics."""
-    seed: int = 0
+    seed: Seed = 0
     distill: Distill = Distill()
     optim: Optim = Optim()
     compute: Compute = Compute()

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from prerank.core import cli
 from prerank.core.cluster.start import start_ray
-from prerank.core.config import names, widths
+from prerank.core.config import Positive, Seed, Weight, Widths, names, widths
 from prerank.models.checkpoint import Proof
 from prerank.models.options import Arm, Optim
 from prerank.tracking.runs import Run
@@ -35,13 +35,13 @@ class TrainTeacher:
     out: Path
     features: str = ""
     """Names, with commas; empty: all of the schema."""
-    widths: str = "256,128,64"
+    widths: Widths = "256,128,64"
     """Hidden widths, with commas."""
-    unexposed_ratio: float = 3.0
+    unexposed_ratio: Weight = 3.0
     """Unexposed negatives for each exposed item; 0 trains on exposures alone: sample selection bias."""
-    k: int = 150
+    k: Positive = 150
     """Cut-off of the hit-rate."""
-    seed: int = 0
+    seed: Seed = 0
     optim: Optim = Optim()
     compute: Compute = Compute()
 
@@ -49,6 +49,7 @@ class TrainTeacher:
 def main(config: TrainTeacher, parent: Run | None = None) -> dict[str, Proof]:
     """Returns the validation hit-rates and AUCs of the teacher and of the single groups."""
     samples, out = config.samples.resolve(), config.out.resolve()
+    config.compute.check()
     teacher, *groups = arms_of(config)
     start_ray()
     manifest = train_models(

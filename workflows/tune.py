@@ -13,12 +13,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import tune_spaces
 from prerank.core import cli
 from prerank.core.cluster.start import start_ray
-from prerank.core.config import apply, plain
+from prerank.core.config import Count, Positive, Seed, Widths, Within, apply, plain
 from prerank.core.errors import InputError
 from prerank.core.outputs import write_json
 from prerank.latency.options import Latency
@@ -53,38 +53,38 @@ class Tune:
     teacher: str
     """What the best is evaluated against: a folder made by workflows.train_teacher, or `logged`."""
     out: Path
-    trials: int = 16
+    trials: Positive = 16
     sampler: Literal["tpe", "random", "pareto", "grid"] = "tpe"
     """tpe: Optuna's, for the metric; pareto: for the metric against latency_us; grid: the space's quantiles."""
     scheduler: Literal["asha", "none", "pbt"] = "asha"
     """asha stops trials that fall behind; pbt copies good ones and changes their values on the way."""
     metric: str = ""
     """Of the validation day, as MLflow has it under val/; empty: recall at `k`."""
-    grace: int = 2
+    grace: Positive = 2
     """asha: epochs before a trial may be stopped; pbt: epochs between two changes."""
-    reduction: int = 3
+    reduction: Annotated[int, Within(2)] = 3
     """asha: one in so many trials goes on at each rung."""
-    concurrent: int = 0
+    concurrent: Count = 0
     """Trials at a time; 0: as many as the cluster has room for."""
-    retries: int = 2
+    retries: Count = 2
     """How often a trial that failed is gone on with, from its last epoch."""
     resume: bool = False
     """Go on with the sweep in `out`."""
     latency_table: Path | None = None
     """The latency.json of workflows.profile_latency: for searches and for predicted latencies."""
-    budget_us: float | None = None
+    budget_us: Annotated[float | None, Within(0, above=True)] = None
     """Of searches: hard limit of fetch and inference; by default what hand_picked costs with `widths`."""
     arch: Path | None = None
     """Of trainings: an arch.json, instead of features and widths."""
     features: str = ""
     """Of trainings the student's, of searches to choose from; empty: as train_student and search_arch have it."""
-    widths: str = "64,32"
+    widths: Widths = "64,32"
     """Hidden widths, with commas; of searches those that the budget is reckoned with."""
     strategy: str = ""
     """Whose pairs to learn from, with commas; empty: every strategy in the samples."""
-    k: int = 150
+    k: Positive = 150
     """Cut-off of the metrics."""
-    seed: int = 0
+    seed: Seed = 0
     model: str = "prerank-student"
     """The registered model of MLflow that gets the best as a new version, under the alias `champion`."""
     search: Search = Search()
@@ -99,6 +99,7 @@ def main(config: Tune) -> Swept:
     space, config = space_of(config), absolute(replace(config, metric=config.metric or f"recall_at_{config.k}"))
     out, plan = config.out, plan_of(config, searches(space))
     plan.check(space)
+    config.compute.check()
     if config.compute.workers != 1:
         raise InputError(f"compute.workers {config.compute.workers}: a trial is one process; trials run in parallel")
     planned = partial(planned_by, config, searches=searches(space))

@@ -8,6 +8,7 @@ workers divide a batch, and GPUs.
 from dataclasses import dataclass
 from math import ceil
 
+from prerank.core.config import Above0, Positive
 from prerank.core.errors import InputError
 
 GIB, TIB, HOUR_S = 2.0**30, 2.0**40, 3600.0
@@ -42,16 +43,16 @@ class Rates:
 class Load:
     """What is asked."""
 
-    rows_a_day: float = 1e10
+    rows_a_day: Above0 = 1e10
     """Of the fine lists."""
-    hours: float = 6.0
+    hours: Above0 = 6.0
     """For the whole line: samples, teacher, teaching, student."""
-    teacher_epochs: float = 5.0
-    student_epochs: float = 5.0
-    node_cpus: int = 32
-    cpu_hour_usd: float = 0.05
+    teacher_epochs: Above0 = 5.0
+    student_epochs: Above0 = 5.0
+    node_cpus: Positive = 32
+    cpu_hour_usd: Above0 = 0.05
     """What an hour of one CPU costs."""
-    batch: int = 4096
+    batch: Positive = 4096
     """Requests of a global batch."""
 
     def check(self) -> None:

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 T = TypeVar("T", bound="DataclassInstance")
 
 
+LARGEST = 2**31 - 1
+"""Of what numbers and sizes arrays are indexed with."""
+
+
 @dataclass(frozen=True)
 class Within:
     """Beside the type of a number that is configured, the values that make sense: `Annotated[int, Within(1)]`."""
@@ -26,23 +30,51 @@ class Within:
     above: bool = False
     """`least` itself makes no sense."""
 
-    def lets_in(self, value: float) -> bool:
-        inside = self.least < value if self.above else self.least <= value
-        return inside and value <= self.most and value < math.inf  # NaN is not
-
-    def __str__(self) -> str:
-        if self.most < math.inf:
-            return f"above {self.least}, at most {self.most}" if self.above else f"{self.least} to {self.most}"
+    def fault(self, value: object) -> str:
+        """What was expected instead of the number; empty where it makes sense, or is none."""
+        if not isinstance(value, int | float):
+            return ""
+        if (self.least < value if self.above else self.least <= value) and value <= self.most and value < math.inf:
+            return ""
+        if self.most < LARGEST:
+            return f"{f'above {self.least}, at most' if self.above else f'{self.least} to'} {self.most}"
+        if value > self.most:
+            return f"{self.most} at most"
         if self.least == -math.inf:
             return "a finite number"
-        return f"above {self.least}" if self.above else f"{self.least} or more"
+        return f"a number above {self.least}" if self.above else f"{self.least} or more"
 
 
-Positive = Annotated[int, Within(1)]
-Count = Annotated[int, Within(0)]
+@dataclass(frozen=True)
+class Numbers:
+    """Beside the type of a text of numbers with commas, the values that make sense."""
+
+    each: Within
+    whole: bool = True
+
+    def fault(self, value: object) -> str:
+        """What was expected instead of the text; empty where it makes sense, or is none."""
+        if not isinstance(value, str):
+            return ""
+        said = f"{'whole ' * self.whole}numbers with commas, such as {'64,32' if self.whole else '0.5,1'}"
+        for part in names(value):
+            try:
+                fault = self.each.fault(int(part) if self.whole else float(part))
+            except ValueError:
+                return said
+            if fault:
+                return f"{said}, each {fault}"
+        return ""
+
+
+Positive = Annotated[int, Within(1, LARGEST)]
+Count = Annotated[int, Within(0, LARGEST)]
+Weight = Annotated[float, Within(0)]
+Above0 = Annotated[float, Within(0, above=True)]
 Share = Annotated[float, Within(0, 1)]
 Seed = Annotated[int, Within(0, 2**63 - 1)]
 """What torch and NumPy take."""
+Widths = Annotated[str, Numbers(Within(0, 1 << 20))]
 
 
 def flatten(config: "DataclassInstance", prefix: str = "") -> dict[str, object]:
@@ -93,25 +125,27 @@ def _replace(config: T, path: list[str], value: object, where: str) -> T:
 
 
 def check(config: "DataclassInstance", where: str = "") -> None:
-    """Raises InputError for the first number that is outside of what its `Within` lets in.
+    """Raises InputError for the first number that its `Within` or `Numbers` does not let in.
 
     `where`: what stands before the key in the line, `--` for a flag.
     """
-    for key, value, within in _limited(config, ""):
-        if not within.lets_in(value):
-            raise InputError(f"{where}{key.replace('_', '-') if where == '--' else key} {value}: expected {within}")
+    for key, value, annotation in _annotated(config, ""):
+        for limit in get_args(annotation):
+            fault = limit.fault(value) if isinstance(limit, Within | Numbers) else ""
+            if fault:
+                said = key.replace("_", "-") if where == "--" else key
+                raise InputError(f"{where}{said} {value}: expected {fault}")
 
 
-def _limited(config: "DataclassInstance", prefix: str) -> Iterator[tuple[str, float, "Within"]]:
+def _annotated(config: "DataclassInstance", prefix: str) -> Iterator[tuple[str, object, object]]:
+    """Dotted key, value and type of each leaf."""
     hints = get_type_hints(type(config), include_extras=True)
     for field in fields(config):
         value: object = getattr(config, field.name)
         if is_dataclass(value) and not isinstance(value, type):
-            yield from _limited(value, f"{prefix}{field.name}.")
-        elif isinstance(value, int | float):
-            for within in get_args(hints[field.name]):
-                if isinstance(within, Within):
-                    yield f"{prefix}{field.name}", value, within
+            yield from _annotated(value, f"{prefix}{field.name}.")
+        else:
+            yield f"{prefix}{field.name}", value, hints[field.name]
 
 
 def widths(value: str) -> tuple[int, ...]:

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+from prerank.core.config import Above0, Count, Positive, Weight
 from prerank.core.errors import InputError
 
 
@@ -10,13 +11,13 @@ from prerank.core.errors import InputError
 class Latency:
     """What an architecture costs, in the loss: λ · E[latency] / budget."""
 
-    penalty: float = 0.05
+    penalty: Weight = 0.05
     """λ, the weight of the expected latency."""
-    temperature_us: float = 20.0
+    temperature_us: Above0 = 20.0
     """Of the smooth maximum through which the dearest features of a source learn."""
-    candidates: int = 1000
+    candidates: Count = 1000
     """Candidates of a request, as measured in latency.json."""
-    threads: int = 1
+    threads: Positive = 1
 
     def check(self, name: str) -> None:
         """Raises InputError naming the key whose value makes no sense."""

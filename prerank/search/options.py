@@ -2,9 +2,9 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from prerank.core.config import widths
+from prerank.core.config import Above0, Count, Positive, Weight, Widths, Within, widths
 from prerank.core.errors import InputError
 
 MethodName = Literal["autofas", "fscd", "squeeze_excite", "gradient", "permutation", "random", "hand_picked"]
@@ -18,9 +18,9 @@ class Search:
     """autofas, or a rival that orders the features and keeps the widths: FSCD's hard-concrete gates, COLD's
     squeeze-and-excitation weights, the loss's gradient by a gate on each feature, permutation importance, a random
     order, or the schema's hand_picked first."""
-    widths: str = "64,32,16,0"
+    widths: Widths = "64,32,16,0"
     """Candidate widths of each layer, with commas; 0 is the identity. A single one a layer is not searched."""
-    layers: int = 2
+    layers: Positive = 2
     form: Literal["shared", "independent"] = "shared"
     """independent: a matrix block for every transition between widths (the paper); shared: prefixes of one layer."""
     estimator: Literal["softmax", "two_path"] = "softmax"
@@ -28,25 +28,25 @@ class Search:
     joint: bool = False
     """Train a ranking network beside the student, which the gates are learned on and the scores distilled from
     (AutoFAS); otherwise the gates are learned on the student itself, which distils the samples' teacher scores."""
-    ranking_widths: str = "256,128,64"
+    ranking_widths: Widths = "256,128,64"
     """Joint: hidden widths of the ranking network."""
     block: bool = True
     """Joint: Loss2 leaves the gates alone (the paper's gradient block)."""
-    epochs: int = 10
+    epochs: Positive = 10
     """Passes over the samples that the weights learn from."""
-    warmup_epochs: int = 2
+    warmup_epochs: Count = 2
     """Of these, passes before the architecture moves."""
-    every: int = 1
+    every: Positive = 1
     """An architecture step on held-out samples after so many steps of the weights."""
-    fold: int = 4
+    fold: Annotated[int, Within(2)] = 4
     """Every so-manieth row group of the training samples is held out for the architecture."""
-    gate_lr: float = 0.05
-    width_lr: float = 0.01
-    entropy: float = 0.0
+    gate_lr: Above0 = 0.05
+    width_lr: Above0 = 0.01
+    entropy: Weight = 0.0
     """Price of indecision in the architecture's loss: of the mean entropy of a gate and that of a layer's widths."""
-    gate_start: float = 0.8
+    gate_start: Annotated[float, Within(0, 1, above=True)] = 0.8
     """Probability of every gate at the start."""
-    tight: float = 0.7
+    tight: Annotated[float, Within(0, 1, above=True)] = 0.7
     """Part of the search, after the warm-up, over which the budget shrinks to its own size."""
 
     def check(self, name: str) -> None:

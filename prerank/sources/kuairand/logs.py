@@ -19,6 +19,7 @@ import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
 
+from prerank.core.config import Positive, Seed
 from prerank.core.errors import InputError
 from prerank.core.hashing import keyed_uniform, mix
 from prerank.logs.schema import Schema
@@ -35,16 +36,16 @@ _ROWS_A_GROUP = 250_000
 class Sizes:
     """What to write; samples depend on `seed` and ids alone."""
 
-    candidates: int = 2000
+    candidates: Positive = 2000
     """Candidates of a request; 0: all videos that the user has not watched."""
-    fine_list: int = 200
+    fine_list: Positive = 200
     """Items of a fine list; more only where more were exposed."""
-    requests_per_day: int = 1000
+    requests_per_day: Positive = 1000
     """Requests sampled from each day; 0: all."""
-    eval_requests: int = 300
+    eval_requests: Positive = 300
     """Of each of the last two days, so many sampled requests with a click are logged with all their candidates;
     0: none, and no table of candidates."""
-    seed: int = 0
+    seed: Seed = 0
 
 
 class KuaiRandFacts(TypedDict):

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from prerank.core.config import Positive, Seed
 from prerank.core.errors import InputError
 from prerank.core.storage import whole
 from prerank.logs.schema import Schema
@@ -47,21 +48,21 @@ TABLES = ("fine_lists", "impressions", "candidates", "truth")
 
 @dataclass(frozen=True, kw_only=True)
 class Simulation:
-    requests: int = 6_000
+    requests: Positive = 6_000
     """Requests over all days."""
-    candidates: int = 1_000
+    candidates: Positive = 1_000
     """Items that pre-ranking receives, per request."""
-    fine_list: int = 200
+    fine_list: Positive = 200
     """Items that fine-ranking scores, per request."""
-    items: int = 20_000
+    items: Positive = 20_000
     """Items of the marketplace."""
-    users: int = 5_000
+    users: Positive = 5_000
     """Users of the marketplace."""
-    days: int = 6
+    days: Positive = 6
     """Days of logs; the last is the test day, the one before the validation day."""
-    eval_requests: int = 300
+    eval_requests: Positive = 300
     """Requests of each of the last two days whose whole candidate set and truth are logged (at most all of the day)."""
-    seed: int = 0
+    seed: Seed = 0
     """The same seed gives the same logs, whatever the number of workers."""
 
     def check(self) -> None:
