@@ -9,13 +9,15 @@ validation days. The same seed gives the same samples, whatever the machine.
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
+from prerank.samples.fitting import check_built, fitted, said_of_draw
 from rich.console import Console
 from rich.table import Table
 
 from prerank.core.cli import run
 from prerank.core.cluster.start import start_ray
-from prerank.core.config import plain
+from prerank.core.config import Positive, Seed, Share, Within, plain
 from prerank.core.counts import check_dropped, check_scores, lines
 from prerank.core.outputs import is_done, publish, write_json
 from prerank.logs.encoding import statistics
@@ -24,7 +26,6 @@ from prerank.samples import job
 from prerank.samples.build import Recipe, Split, no_validation, validation
 from prerank.samples.draw import DrawConfig, parse_strategies
 from prerank.samples.files import SamplesManifest, samples_manifest
-from prerank.samples.fitting import check_built, fitted, said_of_draw
 
 
 @dataclass(frozen=True)
@@ -37,12 +38,12 @@ class BuildSamples:
     """Folder to write, whole or not at all."""
     strategy: str = "all"
     """all, or some of exposed,low_rank_negatives,rank_pairs,bin_pairs."""
-    seed: int = 0
-    val_requests: int = 300
+    seed: Seed = 0
+    val_requests: Positive = 300
     """Requests of the validation days that are kept, with all their candidates."""
-    max_dropped: float = 0.05
+    max_dropped: Share = 0.05
     """Stop where faults of the logs cost more than this share of the rows."""
-    blocks: int | None = None
+    blocks: Annotated[int | None, Within(1)] = None
     """About how many parts to cut the logs into. The rows stay the same; the files and row groups that they lie in, and
     with them the batches of a training on these samples, do not."""
     draw: DrawConfig = field(default_factory=DrawConfig)

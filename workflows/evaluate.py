@@ -8,9 +8,11 @@ Beside `results.json` stands `results.requests.parquet`, the metrics request by 
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from prerank.core import cli
 from prerank.core.cluster.start import start_ray
+from prerank.core.config import Positive, Seed, Within
 from prerank.core.errors import InputError
 from prerank.core.outputs import write_json
 from prerank.core.storage import place, write_parquet
@@ -29,13 +31,13 @@ class Evaluate:
     """A folder made by workflows.train_student."""
     out: Path
     """The results, a JSON file."""
-    k: int = 150
+    k: Positive = 150
     """Items that pre-ranking keeps."""
-    m: int | None = None
+    m: Annotated[int | None, Within(1)] = None
     """The teacher's top M that the K are held against; by default K."""
-    blocks: int | None = None
+    blocks: Annotated[int | None, Within(1)] = None
     """About how many parts to cut the logs into; changes no figure."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the bootstrap."""
 
 

@@ -10,13 +10,13 @@ import time
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
+from typing import Annotated, cast
 
 from rich.console import Console
 
 from prerank.core import cli
 from prerank.core.cluster.start import start_ray
-from prerank.core.config import names, plain, widths
+from prerank.core.config import Positive, Seed, Share, Weight, Widths, Within, names, plain, widths
 from prerank.core.counts import lines
 from prerank.core.outputs import write_json
 from prerank.core.storage import write_parquet
@@ -55,26 +55,26 @@ class Pipeline:
     out: Path
     features: str = ""
     """The students' features, with commas; empty: the schema's hand_picked, or all that are not teacher_only."""
-    widths: str = "64,32"
+    widths: Widths = "64,32"
     """Hidden widths of the students, with commas."""
-    teacher_widths: str = "256,128,64"
+    teacher_widths: Widths = "256,128,64"
     """Hidden widths of the teacher, with commas."""
-    unexposed_ratio: float = 3.0
+    unexposed_ratio: Weight = 3.0
     """Unexposed negatives for each exposed item in the teacher's training."""
-    k: int = 150
+    k: Positive = 150
     """Items that pre-ranking keeps."""
-    m: int | None = None
+    m: Annotated[int | None, Within(1)] = None
     """The teacher's top M that the K are held against; by default K."""
-    val_requests: int = 300
+    val_requests: Positive = 300
     """Requests of the validation day that decide on early stopping."""
-    max_dropped: float = 0.05
+    max_dropped: Share = 0.05
     """Stop where faults of the logs cost more than this share of the rows."""
-    seed: int = 0
+    seed: Seed = 0
     draw: DrawConfig = DrawConfig()
     split: Split = Split()
     distill: Distill = Distill(score=1.0, contrast=0.5)
     """What the arms score, contrast and all distil, and the search."""
-    budget_us: float | None = None
+    budget_us: Annotated[float | None, Within(0, above=True)] = None
     """Hard limit of fetch and inference of the searched student; by default what the students' features cost."""
     search: Search = Search()
     latency: Latency = Latency(candidates=0)
@@ -86,6 +86,7 @@ class Pipeline:
 def main(config: Pipeline) -> Results:
     """Returns what stands in results.json."""
     begun = time.monotonic()
+    config.compute.check()
     logs, out = open_logs(config.logs.resolve()), config.out.resolve()
     samples, teacher, taught = out / "samples", out / "teacher", out / "taught"
     start_ray()

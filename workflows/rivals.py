@@ -16,7 +16,7 @@ from rich.console import Console
 
 from prerank.core import cli
 from prerank.core.cluster.start import start_ray
-from prerank.core.config import plain
+from prerank.core.config import Positive, Widths, plain
 from prerank.core.outputs import write_json
 from prerank.core.storage import write_parquet
 from prerank.evaluation.evaluate import evaluate, plan
@@ -49,13 +49,13 @@ class Rivals:
     out: Path
     budgets: str = "0.5,1,2"
     """Shares of the latency of the hand_picked set with the base widths, with commas."""
-    seeds: int = 5
+    seeds: Positive = 5
     """Of search and training both: 0, 1, ..."""
     methods: str = ",".join(METHODS)
     """With commas."""
-    widths: str = "64,32"
+    widths: Widths = "64,32"
     """Base widths, which rivals keep."""
-    k: int = 150
+    k: Positive = 150
     """Items that pre-ranking keeps."""
     search: Search = Search()
     latency: Latency = Latency()
@@ -66,6 +66,7 @@ class Rivals:
 
 def main(config: Rivals) -> Results:
     """Returns what stands in results.json."""
+    config.compute.check()
     methods, factors = contest.methods_of(config.methods), contest.factors_of(config.budgets, config.seeds)
     contest.check_widths(config.widths, config.search)
     logs, out = open_logs(config.logs.resolve()), config.out.resolve()

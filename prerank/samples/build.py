@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from prerank.core.arrow import between
+from prerank.core.config import Count, Positive
 from prerank.core.counts import Built, Checked, count, merge
 from prerank.core.errors import InputError
 from prerank.core.hashing import hash_ids, keyed_uniform
@@ -32,8 +33,8 @@ NEEDED = "a validation day stops the training and chooses its best epoch, and th
 class Split:
     """Days by the clock of the logs: the last for the test, those before for validation, the rest for training."""
 
-    val_days: int = 1
-    test_days: int = 1
+    val_days: Positive = 1
+    test_days: Count = 1
 
     def bounds(self, logs: Logs) -> tuple[np.datetime64, np.datetime64]:
         """First instants of validation and test; raises InputError where no day is left to train or validate on."""

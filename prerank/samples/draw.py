@@ -16,10 +16,12 @@ R requests, N items, P pairs; indices of items are flat until the end.
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import pyarrow as pa
 
+from prerank.core.config import LARGEST, Count, Numbers, Positive, Within
 from prerank.core.counts import Built, Drawn, Number
 from prerank.core.errors import InputError, nearest
 from prerank.core.hashing import hash_ids, keyed_uniform
@@ -33,21 +35,21 @@ NEED_POSITIONS = ("low_rank_negatives", "rank_pairs", "bin_pairs")
 
 @dataclass(frozen=True)
 class DrawConfig:
-    tail_negatives: int = 10
+    tail_negatives: Count = 10
     """Items drawn a request for low_rank_negatives."""
-    tail_share: float = 0.5
+    tail_share: Annotated[float, Within(0, 1, above=True)] = 0.5
     """They come from this last share of the fine list."""
-    rank_items: int = 20
+    rank_items: Count = 20
     """Items drawn a request for rank_pairs."""
-    bins: int = 10
+    bins: Annotated[int, Within(1, 32767)] = 10
     """Rank bins of equal width, where bin_edges is empty."""
-    bin_edges: str = ""
+    bin_edges: Annotated[str, Numbers(Within(0, LARGEST))] = ""
     """First positions of the bins, such as 0,5,10,20,50,100: finer at the top."""
-    bin_items: int = 3
+    bin_items: Count = 3
     """Items drawn a bin for bin_pairs."""
-    uniform_items: int = 30
+    uniform_items: Count = 30
     """Items drawn a request from those never exposed, for the teacher's negatives."""
-    max_pairs: int = 200
+    max_pairs: Positive = 200
     """Pairs kept a request and strategy, a random subset."""
 
     @property

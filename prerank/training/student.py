@@ -96,6 +96,7 @@ def train(
     what the student needs, or `out` holds something else.
     """
     samples, out, compute = place(samples).resolve(), place(out).resolve(), compute or Compute()
+    compute.check()
     arms = {out: student_arm(samples, **options)}
     work = out.parent / f".{out.name}.work"
     if cluster or compute.workers > 1:
