@@ -186,15 +186,16 @@ def write_parquet(table: pa.Table, path: Path) -> None:
         pq.write_table(table, file)
 
 
-def parquet(path: Path, *, kept: bool = False) -> pq.ParquetFile:
+def parquet(path: Path, *, kept: bool = False, metadata: pq.FileMetaData | None = None) -> pq.ParquetFile:
     """A Parquet file to read.
 
     `kept`: for long and for several threads: mapped where it is local; in object storage without Arrow's buffer of a
     row group, which stays as long as the file and is not for two threads at once.
+    `metadata`: of its footer, if it is known.
     """
     # Pages that a writer has given a checksum, as Spark does, are held against it. Times of 12 bytes (INT96), Spark's
     # too, may be of any year, and as nanoseconds would wrap around.
-    options = {"page_checksum_verification": True, "coerce_int96_timestamp_unit": "us"}
+    options = {"page_checksum_verification": True, "coerce_int96_timestamp_unit": "us", "metadata": metadata}
     if isinstance(path, Remote):
         return pq.ParquetFile(path.key, filesystem=path.filesystem, pre_buffer=not kept, **options)
     return pq.ParquetFile(path, memory_map=kept, **options)

@@ -6,6 +6,7 @@ import re
 import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,6 +14,7 @@ import pyarrow.parquet as pq
 
 from prerank.core.errors import InputError
 from prerank.core.storage import Remote, fetched, opened, parquet
+from prerank.logs.types import leaves, plain
 
 MAGIC = (b"PAR1", b"PARE")
 """A Parquet file begins and ends with one of these."""
@@ -63,9 +65,10 @@ def _remote(folder: Remote) -> Iterator[Found]:
 
 def _local(folder: Path) -> Iterator[Found]:
     """First what lies below the folder, then what links lead to."""
+    real = os.path.realpath(folder)
     links: list[os.DirEntry[str]] = []
-    seen: set[str] = set()
-    yield from _below(folder, os.path.realpath(folder), seen, links)
+    seen = {str(above) for above in Path(real).parents}  # a link upwards would lead in a circle
+    yield from _below(folder, real, seen, links)
     for link in links:  # grows, where a folder behind a link holds links
         target = os.path.realpath(link.path)
         if target not in seen:
@@ -149,16 +152,10 @@ class Footer:
 def read_footer(file: Found) -> Footer:
     """Raises InputError where there is none."""
     try:
-        with opened(file.path) as source:
-            size = source.size()
-            tail = source.read_at(min(size, _TAIL), max(size - _TAIL, 0))
-            length = int.from_bytes(tail[-8:-4], "little") + 8
-            if len(tail) < length <= size:
-                tail = source.read_at(length, size - length)
-        # Parsed from these bytes, which are read once: what pyarrow does with a file, and the digest is of the same.
+        tail = _tail(file.path)
+        # Parsed from the bytes that the digest is of, which are read once.
         parsed = pq.ParquetFile(pa.BufferReader(tail), coerce_int96_timestamp_unit="us")
-        digest = hashlib.blake2b(tail[-length:], digest_size=16).hexdigest()
-        return Footer(parsed.schema_arrow, parsed.metadata, digest)
+        return Footer(parsed.schema_arrow, parsed.metadata, hashlib.blake2b(tail, digest_size=16).hexdigest())
     except (pa.ArrowException, OSError) as error:
         raise InputError(
             f"{file.path}: cannot be read as a Parquet file ({file.bytes} bytes): {first_line(error)}; where it is "
@@ -167,24 +164,66 @@ def read_footer(file: Found) -> Footer:
         ) from error
 
 
+def _tail(path: Path) -> bytes:
+    """The footer, its length and the magic, where the file has them."""
+    with opened(path) as source:
+        size = source.size()
+        tail = source.read_at(min(size, _TAIL), max(size - _TAIL, 0))
+        length = int.from_bytes(tail[-8:-4], "little") + 8
+        return source.read_at(length, size - length) if len(tail) < length <= size else tail[-length:]
+
+
 def read_columns(path: Path, groups: list[int], names: list[str]) -> pa.Table:
     """Some columns of some row groups; raises InputError naming those that are damaged, OSError of the storage."""
     try:
-        with parquet(path) as file:
-            return file.read_row_groups(groups, columns=names, use_threads=False)
+        return _read(path, groups, names)
     except (pa.ArrowException, OSError) as error:
         if getattr(error, "errno", None):
             raise  # of the file system; what Arrow cannot decode has no number
         raise _damage(path, groups, names) or error from error
 
 
+def _read(path: Path, groups: list[int], names: list[str]) -> pa.Table:
+    """Vectors some of which are null are read as lists: as of a fixed size Arrow can write and not read them (25.0)."""
+    with parquet(path) as file:
+        lists = _with_nulls(file, groups, names)
+        found = file.read_row_groups(groups, columns=[name for name in names if name not in lists], use_threads=False)
+    if lists:
+        # The fixed size stands in a schema of Arrow's beside Parquet's own: under another name it is not heeded.
+        own = pq.read_metadata(pa.BufferReader(_tail(path).replace(b"ARROW:schema", b"-----:schema")))
+        with parquet(path, metadata=own) as file:
+            vectors = file.read_row_groups(groups, columns=lists, use_threads=False)
+        for name in lists:
+            found = found.append_column(name, vectors[name])
+    return found
+
+
+def _with_nulls(file: pq.ParquetFile, groups: list[int], names: list[str]) -> list[str]:
+    """The columns of vectors of a fixed size that may have nulls in these row groups."""
+    columns = file.schema_arrow
+    fixed = [name for name in names if pa.types.is_fixed_size_list(plain(columns.field(name).type))]
+    if not fixed:
+        return []
+    at, chunks = places(columns, file.metadata, fixed), [file.metadata.row_group(group) for group in groups]
+    known = {name: [chunk.column(at[name]).statistics for chunk in chunks] for name in fixed}
+    return [name for name, stats in known.items() if any(stat is None or stat.null_count != 0 for stat in stats)]
+
+
+def places(columns: pa.Schema, metadata: pq.FileMetaData, names: list[str]) -> dict[str, int]:
+    """Of each column its place among the footer's, which has those within structs one by one."""
+    if len(columns) == metadata.num_columns:
+        return {name: columns.get_field_index(name) for name in names}
+    starts = [0, *accumulate(leaves(field.type) for field in columns)]
+    return {name: starts[columns.get_field_index(name)] for name in names}
+
+
 def _damage(path: Path, groups: list[int], names: list[str]) -> InputError | None:
     """Which column of which row group cannot be decoded from bytes that are here; None where all can by now."""
-    with fetched(path) as here, parquet(here) as file:
+    with fetched(path) as here:
         for group in groups:
             for name in names:
                 try:
-                    file.read_row_groups([group], columns=[name], use_threads=False)
+                    _read(here, [group], [name])
                 except (pa.ArrowException, OSError) as error:
                     return InputError(
                         f"{path}: column {name!r} of row group {group} cannot be read: {first_line(error)}; the file "

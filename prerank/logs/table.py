@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
-from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -15,9 +14,9 @@ import pyarrow.parquet as pq
 from prerank.core.errors import InputError
 from prerank.logs.clock import Days, bounds_of, first_and_last, words
 from prerank.logs.columns import Need, checked, common, requirements
-from prerank.logs.files import Footer, Found, read_footer, refuse_parquet, table_files
+from prerank.logs.files import Found, places, read_footer, refuse_parquet, table_files
 from prerank.logs.schema import Schema
-from prerank.logs.types import is_list, leaf, leaves, plain
+from prerank.logs.types import is_list, leaf, plain
 
 TableName = Literal["fine_lists", "impressions", "candidates"]
 
@@ -156,7 +155,7 @@ def _refuse_inexact(found: list[Found], opened: list[_Opened], columns: pa.Schem
         if not wide:
             continue
         footer = read_footer(file)
-        at = _places(footer, wide)
+        at = places(footer.columns, footer.metadata, wide)
         for index in range(footer.metadata.num_row_groups):
             for name in wide:
                 for bound in bounds_of(footer.metadata.row_group(index).column(at[name])) or ():
@@ -171,7 +170,7 @@ def _refuse_inexact(found: list[Found], opened: list[_Opened], columns: pa.Schem
 def _open_file(file: Found, needs: Mapping[str, Need]) -> _Opened:
     footer = read_footer(file)
     columns = checked(file.path, footer.columns, needs)
-    at = _places(footer, columns.names)
+    at = places(footer.columns, footer.metadata, columns.names)
     groups, clocks = [], set[str]()
     for index in range(footer.metadata.num_row_groups):
         raw = footer.metadata.row_group(index)
@@ -183,14 +182,6 @@ def _open_file(file: Found, needs: Mapping[str, Need]) -> _Opened:
         groups.append(_row_group(file.path, index, raw, at, columns, days))
     unsigned = pa.types.is_uint64(plain(footer.columns.field("request_id").type))
     return _Opened(columns, groups, clocks, unsigned, footer.digest)
-
-
-def _places(footer: Footer, names: list[str]) -> dict[str, int]:
-    """Of each column its place among the footer's, which has those within structs one by one."""
-    if len(footer.columns) == footer.metadata.num_columns:
-        return {name: footer.columns.get_field_index(name) for name in names}
-    starts = [0, *accumulate(leaves(field.type) for field in footer.columns)]
-    return {name: starts[footer.columns.get_field_index(name)] for name in names}
 
 
 def _row_group(

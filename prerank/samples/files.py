@@ -1,6 +1,6 @@
 """A folder of samples: its files, what they hold, and how one is written."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import Any, NotRequired, cast
@@ -12,8 +12,9 @@ import pyarrow.parquet as pq
 from prerank.core.arrow import lengths
 from prerank.core.counts import Built
 from prerank.core.errors import InputError
-from prerank.core.outputs import Days, Manifest, read_manifest
+from prerank.core.outputs import MANIFEST, Days, Manifest, is_done, read_manifest
 from prerank.core.storage import parquet, whole
+from prerank.logs.folder import Logs
 
 ROW_GROUP = 128
 """Requests a row group of the samples: what a reader has to hold at once."""
@@ -34,12 +35,35 @@ class SamplesManifest(Manifest):
     counts: Built
     positions: bool
     """Whether the strategies that need positions have drawn."""
+    logs_modified: NotRequired[str]
+    """When the youngest file of the logs was last modified, by the clock of their storage, as the build began."""
     taught: NotRequired[bool]
 
 
 def samples_manifest(folder: Path) -> SamplesManifest:
     """Raises InputError for what is no finished folder of samples."""
     return cast("SamplesManifest", read_manifest(folder, kind="samples"))
+
+
+def built_before(out: Path, config: Mapping[str, object], logs: Logs) -> SamplesManifest | None:
+    """The manifest of samples in `out` that were built with `config` from these logs; None where there are none.
+
+    Raises InputError where `out` holds anything else, and where the logs were modified since: the fingerprint does not
+    know of values that leave sizes and statistics as they were.
+    """
+    known = read_manifest(out, kind="samples")["inputs"].get("logs") if (out / MANIFEST).is_file() else None
+    as_before = known == logs.fingerprint_of_sizes  # by an earlier version
+    inputs = {"logs": logs.fingerprint_of_sizes if as_before else logs.fingerprint}
+    if not is_done(out, kind="samples", config=config, inputs=inputs):
+        return None
+    manifest = samples_manifest(out)
+    modified, name = logs.modified
+    if modified > manifest.get("logs_modified", modified):
+        raise InputError(
+            f"{out}: built before {logs.folder}/{name} was last modified ({modified[:19]} UTC); delete the folder, or "
+            "name another --out, to build from the logs as they are now"
+        )
+    return manifest
 
 
 def write_tables(tables: Iterable[pa.Table], path: Path) -> int:

@@ -21,8 +21,9 @@ from prerank.core.hashing import hash_ids
 from prerank.core.nested import nest, offsets_from
 from prerank.core.storage import place
 from prerank.evaluation.scores import scores_of
-from prerank.logs.columns import checked, requirements
+from prerank.logs.columns import agreed, checked, requirements
 from prerank.logs.schema import Schema
+from prerank.logs.types import converted
 from prerank.models.checkpoint import Model, load_model
 from prerank.models.options import Distill, Optim
 from prerank.samples.build import attach_features
@@ -117,11 +118,11 @@ def _columns(table: pa.Table, schema: Schema) -> pa.Table:
     """The columns that scoring reads, in the types in which logs are read."""
     where = Path("table")  # as the messages of `checked` have it
     needs = {name: need for name, need in requirements("candidates", schema).items() if name != "ts"}
-    wanted = checked(where, table.schema, needs)
+    wanted = agreed(where, {"candidates": checked(where, table.schema, needs)}, schema)["candidates"]
     for name in ("request_id", "item_id"):
         if table[name].null_count:
             raise InputError(f"{where}: column {name!r} is null in {table[name].null_count} rows; expected an id a row")
     try:
-        return table.select(wanted.names).cast(wanted)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        return pa.table([converted(table[field.name], field.type) for field in wanted], schema=wanted)
+    except pa.ArrowException as error:
         raise InputError(f"{where}: {error}; expected the columns of the logs that the student learned from") from error
