@@ -6,6 +6,7 @@ Beside `results.json` stands `results.requests.parquet`, the metrics request by 
 """
 
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -16,7 +17,8 @@ from prerank.core.config import Positive, Seed, Within
 from prerank.core.errors import InputError
 from prerank.core.outputs import write_json
 from prerank.core.storage import place, write_parquet
-from prerank.evaluation.evaluate import LOGGED, Facts, evaluate, plan
+from prerank.evaluation.evaluate import Facts, evaluate, plan
+from prerank.evaluation.preflight import LOGGED
 from prerank.logs.folder import open_logs
 
 
@@ -65,8 +67,11 @@ def finished(out: Path, key: str) -> dict[str, object] | None:
     """The results in `out` if they are of this very evaluation; raises InputError if they are of another."""
     if not out.exists():
         return None
-    results = json.loads(out.read_text())
-    if results.get("key") != key:
+    try:
+        results = json.loads(out.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{out}: is there and no results of this program ({error}); name another --out") from error
+    if not isinstance(results, dict) or results.get("key") != key:
         raise InputError(f"{out}: already holds the results of other logs, models or options; name another --out")
     return results
 
@@ -74,7 +79,10 @@ def finished(out: Path, key: str) -> dict[str, object] | None:
 def warn_of(facts: Facts) -> None:
     """Says where the figures mean less than they seem to."""
     if facts["space"] == "fine_lists":
-        print("note: no candidates/ to evaluate on (or the teacher is logged): these figures are over the fine lists")
+        print(
+            "note: no candidates/ of the test days to evaluate on (or the teacher is logged): these figures are over "
+            "the fine lists"
+        )
     others = facts["noted"].get("not_drawn")
     if others:
         print(f"note: {facts['requests']:,} requests of the test were drawn, {others['requests']:,} were left out")
@@ -84,6 +92,27 @@ def warn_of(facts: Facts) -> None:
     if facts["requests_at_most_k"]:
         few = f"{facts['requests_at_most_k']} of {facts['requests']} requests"
         print(f"note: {few} have at most {facts['k']} candidates: their recall is 1")
+    if "at_most_m" in facts["noted"]:
+        few = f"{facts['noted']['at_most_m']['requests']} of {facts['requests']} requests"
+        print(f"note: {few} have at most {facts['m']} candidates, all the teacher's top: any student keeps as many")
+    warn_of_ties(facts)
+
+
+def warn_of_ties(facts: Facts) -> None:
+    """Says where scores do not tell items apart; results of earlier versions do not know."""
+    if "ties" not in facts:
+        return
+    requests, top, same = facts["requests"], facts["ties"]["teachers_top"], facts["ties"]["one_score"]
+    if 2 * same.get("teacher", 0) > requests:
+        said = f"the teacher gives all items of {same['teacher']:,} of {requests:,} requests one score"
+        print(f"WARNING: {said}: no student's recall is above another's there", file=sys.stderr)
+    if top:
+        said = f"in {top:,} of {requests:,} requests ties decide the teacher's top {facts['m']}"
+        print(f"note: {said}: recall there is the mean over all ways to break them, and below 1 at best")
+    for name, n in same.items():
+        if name != "teacher" and 2 * n > requests:
+            said = f"{name} gives all items of {n:,} of {requests:,} requests one score"
+            print(f"note: {said}: there it is a blind draw")
 
 
 if __name__ == "__main__":

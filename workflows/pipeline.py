@@ -6,6 +6,7 @@ Each step writes a folder of its own under `--out`; the same command goes on whe
 `results.json`, `report.html` and a table, and everything is in MLflow.
 """
 
+import sys
 import time
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -18,14 +19,16 @@ from prerank.core import cli
 from prerank.core.cluster.start import start_ray
 from prerank.core.config import Positive, Seed, Share, Weight, Widths, Within, names, plain, widths
 from prerank.core.counts import lines
+from prerank.core.errors import InputError
 from prerank.core.outputs import write_json
 from prerank.core.storage import write_parquet
 from prerank.evaluation.evaluate import evaluate, plan
+from prerank.evaluation.preflight import check_clicks, check_lists, check_told_apart, check_truth_of, space_of
 from prerank.latency.formula import latency_us
 from prerank.latency.options import Latency
 from prerank.latency.served import serving_costs
 from prerank.latency.table import load_table
-from prerank.logs.folder import open_logs
+from prerank.logs.folder import Logs, open_logs
 from prerank.logs.schema import load_schema
 from prerank.models.options import Arm, Distill, Optim
 from prerank.reports.pipeline.page import write_report
@@ -36,6 +39,7 @@ from prerank.samples.build import Split
 from prerank.samples.draw import DrawConfig
 from prerank.samples.files import candidates_of, check_k
 from prerank.search.options import Search
+from prerank.search.preflight import check_features, check_search
 from prerank.tracking.runs import Run, run
 from prerank.training.arms import student_arm
 from prerank.training.group import train_models
@@ -89,6 +93,7 @@ def main(config: Pipeline) -> Results:
     config.compute.check()
     logs, out = open_logs(config.logs.resolve()), config.out.resolve()
     samples, teacher, taught = out / "samples", out / "teacher", out / "taught"
+    check(config, logs)
     start_ray()
     with run("pipeline", out=out, state=out / "run.json", params=plain(config)) as parent:
         with child("build_samples", out, parent) as tracked:
@@ -97,12 +102,16 @@ def main(config: Pipeline) -> Results:
             tracked.metrics({f"samples/{what}": float(rows) for what, _, rows in lines(built["counts"])})
             tracked.artifact(samples / "manifest.json")
         check_k(samples, config.k)
+        check_clicks(samples)
         shared = {name: getattr(config, name) for name in ("unexposed_ratio", "k", "seed", "optim", "compute")}
         to_teach = train_teacher.TrainTeacher(samples, teacher, widths=config.teacher_widths, **shared)
         proof = train_teacher.main(to_teach, parent)
         with child("teach", out, parent) as tracked:
             rows = teach.main(teach.Teach(samples, teacher, taught, gpu=config.compute.gpu))["rows"]
             tracked.metrics({"requests": float(sum(rows.values()))})
+        said = check_told_apart(taught, teacher)
+        if said:
+            print(said, file=sys.stderr)
         shared = {name: getattr(config, name) for name in ("distill", "optim", "seed")}
         base = student_arm(taught, features=names(config.features), widths=widths(config.widths), **shared)
         rungs = ladder(base)
@@ -142,6 +151,24 @@ def main(config: Pipeline) -> Results:
     print(f"{out}/report.html\nmlflow ui --backend-store-uri {parent.uri}   (run {parent.run_id})")
     print(f"{len(students)} students in {time.monotonic() - begun:.0f} s")
     return results
+
+
+def check(config: Pipeline, logs: Logs) -> None:
+    """Raises InputError where a later step would find fault with the logs or the options, as far as one can know."""
+    if config.split.test_days < 1:
+        raise InputError(f"split.test_days {config.split.test_days}: expected 1 or more, to evaluate the students on")
+    val_from, test_from = config.split.bounds(logs)
+    space_of(logs, test_from)
+    check_truth_of(logs, test_from)
+    check_lists(logs, val_from, test_from, k=config.k, m=config.m)
+    features = check_features(logs.schema, names(config.features), budget_us=config.budget_us)
+    shared = {name: getattr(config, name) for name in ("optim", "seed")}
+    base = Arm("student", features, widths(config.widths), distill=config.distill, **shared)
+    arms = [arm for _, arm in ladder(base).values()]
+    teacher = Arm("teacher", logs.schema.names, widths(config.teacher_widths), hard="listwise", **shared)
+    for arm in (*arms, replace(teacher, unexposed_ratio=config.unexposed_ratio)):
+        arm.check()
+    check_search(config.search, config.latency, config.distill, name="pipeline")
 
 
 def child(name: str, out: Path, parent: Run) -> AbstractContextManager[Run]:

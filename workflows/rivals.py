@@ -12,19 +12,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
+import numpy as np
 from rich.console import Console
 
 from prerank.core import cli
 from prerank.core.cluster.start import start_ray
 from prerank.core.config import Positive, Widths, plain
+from prerank.core.errors import InputError
 from prerank.core.outputs import write_json
 from prerank.core.storage import write_parquet
 from prerank.evaluation.evaluate import evaluate, plan
+from prerank.evaluation.preflight import check_truth_of
 from prerank.latency.options import Latency
 from prerank.logs.folder import open_logs
 from prerank.logs.schema import load_schema
 from prerank.models.options import Distill, Optim
 from prerank.reports.search.rivals import best_lines, recall_against_latency, terminal_table
+from prerank.samples.files import samples_manifest
 from prerank.search import contest
 from prerank.search.contest import METHODS, Contest, Results
 from prerank.search.options import Search
@@ -73,6 +77,14 @@ def main(config: Rivals) -> Results:
     samples, schema = config.samples.resolve(), load_schema(config.samples)
     rounds = Contest(search_arch.spec_of(_reference(config)), methods, factors, config.seeds)
     rounds.check(samples, schema)
+    teacher = str(config.teacher.resolve())
+    tested_from = plan(logs, teacher, {}, k=config.k).test_from
+    check_truth_of(logs, tested_from)
+    if tested_from != np.datetime64(samples_manifest(samples)["split"]["test_from"]):
+        raise InputError(
+            f"{teacher}: kept from the test days since {tested_from}, and {samples} from others; name the teacher that "
+            "was trained on these samples"
+        )
     start_ray()
     with run("rivals", out=out, state=out / "run.json", params=plain(config)) as parent:
         found = contest.searched(rounds.specs(), Job(samples, config.compute, config.k), out)
@@ -80,7 +92,7 @@ def main(config: Rivals) -> Results:
         arms = {out / "students" / entry.student: rounds.student(entry) for entry in entries}
         work = out / ".students.work"
         train_models(arms, samples, kind="student", work=work, compute=config.compute, k=config.k, parent=parent)
-        planned = plan(logs, str(config.teacher.resolve()), {folder.name: folder for folder in arms}, k=config.k)
+        planned = plan(logs, teacher, {folder.name: folder for folder in arms}, k=config.k)
         key = contest.key_of_results(planned.key, entries)
         results = cast(Results | None, contest.known(out / "results.json", key))
         if results is None:

@@ -7,12 +7,14 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
+from prerank.core.arrow import between
 from prerank.core.errors import InputError
 from prerank.core.hashing import hash_ids
-from prerank.core.nested import flat_numpy, offsets_of
+from prerank.core.nested import flat_numpy, nest, offsets_of
 from prerank.core.storage import parquet
-from prerank.evaluation.truth import check_truth, has_truth
+from prerank.evaluation.truth import check_truth, has_truth, truth_of
 from prerank.logs.folder import Logs, overlaps, read_groups
 from prerank.logs.table import RowGroup, TableName
 from prerank.samples.files import sample_files
@@ -38,6 +40,21 @@ def space_of(logs: Logs, test_from: np.datetime64, *, logged: bool = False) -> T
     )
 
 
+def check_truth_of(logs: Logs, test_from: np.datetime64) -> None:
+    """Raises InputError where truth/ does not have a probability of each candidate of the test days.
+
+    Of more than `MOST_COUNTED` rows that is known when they are evaluated.
+    """
+    groups = _of_days(logs, "candidates", test_from, None) if has_truth(logs) else []
+    if not groups or sum(group.rows for group in groups) > MOST_COUNTED:
+        return
+    rows = read_groups(logs.tables["candidates"], tuple(groups), ["request_id", "item_id", "ts"])
+    rows = rows.filter(between(rows["ts"], test_from, None)).drop_columns("ts").drop_null()
+    if rows.num_rows:
+        one_each = nest(rows["item_id"].combine_chunks(), np.arange(rows.num_rows + 1))
+        truth_of(pa.table({"request_id": rows["request_id"], "item_id": one_each}), logs.folder / "truth")
+
+
 def check_lists(logs: Logs, since: np.datetime64, until: np.datetime64, *, k: int, m: int | None) -> None:
     """Raises InputError where no list of these days can have more than k items, of which any student keeps all, or
     more than m, which are then all the teacher's top."""
@@ -53,7 +70,7 @@ def check_lists(logs: Logs, since: np.datetime64, until: np.datetime64, *, k: in
         raise InputError(f"{said} are the teacher's top at --m {m}, so that every student keeps as many; lower --m")
 
 
-def _of_days(logs: Logs, name: TableName, since: np.datetime64, until: np.datetime64) -> list[RowGroup]:
+def _of_days(logs: Logs, name: TableName, since: np.datetime64, until: np.datetime64 | None) -> list[RowGroup]:
     return [group for group in logs.tables[name].groups if overlaps(group, since, until)]
 
 

@@ -21,6 +21,7 @@ from prerank.evaluation.preflight import (
     check_clicks,
     check_lists,
     check_told_apart,
+    check_truth_of,
     one_score,
     space_of,
 )
@@ -176,6 +177,21 @@ def test_what_the_truth_lacks_and_what_it_says_twice(truthful):
     put(logs, replaced(table, "click_probability", pa.nulls(len(table), pa.float64())))
     with pytest.raises(InputError, match="have no click_probability"):
         truth_of(lists, logs / "truth")
+
+
+def test_a_truth_without_some_candidates_of_the_test_days(truthful):
+    """Known beforehand; what it says of other days is of no matter."""
+    logs, table = truthful
+    check_truth_of(open_logs(logs), TEST_FROM)
+    late = pl.read_parquet(logs / "candidates/*.parquet").filter(pl.col("ts") >= TEST_FROM.item())
+    known = pl.from_arrow(table).join(late.select("request_id", "item_id"), ["request_id", "item_id"], how="semi")
+    put(logs, known.to_arrow())
+    check_truth_of(open_logs(logs), TEST_FROM)
+    put(logs, known[5:].to_arrow())
+    with pytest.raises(InputError, match=r"truth: 5 of 2,880 candidates of requests .* have no click_probability"):
+        check_truth_of(open_logs(logs), TEST_FROM)
+    shutil.rmtree(logs / "truth")
+    check_truth_of(open_logs(logs), TEST_FROM)
 
 
 def test_what_is_evaluated_on(logs, tmp_path):

@@ -82,6 +82,12 @@ def truth_without_its_column(folder):
     table.write_parquet(folder / "truth/part.parquet")
 
 
+def truth_of_half(folder):
+    (folder / "truth").mkdir()
+    table = pl.read_parquet(folder / "candidates/*.parquet").select("request_id", "item_id", click_probability=0.5)
+    table[::2].write_parquet(folder / "truth/part.parquet")
+
+
 def no_candidate_for_the_students(folder):
     dear = ("price", "quality", "brand", "item_tags", "item_vector", "match")
     changed_schema(folder, hand_picked=[], **{name: {"teacher_only": True} for name in dear})
@@ -91,6 +97,7 @@ def no_candidate_for_the_students(folder):
     ("change", "said"),
     [
         (truth_without_its_column, r"truth/part\.parquet: column 'click_probability' is missing"),
+        (truth_of_half, r"truth: 1,440 of 2,880 candidates .* have no click_probability"),
         (lambda f: changed_schema(f, hand_picked=["price", "secret"]), r"hand_picked: 'secret' is teacher_only"),
         (lambda f: changed_schema(f, hand_picked=["hour"]), r"hand_picked: no feature of an item or cross side"),
         (no_candidate_for_the_students, r"schema\.json.*no feature of an item or cross side"),
