@@ -11,21 +11,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-from prerank.samples.fitting import check_built, fitted, said_of_draw
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from prerank.core.cli import run
 from prerank.core.cluster.start import start_ray
 from prerank.core.config import Positive, Seed, Share, Within, plain
 from prerank.core.counts import check_dropped, check_scores, lines
-from prerank.core.outputs import is_done, publish, write_json
-from prerank.logs.encoding import statistics
+from prerank.core.outputs import publish, write_json
 from prerank.logs.folder import open_logs
+from prerank.logs.outliers import share, stand_ins
+from prerank.logs.statistics import statistics
 from prerank.samples import job
 from prerank.samples.build import Recipe, Split, no_validation, validation
 from prerank.samples.draw import DrawConfig, parse_strategies
-from prerank.samples.files import SamplesManifest, samples_manifest
+from prerank.samples.features import check_features, rows_of_features, said_of_features
+from prerank.samples.files import SamplesManifest, built_before, samples_manifest
+from prerank.samples.fitting import check_built, fitted, said_of_draw
 
 
 @dataclass(frozen=True)
@@ -58,10 +61,13 @@ def main(config: BuildSamples) -> SamplesManifest:
     logs = open_logs(config.logs.resolve())
     settings = {key: value for key, value in plain(config).items() if key not in ("logs", "out", "blocks", "strategy")}
     settings |= {"strategy": list(strategies)}
-    inputs = {"logs": logs.fingerprint}
-    if is_done(out, kind="samples", config=settings, inputs=inputs):
+    done = built_before(out, settings, logs)
+    if done:
         print(f"{out}: already done")
-        return samples_manifest(out)
+        return done
+    for name, table in logs.tables.items():
+        if table.passed_over:
+            print(f"note: {name}: not read, as they are no Parquet files: {', '.join(table.passed_over[:5])}")
 
     days = config.split.bounds(logs)
     table, key = validation(logs, *days, requests=config.val_requests, seed=config.seed)
@@ -69,24 +75,29 @@ def main(config: BuildSamples) -> SamplesManifest:
         missing = "of the validation days in candidates/" if logs.has_candidates else "in the logs"
         print(f"note: no candidates {missing}: validation on the fine lists")
     start_ray()
-    with publish(out, kind="samples", config=settings, inputs=inputs) as (folder, extra):
+    with publish(out, kind="samples", config=settings, inputs={"logs": logs.fingerprint}) as (folder, extra):
         draw = fitted(config.draw, logs)
-        recipe = Recipe(logs.schema, draw, strategies, config.seed, *days, key, table, folder)
+        sampled = share(logs.tables["fine_lists"].rows)
+        recipe = Recipe(logs.schema, draw, strategies, config.seed, *days, key, table, folder, sampled)
         built = job.build_samples(logs, recipe, blocks=config.blocks)
         counts = built.counts
         check_dropped(counts, config.max_dropped)
         check_scores(counts)
         check_built(counts, strategies, positions=logs.has_positions)
+        check_features(counts, logs.schema, config.max_dropped)
         if not any(name.startswith("val/") for name in built.files):
             raise no_validation(logs, *days)
         logs.schema.save(folder)
-        write_json(folder / "stats.json", statistics(built.moments))
+        write_json(folder / "stats.json", statistics(built.moments, built.inside))
+        likely = stand_ins(built.sample)
+        extra |= {"stand_ins": likely} if likely else {}
+        extra["logs_modified"] = logs.modified[0]
         extra |= recipe.facts() | {"rows": built.files, "counts": counts, "positions": logs.has_positions}
     summary = Table("", "requests", "rows or pairs", title="Samples")
-    for what, *numbers in lines(counts):
-        summary.add_row(what, *(f"{n:,}" for n in numbers))
+    for what, *numbers in (*lines(counts), *rows_of_features(counts)):
+        summary.add_row(Text(what), *("" if n is None else f"{n:,}" for n in numbers))
     Console().print(summary)
-    for said in said_of_draw(draw, counts, strategies):
+    for said in (*said_of_draw(draw, counts, strategies), *said_of_features(counts, logs.schema, likely)):
         print(said)
     print(f"{out}: {counts['built']['requests']:,} training requests, {sum(counts['pairs'].values()):,} pairs")
     return samples_manifest(out)

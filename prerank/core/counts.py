@@ -53,6 +53,16 @@ class Drawn(TypedDict):
     noted: dict[str, Number]
 
 
+class OfFeatures(TypedDict):
+    """What was found in the features of some requests."""
+
+    features: dict[str, dict[str, int]]
+    """By fault, by feature: its elements that have it, or requests where it `varies_within_request`."""
+    elements: dict[str, int]
+    """All of a feature."""
+    requests: int
+
+
 class Built(Checked):
     """Of a build of samples: what was read of the fine lists, and what came of them."""
 
@@ -61,7 +71,10 @@ class Built(Checked):
     requests_with_pairs: dict[str, int]
     requests_with_click: NotRequired[int]
     features: dict[str, dict[str, int]]
-    """By fault, by feature: its elements that have it."""
+    """By fault, by feature, of the training requests: its elements that have it, or requests it varies within."""
+    elements: NotRequired[dict[str, int]]
+    """All of a feature; samples of earlier versions do not say, nor do they of the validation."""
+    validation: NotRequired[OfFeatures]
     candidates: NotRequired[Checked]
 
 

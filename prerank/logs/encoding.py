@@ -1,21 +1,21 @@
-"""Features: from what the logs hold to what a network reads, and their statistics over the training items.
+"""Features: from what the logs hold to what a network reads.
 
 N rows in, N values out: dense and embedding float32, ids int32 where `size` is the row of the unknown.
 """
 
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TypedDict
 
 import numpy as np
 import pyarrow as pa
 
-from prerank.core.arrow import lengths
+from prerank.core.arrow import is_in, lengths
 from prerank.core.errors import InputError
-from prerank.core.hashing import hash_ids
+from prerank.core.hashing import hash_ids, mix
 from prerank.logs.schema import Feature, Schema
 from prerank.logs.types import is_list, is_number
+
+PADDING, UNKNOWN = -(2**63), -(2**63) + 1
+"""Integers that are no ids where ids are hashed: what a served network takes for no id, and for an unknown one."""
 
 
 def fits(feature: Feature, type_: pa.DataType) -> bool:
@@ -57,24 +57,29 @@ def encoded_type(feature: Feature) -> pa.DataType:
 def encode(table: pa.Table, schema: Schema) -> tuple[pa.Table, dict[str, Counter[str]]]:
     """The feature columns of `table` [N], each of its `encoded_type`, and what was found by feature.
 
-    Counts are of elements: `not_finite` (null, NaN or infinite: NaN now, imputed in the network) and `unknown_id`
-    (null, negative or beyond the vocabulary). Raises InputError naming the feature where a vector's length is wrong.
+    Counts are of elements: `declared_missing` (one of the feature's `missing` values), `not_finite` (else null, NaN or
+    infinite) and `unknown_id` (else null, or an integer outside 0..size-1 that is not hashed). Numbers of the first two
+    are NaN, imputed in the network. Raises InputError naming the feature where a vector's length is wrong or ids are
+    not of the type that its `hash` or `missing` is for.
     """
-    counts: dict[str, Counter[str]] = {"not_finite": Counter(), "unknown_id": Counter()}
+    counts: dict[str, Counter[str]] = {"not_finite": Counter(), "unknown_id": Counter(), "declared_missing": Counter()}
     columns = {}
     for feature in schema.features:
         column = _plain(table[feature.name])
         if feature.kind in ("id", "ids"):
-            columns[feature.name], ids = (_id_column if feature.kind == "id" else _id_lists)(column, feature.size)
-            _note(counts["unknown_id"], feature, int((ids == feature.size).sum()))
-            continue
-        values = _encode_numbers(column, feature)
-        bad = ~np.isfinite(values)
-        _note(counts["not_finite"], feature, int(bad.sum()))
-        values[bad] = np.nan
-        flat = pa.array(values.reshape(-1))
-        vector = pa.types.is_fixed_size_list(encoded_type(feature))
-        columns[feature.name] = pa.FixedSizeListArray.from_arrays(flat, feature.size) if vector else flat
+            column, ids, declared = (_id_column if feature.kind == "id" else _id_lists)(column, feature)
+            columns[feature.name] = column
+            _note(counts["unknown_id"], feature, int((ids == feature.size).sum()) - declared)
+        else:
+            values = _encode_numbers(column, feature)
+            bad = ~np.isfinite(values)
+            _note(counts["not_finite"], feature, int(bad.sum()))
+            values[bad] = np.nan
+            declared = sum(_forget(values, value) for value in feature.missing)
+            flat = pa.array(values.reshape(-1))
+            vector = pa.types.is_fixed_size_list(encoded_type(feature))
+            columns[feature.name] = pa.FixedSizeListArray.from_arrays(flat, feature.size) if vector else flat
+        _note(counts["declared_missing"], feature, declared)
     return pa.table(columns), counts
 
 
@@ -83,31 +88,73 @@ def _note(counter: Counter[str], feature: Feature, n: int) -> None:
         counter[feature.name] += n
 
 
+def _forget(values: np.ndarray, missing: float | int | str) -> int:
+    """Makes NaN of a value wherever it stands, and says how often it did."""
+    here = values == np.float32(missing)
+    values[here] = np.nan
+    return int(here.sum())
+
+
 def _plain(column: pa.ChunkedArray) -> pa.Array:
     column = column.combine_chunks()
     return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
 
 
-def _encode_ids(ids: pa.Array, size: int) -> np.ndarray:
-    """int32 [N]: integers inside the vocabulary as they are, strings by hash, everything else `size`."""
-    null = ids.is_null().to_numpy(zero_copy_only=False)
+def _encode_ids(ids: pa.Array, feature: Feature) -> tuple[np.ndarray, int]:
+    """int32 [N], and how many are declared missing: strings, and integers where `hash` says so, by hash, other integers
+    inside the vocabulary as they are, everything else `size`."""
+    size = feature.size
+    unknown = ids.is_null().to_numpy(zero_copy_only=False)
+    if unknown.all():  # a column without a value may be of any type
+        return np.full(len(ids), size, np.int32), 0
+    _check_ids(feature, ids.type)
+    declared = _declared(ids, feature) if feature.missing else np.False_
     if pa.types.is_integer(ids.type):
         values = ids.fill_null(0).cast(pa.int64(), safe=False).to_numpy()
-        return np.where(null | (values < 0) | (values >= size), size, values).astype(np.int32)
-    return np.where(null, size, hash_ids(ids) % np.uint64(size)).astype(np.int32)
+        if feature.hash:
+            unknown = unknown | (values <= UNKNOWN)
+            values = mix(values.view(np.uint64)) % np.uint64(size)
+        else:
+            unknown = unknown | (values < 0) | (values >= size)
+    else:
+        values = hash_ids(ids) % np.uint64(size)
+    return np.where(unknown | declared, size, values).astype(np.int32), int(declared.sum())
 
 
-def _id_column(ids: pa.Array, size: int) -> tuple[pa.Array, np.ndarray]:
-    encoded = _encode_ids(ids, size)
-    return pa.array(encoded), encoded
+def _declared(ids: pa.Array, feature: Feature) -> np.ndarray:
+    """bool [N]: whether an id is one of `missing`, integers by their 64 bits."""
+    if pa.types.is_integer(ids.type):
+        bits = np.array([int(value) % 2**64 for value in feature.missing], np.uint64)
+        ids, missing = ids.cast(pa.int64(), safe=False), pa.array(bits.view(np.int64))
+    else:
+        missing = pa.array(feature.missing, ids.type)
+    return is_in(ids, missing).fill_null(False).to_numpy(zero_copy_only=False)
 
 
-def _id_lists(lists: pa.Array, size: int) -> tuple[pa.Array, np.ndarray]:
-    """list<int32> [N], a null list as an empty one, and its values."""
+def _check_ids(feature: Feature, type_: pa.DataType) -> None:
+    text = not pa.types.is_integer(type_)
+    where, found = f"feature {feature.name!r}", "text" if text else "integers"
+    if feature.hash and text:
+        raise InputError(
+            f'{where}: "hash" is for integers; the logs hold text, which is hashed without it: take it out'
+        )
+    for value in feature.missing:
+        if isinstance(value, str) != text:
+            right = f'"{value}"' if text else "an integer"
+            raise InputError(f"{where}: missing has {value!r}, and the logs hold {found}; write {right} in schema.json")
+
+
+def _id_column(ids: pa.Array, feature: Feature) -> tuple[pa.Array, np.ndarray, int]:
+    encoded, declared = _encode_ids(ids, feature)
+    return pa.array(encoded), encoded, declared
+
+
+def _id_lists(lists: pa.Array, feature: Feature) -> tuple[pa.Array, np.ndarray, int]:
+    """list<int32> [N], a null list as an empty one, its values, and how many of these are declared missing."""
     lengths_N = lengths(lists).fill_null(0).to_numpy()
-    values = _encode_ids(_plain(pa.chunked_array([lists.flatten()])), size)
+    values, declared = _encode_ids(_plain(pa.chunked_array([lists.flatten()])), feature)
     offsets = np.concatenate([[0], np.cumsum(lengths_N)]).astype(np.int32)
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values)), values
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values)), values, declared
 
 
 def _encode_numbers(column: pa.Array, feature: Feature) -> np.ndarray:
@@ -131,78 +178,3 @@ def _float32(values: pa.Array) -> np.ndarray:
     """A writable copy; numbers beyond float32 become infinite, which counts as not finite."""
     with np.errstate(over="ignore"):
         return values.cast(pa.float32(), safe=False).fill_null(np.nan).to_numpy().copy()
-
-
-@dataclass
-class Moments:
-    """Sums over the finite values of one feature that merge in any order; per element of its vector.
-
-    Means and squared deviations rather than raw sums: no digits are lost where the mean is large (Chan et al., 1983).
-    """
-
-    seen: int
-    count: np.ndarray
-    mean: np.ndarray
-    squares: np.ndarray
-
-    @classmethod
-    def of(cls, values: np.ndarray) -> "Moments":
-        """Of float32 [N, size]."""
-        values = values.astype(np.float64)
-        count = np.isfinite(values).sum(0)
-        mean = np.nansum(values, 0) / np.maximum(count, 1)
-        return cls(len(values), count, mean, np.nansum((values - mean) ** 2, 0))
-
-    def __add__(self, other: "Moments") -> "Moments":
-        count = self.count + other.count
-        share = other.count / np.maximum(count, 1)
-        apart = other.mean - self.mean
-        squares = self.squares + other.squares + apart**2 * share * self.count
-        return Moments(self.seen + other.seen, count, self.mean + apart * share, squares)
-
-
-def moments(samples: pa.Table, schema: Schema) -> dict[str, Moments]:
-    """Of the dense features and embeddings of sample rows: one value a request, or one an item, as the side says."""
-    out = {}
-    for feature in schema.features:
-        if feature.kind in ("dense", "embedding"):
-            column = samples[feature.name].combine_chunks()
-            while is_list(column.type):
-                column = column.flatten()
-            out[feature.name] = Moments.of(column.to_numpy().reshape(-1, feature.size))
-    return out
-
-
-class Stat(TypedDict):
-    """Of one feature; a value for each element of its vector."""
-
-    mean: list[float]
-    std: list[float]
-    missing: float
-    """Share of the elements that were null or not finite."""
-
-
-def statistics(sums: Mapping[str, Moments]) -> dict[str, Stat]:
-    """By feature, to six digits, so that no order of summing shows.
-
-    A feature that never varies has std 1, one without a finite value mean 0: standardising is then harmless.
-    """
-    out: dict[str, Stat] = {}
-    for name, total in sums.items():
-        std = np.sqrt(total.squares / np.maximum(total.count, 1))
-        scale = np.maximum(np.abs(total.mean), std)
-        std = np.where(std <= 1e-9 * scale, 0.0, std)
-        mean = _round(total.mean, scale)
-        elements = max(total.seen * len(total.count), 1)
-        out[name] = {
-            "mean": mean.tolist(),
-            "std": np.where(std == 0, 1.0, _round(std, std)).tolist(),
-            "missing": round(1 - float(total.count.sum()) / elements, 6) if total.seen else 0.0,
-        }
-    return out
-
-
-def _round(values: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """To six significant digits of `scale`: the mean of a centred feature is rounding noise around zero."""
-    digits = [0 if s == 0 else 5 - int(np.floor(np.log10(s))) for s in scale]
-    return np.array([round(float(v), d) + 0.0 for v, d in zip(values, digits, strict=True)])

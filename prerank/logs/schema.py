@@ -1,12 +1,14 @@
 """`schema.json`: what each feature of the logs is, where it comes from and what it costs to fetch."""
 
 import json
+import unicodedata
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, TypeGuard, get_args
+from typing import Literal, TypeGuard, cast, get_args
 
+from prerank.core.documents import load_json
 from prerank.core.errors import InputError, nearest
 
 Side = Literal["user", "query", "item", "context", "cross"]
@@ -14,14 +16,28 @@ Kind = Literal["dense", "id", "ids", "embedding"]
 
 REQUEST_SIDES = ("user", "query", "context")
 
-# Columns of the logs and of the samples: no feature may take their names.
 RESERVED = frozenset(
     (
         *("request_id", "item_id", "ts", "fine_position", "fine_score", "shown_position", "clicked", "converted"),
         *("click_probability", "position", "exposed", "stage", "drawn", "bin", "pair_hi", "pair_lo", "pair_strategy"),
-        *("teacher_score", "teacher_repr"),
+        *("teacher_score", "teacher_repr", "row", "score"),
     )
 )
+"""Columns of the logs and of the samples, on their way and on disk, and the served network's output: no feature may
+take their names. All else that we name ourselves beside features begins with a slash, as no feature may."""
+
+MOST_IDS = 2**31 - 2
+"""The largest `size`: samples hold ids as int32, and one row more is for the unknown."""
+
+MOST_FLOAT32 = (2 - 2**-23) * 2.0**127
+
+UNSEEN = {
+    "Cc": "control character",
+    "Cs": "half of a surrogate pair",
+    "Zl": "line separator",
+    "Zp": "paragraph separator",
+}
+"""Kinds of characters that no name may hold: they would break lines, or cannot be written as UTF-8."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +56,11 @@ class Feature:
     """Width of the learned embedding of an id."""
     teacher_only: bool = False
     """Too dear or not to be had when pre-ranking serves."""
+    missing: tuple[float | int | str, ...] = ()
+    """Values of the logs that stand for a missing one, such as -999. Numbers are compared as float32, element by
+    element, and become NaN; ids, integers by their 64 bits and texts, become the unknown."""
+    hash: bool = False
+    """Integer ids of any size, hashed to 0..size-1 as text is; without it those outside 0..size-1 are the unknown."""
 
     @property
     def of_request(self) -> bool:
@@ -49,6 +70,12 @@ class Feature:
     def width(self) -> int:
         """Number of inputs that the feature gives to a network."""
         return self.dim if self.kind in ("id", "ids") else self.size
+
+    def to_json(self) -> dict[str, object]:
+        """As `schema.json` has it; what says nothing is left out, so that the fingerprints of older schemas stay."""
+        out = asdict(self)
+        out["missing"] = list(self.missing)
+        return {key: value for key, value in out.items() if value or key not in ("missing", "hash")}
 
 
 @dataclass(frozen=True)
@@ -82,7 +109,7 @@ class Schema:
         return tuple(feature for feature in self.features if feature.name in set(names))
 
     def to_json(self) -> dict[str, object]:
-        out: dict[str, object] = {"features": [asdict(f) for f in self.features], "fetch": self.fetch}
+        out: dict[str, object] = {"features": [f.to_json() for f in self.features], "fetch": self.fetch}
         return out | {"hand_picked": list(self.hand_picked)} if self.hand_picked else out
 
     def save(self, folder: Path) -> None:
@@ -99,11 +126,7 @@ def load_schema(folder: Path) -> Schema:
         raise InputError(
             f"{path}: missing; it declares the features of the logs (see the README, 'Bring your own logs')"
         )
-    try:
-        raw = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}: not JSON: {error}") from error
-    return parse_schema(raw, str(path))
+    return parse_schema(load_json(path), str(path))
 
 
 def parse_schema(raw: object, where: str) -> Schema:
@@ -127,7 +150,10 @@ def parse_schema(raw: object, where: str) -> Schema:
             raise InputError(f"{where}: feature {name!r} is declared {names.count(name)} times")
     if all(feature.of_request for feature in features):
         raise InputError(f"{where}: no feature of the side item or cross: nothing tells one candidate from another")
-    schema = Schema(features, fetch, tuple(raw.get("hand_picked", ())))
+    hand_picked = raw.get("hand_picked", [])
+    if not isinstance(hand_picked, list) or not all(isinstance(name, str) for name in hand_picked):
+        raise InputError(f"{where}: 'hand_picked' must be a list of names of features, got {hand_picked!r}")
+    schema = Schema(features, fetch, tuple(hand_picked))
     schema.select(schema.hand_picked, where=f"{where}: hand_picked")
     return schema
 
@@ -136,6 +162,7 @@ def _parse_feature(entry: object, index: int, fetch: Collection[str], where: str
     if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
         raise InputError(f"{where}: features[{index}] must be an object with a 'name'")
     where = f"{where}: feature {entry['name']!r}"
+    _check_name(entry["name"], where)
     _refuse_unknown(entry, tuple(f.name for f in fields(Feature)), where)
     for key in ("side", "kind", "source", "fetch_us"):
         if key not in entry:
@@ -143,29 +170,71 @@ def _parse_feature(entry: object, index: int, fetch: Collection[str], where: str
     for key, allowed in (("side", get_args(Side)), ("kind", get_args(Kind)), ("source", tuple(fetch))):
         if entry[key] not in allowed:
             raise InputError(f"{where}: {key} must be one of {', '.join(allowed)}, got {entry[key]!r}")
-    if entry["name"] in RESERVED:
-        raise InputError(f"{where}: the name is a column of the logs or samples; rename the feature")
     if not _is_number(entry["fetch_us"]) or entry["fetch_us"] < 0:
         raise InputError(f"{where}: fetch_us must be microseconds >= 0, got {entry['fetch_us']!r}")
-    if not isinstance(entry.get("teacher_only", False), bool):
-        raise InputError(f"{where}: teacher_only must be true or false")
+    for key in ("teacher_only", "hash"):
+        if not isinstance(entry.get(key, False), bool):
+            raise InputError(f"{where}: {key} must be true or false")
     for key, least in (("size", 1), ("dim", 0)):
-        if key in entry and (isinstance(entry[key], bool) or not isinstance(entry[key], int) or entry[key] < least):
+        if key in entry and not _is_whole(entry[key], least):
             raise InputError(f"{where}: {key} must be a whole number >= {least}, got {entry[key]!r}")
-    feature = Feature(**entry)
+    feature = Feature(**{**entry, "missing": tuple(_missing(entry, where))})
+    if feature.size > MOST_IDS:
+        raise InputError(
+            f"{where}: size must be at most 2^31 - 2 = {MOST_IDS}, got {feature.size}; for ids of a larger space set "
+            '"hash": true with as many rows as the model is to have'
+        )
     if feature.kind in ("id", "ids") and (feature.dim < 1 or "size" not in entry):
         raise InputError(
             f"{where}: kind {feature.kind!r} needs 'size' (the vocabulary) and 'dim' (the embedding's width)"
         )
-    if feature.kind in ("dense", "embedding") and feature.dim:
-        raise InputError(f"{where}: 'dim' is for ids; kind {feature.kind!r} has a 'size'")
+    for key in ("dim", "hash"):
+        if feature.kind in ("dense", "embedding") and getattr(feature, key):
+            raise InputError(f"{where}: {key!r} is for ids; kind {feature.kind!r} has a 'size'")
     return feature
+
+
+def _check_name(name: str, where: str) -> None:
+    """Any name goes through to the served network, but for those that a list, a line or the samples cannot hold."""
+    faults = {
+        "the name is empty": not name,
+        "a name has no comma, which parts the names of --features": "," in name,
+        "a name begins and ends with no blank": name != name.strip(),
+        "a name does not begin with a slash": name.startswith("/"),
+        "the name is a column of the logs or samples, or the served network's output": name in RESERVED,
+    }
+    faults |= {f"a name has no {UNSEEN[kind]}": True for kind in map(unicodedata.category, name) if kind in UNSEEN}
+    for fault, found in faults.items():
+        if found:
+            raise InputError(f"{where}: {fault}; rename the feature, in the logs and here")
+
+
+def _missing(entry: Mapping[str, object], where: str) -> list[float | int | str]:
+    """`missing` of a feature, checked."""
+    values = entry.get("missing", [])
+    of_ids = entry["kind"] in ("id", "ids")
+    words = "integers of 64 bits, or texts" if of_ids else "numbers that float32 holds"
+    if not isinstance(values, list) or not all((_is_key if of_ids else _is_float32)(value) for value in values):
+        raise InputError(f"{where}: missing must be a list of {words}, such as [-999], got {values!r}")
+    return cast("list[float | int | str]", values)
+
+
+def _is_key(value: object) -> bool:
+    return isinstance(value, str) or (_is_whole(value, -(2**63)) and value < 2**64)
+
+
+def _is_float32(value: object) -> bool:
+    return _is_number(value) and abs(value) <= MOST_FLOAT32
 
 
 def _refuse_unknown(entry: Mapping[str, object], known: tuple[str, ...], where: str) -> None:
     for key in entry:
         if key not in known:
             raise InputError(f"{where}: unknown key {key!r}{nearest(key, known)}")
+
+
+def _is_whole(value: object, least: int) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 def _is_number(value: object) -> TypeGuard[float]:

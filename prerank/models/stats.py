@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from prerank.logs.encoding import Stat
+from prerank.logs.statistics import Stat
 
 Stats = Mapping[str, Stat]
 """By feature: the dense ones and the embeddings; ids have none."""

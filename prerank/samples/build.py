@@ -7,23 +7,28 @@ compared by their 64-bit hashes (`hash_ids`). R requests, N rows, M impressions.
 """
 
 import hashlib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 import pyarrow as pa
 
 from prerank.core.arrow import between
 from prerank.core.config import Count, Positive
-from prerank.core.counts import Built, Checked, count, merge
+from prerank.core.counts import Built, Checked, OfFeatures, count, merge
 from prerank.core.errors import InputError
 from prerank.core.hashing import hash_ids, keyed_uniform
 from prerank.core.nested import flat_numpy, nest, offsets_of
-from prerank.logs.encoding import Moments, encode, moments
+from prerank.logs.encoding import encode
 from prerank.logs.folder import DAY, Logs, TableName, overlaps, read_groups
+from prerank.logs.outliers import Sample, sample
 from prerank.logs.requests import is_in, to_requests
 from prerank.logs.schema import Schema
+from prerank.logs.statistics import Moments, moments
+from prerank.logs.varying import varying
 from prerank.samples.draw import DrawConfig, draw, undrawn
+from prerank.samples.features import VARIES, elements
 from prerank.samples.files import write_tables
 
 NEEDED = "a validation day stops the training and chooses its best epoch, and the test day must not"
@@ -66,6 +71,8 @@ class Recipe:
     val_table: TableName
     """`candidates`, or `fine_lists` where the logs have none of the validation days: see `validation`."""
     folder: Path
+    sampled: float = 1.0
+    """Training items whose keyed number is below this are looked at for absurd values: see `prerank.logs.outliers`."""
 
     def facts(self) -> dict[str, object]:
         """For the manifest: what it takes to draw again, and where the days were split."""
@@ -81,8 +88,12 @@ class Part:
     counts: Built
     moments: dict[str, Moments]
     """Of the training rows, by feature."""
+    sample: dict[str, Sample]
+    """Of the same."""
     files: dict[str, int]
     """Requests by the name of the file that was written."""
+    inside: dict[str, Moments] = field(default_factory=dict)
+    """Of features that have absurd values, without these."""
 
 
 def validation(
@@ -154,22 +165,42 @@ def build_fine_lists(rows: pa.Table, impressions: pa.Table, recipe: Recipe) -> P
     validation, test = (ts >= recipe.val_from) & (ts < recipe.test_from), ts >= recipe.test_from
     for name, inside in (("validation_day", validation), ("test_day", test)):
         count(checked["noted"], name, _items(requests, inside), int(inside.sum()))
-    train = requests.filter(pa.array(ts < recipe.val_from))
-    train, drawn = draw(train, recipe.schema, recipe.draw, recipe.strategies, seed=recipe.seed)
+    whole = requests.filter(pa.array(ts < recipe.val_from))
+    train, drawn = draw(whole, recipe.schema, recipe.draw, recipe.strategies, seed=recipe.seed)
     train, features = attach_features(train, rows, recipe.schema)
+    features[VARIES] = varying(whole, rows, recipe.schema)
     files = write_part(train, recipe.folder / "train")
-    if recipe.val_table == "fine_lists":
-        files |= _write_val(requests, rows, recipe)
     merge(checked["dropped"], drawn["dropped"])
-    counts: Built = {**checked, **drawn, "dropped": checked["dropped"], "features": features}
-    return Part(counts, moments(train, recipe.schema), files)
+    merge(checked["noted"], drawn["noted"])
+    dropped, noted = checked["dropped"], checked["noted"]
+    counts: Built = {
+        **checked, **drawn, "dropped": dropped, "noted": noted,
+        "features": features, "elements": elements(train, recipe.schema),
+    }  # fmt: skip
+    if recipe.val_table == "fine_lists":
+        counts["validation"], of_val = _write_val(requests, rows, recipe)
+        files |= of_val
+    return Part(counts, moments(train, recipe.schema), sample(train, recipe.schema, recipe.sampled), files)
 
 
-def build_candidates(rows: pa.Table, impressions: pa.Table, recipe: Recipe) -> tuple[Checked, dict[str, int]]:
-    """Writes those of `validation_requests` among some whole requests of the candidates; counts, and files by name."""
+class Validated(TypedDict):
+    """What came of some whole requests of the candidates, for `merge`."""
+
+    counts: "ValidatedCounts"
+    files: dict[str, int]
+
+
+class ValidatedCounts(TypedDict):
+    candidates: Checked
+    validation: OfFeatures
+
+
+def build_candidates(rows: pa.Table, impressions: pa.Table, recipe: Recipe) -> Validated:
+    """Writes those of `validation_requests` among some whole requests of the candidates."""
     rows, impressions = _of_validation_days(rows, impressions, recipe)
     requests, counts = to_requests(rows, impressions, sampled=True)
-    return counts, _write_val(requests, rows, recipe)
+    found, files = _write_val(requests, rows, recipe)
+    return {"counts": {"candidates": counts, "validation": found}, "files": files}
 
 
 def _of_validation_days(rows: pa.Table, impressions: pa.Table, recipe: Recipe) -> tuple[pa.Table, pa.Table]:
@@ -182,11 +213,16 @@ def _of_validation_days(rows: pa.Table, impressions: pa.Table, recipe: Recipe) -
     return rows.filter(pa.array(inside[code])), impressions.filter(pa.array(shown))
 
 
-def _write_val(requests: pa.Table, rows: pa.Table, recipe: Recipe) -> dict[str, int]:
+def _write_val(requests: pa.Table, rows: pa.Table, recipe: Recipe) -> tuple[OfFeatures, dict[str, int]]:
     ts = requests["ts"].to_numpy()
     inside = (ts >= recipe.val_from) & (ts < recipe.test_from) & validation_requests(requests, recipe)
-    val, _ = attach_features(undrawn(requests.filter(pa.array(inside))), rows, recipe.schema)
-    return write_part(val, recipe.folder / "val")
+    whole = requests.filter(pa.array(inside))
+    val, features = attach_features(undrawn(whole), rows, recipe.schema)
+    features[VARIES] = varying(whole, rows, recipe.schema)
+    found: OfFeatures = {
+        "features": features, "elements": elements(val, recipe.schema), "requests": val.num_rows
+    }  # fmt: skip
+    return found, write_part(val, recipe.folder / "val")
 
 
 def validation_requests(table: pa.Table, recipe: Recipe) -> np.ndarray:

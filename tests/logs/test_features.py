@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from prerank.core.errors import InputError
 from prerank.core.hashing import hash_ids, keyed_uniform, mix
-from prerank.logs.encoding import Moments, encode, encoded_type, moments, statistics
+from prerank.logs.encoding import encode, encoded_type
 from prerank.logs.schema import Feature, Schema
+from prerank.logs.statistics import Moments, moments, statistics
 
 
 def schema_of(**keys) -> Schema:
@@ -95,6 +96,72 @@ def test_lists_of_ids():
     assert words[0] == words[1][1:]
     sliced, _ = encoded(pa.array([[4], [1, 9], [2]])[1:], kind="ids", size=5, dim=2)
     assert sliced == [[1, 5], [2]]
+
+
+@pytest.mark.parametrize("type_", [pa.float64(), pa.float32(), pa.int16(), pa.int64()])
+def test_declared_missing_numbers(type_):
+    values, counts = encoded(pa.array([7, -999, None, -1, 3], type_), kind="dense", missing=(-999, -1.0))
+    assert [values[0], values[4]] == [7.0, 3.0] and np.isnan(values[1:4]).all()
+    assert counts == {"not_finite": {"f": 1}, "declared_missing": {"f": 2}}
+    # As float32, which is what a network is given: 0.1 of a double is the 0.1 of a float.
+    assert encoded(pa.array([0.1, 0.2]), kind="dense", missing=(0.1,))[1] == {"declared_missing": {"f": 1}}
+    rows, counts = encoded(pa.array([[1.0, -9.0], None, [-9.0, -9.0]]), kind="embedding", size=2, missing=(-9,))
+    assert rows[0][0] == 1 and np.isnan([rows[0][1], *rows[1], *rows[2]]).all()
+    assert counts == {"not_finite": {"f": 2}, "declared_missing": {"f": 3}}
+
+
+def test_declared_missing_ids():
+    keys = {"size": 5, "dim": 2}
+    for type_ in (pa.int8(), pa.int64(), pa.uint64()):
+        values, counts = encoded(pa.array([0, 4, None, 9], type_), kind="id", missing=(0,), **keys)
+        assert values == [5, 4, 5, 5] and counts == {"declared_missing": {"f": 1}, "unknown_id": {"f": 2}}
+    values, counts = encoded(pa.array([2**64 - 1, 3], pa.uint64()), kind="id", missing=(2**64 - 1,), **keys)
+    assert values == [5, 3] and counts == {"declared_missing": {"f": 1}}
+    assert encoded(pa.array([2**64 - 1], pa.uint64()), kind="id", missing=(-1,), **keys)[1] == counts  # the same bits
+    texts = pa.array(["x", "", None, "N/A"])
+    values, counts = encoded(texts, kind="id", missing=("", "N/A"), **keys)
+    assert values == [int(hash_ids(texts)[0] % np.uint64(5)), 5, 5, 5]
+    assert counts == {"declared_missing": {"f": 2}, "unknown_id": {"f": 1}}
+    lists, counts = encoded(pa.array([[0, 1], None, [0], [7]]), kind="ids", missing=(0,), **keys)
+    assert lists == [[5, 1], [], [5], [5]] and counts == {"declared_missing": {"f": 2}, "unknown_id": {"f": 1}}
+
+
+def splitmix(x: int) -> int:
+    """By the published text, in integers of Python."""
+    x = (x + 0x9E3779B97F4A7C15) % 2**64
+    x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9 % 2**64
+    x = (x ^ x >> 27) * 0x94D049BB133111EB % 2**64
+    return x ^ x >> 31
+
+
+@given(st.lists(st.one_of(st.none(), st.integers(-(2**63), 2**63 - 1), st.integers(-3, 3)), max_size=20))
+def test_hashed_integers(ids):
+    size, no_ids = 1000, (-(2**63), -(2**63) + 1)
+    expected = [size if x is None or x in (7, *no_ids) else splitmix(x % 2**64) % size for x in ids]
+    keys = {"kind": "id", "size": size, "dim": 2, "hash": True, "missing": (7,)}
+    signed = pa.array(ids, pa.int64())
+    values, counts = encoded(signed, **keys)
+    assert values == expected
+    assert counts.get("unknown_id", {}).get("f", 0) == sum(x is None or x in no_ids for x in ids)
+    unsigned = pa.array([None if x is None else x % 2**64 for x in ids], pa.uint64())
+    assert encoded(unsigned, **keys) == (values, counts)
+    assert encoded(pa.array([ids], pa.list_(pa.int64())), **keys | {"kind": "ids"})[0] == [expected]
+
+
+@pytest.mark.parametrize(
+    ("values", "keys", "complaint"),
+    [
+        (pa.array(["x", None]), {"hash": True}, "'f': \"hash\" is for integers; the logs hold text.*take it out"),
+        (pa.array(["x", None]), {"missing": (-999,)}, 'missing has -999, and the logs hold text; write "-999"'),
+        (pa.array([1, None]), {"missing": ("N/A",)}, "missing has 'N/A', and the logs hold integers; write an integer"),
+    ],
+)
+def test_ids_of_another_type_than_declared_are_named(values, keys, complaint):
+    with pytest.raises(InputError, match=complaint) as caught:
+        encoded(values, kind="id", size=5, dim=2, **keys)
+    assert "\n" not in str(caught.value)
+    nothing = pa.nulls(3, values.type)  # a table without a value may be of any type
+    assert encoded(nothing, kind="id", size=5, dim=2, **keys)[0] == [5, 5, 5]
 
 
 @given(
