@@ -39,7 +39,7 @@ from prerank.samples.build import Split
 from prerank.samples.draw import DrawConfig
 from prerank.samples.files import candidates_of, check_k
 from prerank.search.options import Search
-from prerank.search.preflight import check_features, check_search
+from prerank.search.preflight import check_budget, check_features, check_search
 from prerank.tracking.runs import Run, run
 from prerank.training.arms import student_arm
 from prerank.training.group import train_models
@@ -103,6 +103,7 @@ def main(config: Pipeline) -> Results:
             tracked.artifact(samples / "manifest.json")
         check_k(samples, config.k)
         check_clicks(samples)
+        table = profiled(config, samples, out, parent)
         shared = {name: getattr(config, name) for name in ("unexposed_ratio", "k", "seed", "optim", "compute")}
         to_teach = train_teacher.TrainTeacher(samples, teacher, widths=config.teacher_widths, **shared)
         proof = train_teacher.main(to_teach, parent)
@@ -115,7 +116,7 @@ def main(config: Pipeline) -> Results:
         shared = {name: getattr(config, name) for name in ("distill", "optim", "seed")}
         base = student_arm(taught, features=names(config.features), widths=widths(config.widths), **shared)
         rungs = ladder(base)
-        search = searched(config, base, taught, out, parent)
+        search = searched(config, taught, table, out, parent)
         found = {"features": tuple(search["arch"]["features"]), "widths": tuple(search["arch"]["widths"])}
         rungs["searched"] = (
             "all, with the features and widths that a search found within the latency of the others",
@@ -176,27 +177,40 @@ def child(name: str, out: Path, parent: Run) -> AbstractContextManager[Run]:
     return run(name, out=out, state=out / f".{name}.run.json", params={}, parent=parent)
 
 
-def searched(config: Pipeline, base: Arm, taught: Path, out: Path, parent: Run) -> SearchFacts:
-    """Profiles layers and searches under what `base` costs, or the budget that is given."""
-    candidates = config.latency.candidates or candidates_of(taught)
-    latency, table = replace(config.latency, candidates=candidates), out / "latency.json"
+def profiled(config: Pipeline, samples: Path, out: Path, parent: Run) -> Path:
+    """The latency table of the search; raises InputError where not even the cheapest network fits the budget."""
+    table = out / "latency.json"
+    candidates = config.latency.candidates or candidates_of(samples)
     profile = profile_latency.ProfileLatency(
-        taught,
+        samples,
         table,
         widths=",".join(name for name in names(f"{config.search.widths},{config.widths}") if name != "0"),
         candidates=str(candidates),
-        threads=str(latency.threads),
+        threads=str(config.latency.threads),
         runtimes="onnxruntime",
         repeats=50,
         networks=10,
     )
     profile_latency.main(profile, parent, any_host=True)  # a job that lost its head goes on where the next one is
-    schema, measured = load_schema(taught), load_table(table, candidates=candidates, threads=latency.threads)
-    of_base_us = latency_us(measured, schema.select(base.features, where="--features"), schema.fetch, base.widths)
+    check_budget(search_arch.spec_of(sought(config, samples, table, out)), load_schema(samples))
+    return table
+
+
+def sought(config: Pipeline, samples: Path, table: Path, out: Path) -> search_arch.SearchArch:
+    """The search under what the students' features and widths cost, or the budget that is given."""
+    schema, latency = load_schema(samples), config.latency
+    latency = replace(latency, candidates=latency.candidates or candidates_of(samples))
+    measured = load_table(table, candidates=latency.candidates, threads=latency.threads)
+    features = schema.select(names(config.features) or schema.student_features, where="--features")
+    of_base_us = latency_us(measured, features, schema.fetch, widths(config.widths))
     shared = {name: getattr(config, name) for name in ("widths", "k", "seed", "search", "distill", "optim", "compute")}
     limits = {"budget_us": config.budget_us or of_base_us, "latency": latency}
-    arch = search_arch.main(search_arch.SearchArch(taught, table, out / "search", **limits, **shared), parent)
-    return search_facts(arch, out / "search", schema, widths(config.search.widths))
+    return search_arch.SearchArch(samples, table, out / "search", **limits, **shared)
+
+
+def searched(config: Pipeline, taught: Path, table: Path, out: Path, parent: Run) -> SearchFacts:
+    arch = search_arch.main(sought(config, taught, table, out), parent)
+    return search_facts(arch, out / "search", load_schema(taught), widths(config.search.widths))
 
 
 def command(config: Pipeline) -> str:

@@ -6,7 +6,9 @@ from prerank.latency.formula import fetch_us
 from prerank.latency.options import Latency
 from prerank.logs.schema import Schema
 from prerank.models.options import Distill
+from prerank.search.found import Found
 from prerank.search.options import Search
+from prerank.search.spec import Spec
 
 
 def check_search(search: Search, latency: Latency, distill: Distill, *, name: str) -> None:
@@ -42,3 +44,10 @@ def check_features(schema: Schema, chosen: tuple[str, ...], *, budget_us: float 
             "network comes on top; raise it"
         )
     return tuple(feature.name for feature in features)
+
+
+def check_budget(spec: Spec, schema: Schema) -> None:
+    """Raises InputError where not even the cheapest that the search may come to fits its budget."""
+    searched = [[0.0] * len(spec.candidates)] * spec.search.layers
+    log_p = searched if spec.search.method == "autofas" else spec.fixed_log_p()
+    Found(spec, [], (0.0,) * len(spec.arm.features), log_p).derive(schema)  # of nothing that it values: the cheapest

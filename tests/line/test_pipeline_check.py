@@ -3,9 +3,11 @@
 import json
 import shutil
 from dataclasses import replace
+from typing import cast
 
 import polars as pl
 import pytest
+from samples_fixture import made_up_latency
 
 from prerank.core.errors import InputError
 from prerank.latency.options import Latency
@@ -13,6 +15,7 @@ from prerank.logs.folder import open_logs
 from prerank.models.options import Distill, Optim
 from prerank.samples.build import Split
 from prerank.search.options import Search
+from prerank.tracking.runs import Run
 from workflows import pipeline
 from workflows.pipeline import Pipeline
 
@@ -109,3 +112,15 @@ def test_logs_that_a_later_step_would_refuse(config, logs, change, said, tmp_pat
     with pytest.raises(InputError, match=said) as error:
         pipeline.main(replace(config, logs=tmp_path / "logs"))
     assert "\n" not in str(error.value) and not config.out.exists()
+
+
+def test_a_budget_that_nothing_fits_is_found_before_the_teacher_is_trained(config, samples, tmp_path, monkeypatch):
+    """By the latency table, which takes samples alone."""
+    made_up_latency(tmp_path / "latency.json", samples, candidates=48, widths=(4, 16, 32, 64))
+    monkeypatch.setattr(pipeline.profile_latency, "main", lambda *_, **__: None)
+    config = replace(config, features="price", widths="4", latency=Latency(candidates=0))
+    wide = replace(config, search=Search(widths="64", layers=1))
+    for right in (config, replace(wide, budget_us=1000.0)):
+        assert pipeline.profiled(right, samples, tmp_path, cast(Run, None)) == tmp_path / "latency.json"
+    with pytest.raises(InputError, match=r"nothing fits; the cheapest, price with widths \(64,\), takes"):
+        pipeline.profiled(wide, samples, tmp_path, cast(Run, None))
