@@ -45,6 +45,7 @@ class Evaluate:
 
 def main(config: Evaluate) -> dict[str, object]:
     """Returns what it writes."""
+    by_request = beside(config.out)
     logs = open_logs(config.logs.resolve())
     teacher = config.teacher if config.teacher == LOGGED else str(place(config.teacher).resolve())
     planned = plan(logs, teacher, {"student": config.student.resolve()}, k=config.k, m=config.m)
@@ -56,11 +57,23 @@ def main(config: Evaluate) -> dict[str, object]:
     found = evaluate(planned, blocks=config.blocks, seed=config.seed)
     warn_of(found.facts)
     results: dict[str, object] = {**found.rows["student"], "logs": found.facts, "key": planned.key}
-    write_parquet(found.per_request, config.out.with_suffix(".requests.parquet"))
+    write_parquet(found.per_request, by_request)
     write_json(config.out, results)
     shown = (f"recall_at_{config.k}", f"hit_rate_at_{config.k}", "ndcg_at_10", "auc", "gauc", "ctr")
     print(f"{config.out}: {', '.join(f'{key} {results[key]:.4f}' for key in shown if results.get(key) is not None)}")
     return results
+
+
+def beside(out: Path) -> Path:
+    """The table of requests of the results in `out`, named after all of its name but `.json`.
+
+    Raises InputError where that is the table of other results: of `x.json` beside `x`.
+    """
+    stem = out.name.removesuffix(".json") or out.name
+    twin = out.with_name(stem if stem != out.name else f"{out.name}.json")
+    if twin.is_file():
+        raise InputError(f"{out}: its {stem}.requests.parquet is that of {twin.name}; name another --out")
+    return out.with_name(f"{stem}.requests.parquet")
 
 
 def finished(out: Path, key: str) -> dict[str, object] | None:
