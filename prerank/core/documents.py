@@ -53,8 +53,9 @@ def load_yaml(path: Path) -> dict[str, object]:
     and `<<` are read; tags are not. Raises InputError naming the line.
     """
     where = f"--config {path}"
+    text = _text(path, where)
     try:
-        root = yaml.compose(_text(path, where), Loader=yaml.BaseLoader)
+        root = yaml.compose(text, Loader=yaml.BaseLoader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"{where}: {' '.join(str(error).split())}") from error
     if root is None or _is_null(root):
