@@ -18,6 +18,15 @@ def mix(x: np.ndarray | np.uint64) -> np.ndarray:
         return x ^ (x >> np.uint64(31))
 
 
+def unmix(x: np.ndarray) -> np.ndarray:
+    """What `mix` makes x of."""
+    with np.errstate(over="ignore"):
+        x = np.asarray(x, np.uint64)
+        x = (x ^ (x >> np.uint64(31)) ^ (x >> np.uint64(62))) * np.uint64(pow(0x94D049BB133111EB, -1, 2**64))
+        x = (x ^ (x >> np.uint64(27)) ^ (x >> np.uint64(54))) * np.uint64(pow(0xBF58476D1CE4E5B9, -1, 2**64))
+        return (x ^ (x >> np.uint64(30)) ^ (x >> np.uint64(60))) - _GOLDEN
+
+
 def hash_ids(ids: pa.Array | pa.ChunkedArray) -> np.ndarray:
     """uint64 [N] of integers or strings; 0 for null.
 

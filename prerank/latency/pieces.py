@@ -40,13 +40,15 @@ class Setting:
 def random_inputs(
     features: Iterable[Feature], candidates: int, *, list_length: int, seed: int
 ) -> dict[str, np.ndarray]:
-    """What `ranker_graph` takes, by feature: normal numbers, uniform ids, `list_length` ids a row."""
+    """What `ranker_graph` takes, by feature: normal numbers, uniform ids (of any size where they are hashed),
+    `list_length` ids a row."""
     rng = np.random.default_rng(seed)
     out = {}
     for feature in features:
         rows = 1 if feature.of_request else candidates
         if feature.kind in ("id", "ids"):
-            out[feature.name] = rng.integers(0, feature.size, (rows, 1 if feature.kind == "id" else list_length))
+            low, high = (-(2**62), 2**62) if feature.hash else (0, feature.size)
+            out[feature.name] = rng.integers(low, high, (rows, 1 if feature.kind == "id" else list_length))
         else:
             out[feature.name] = rng.standard_normal((rows, feature.size), np.float32)
     return out
@@ -154,6 +156,8 @@ def one_request(ranker: Ranker) -> Callable[[Inputs], torch.Tensor]:
 
 
 def _tensor(x: np.ndarray, feature: Feature) -> torch.Tensor | Bags:
+    """As the encoding of samples makes it: torch's networks are given ids that are hashed already."""
+    x = x % feature.size if feature.hash else x
     if feature.kind == "ids":
         return Bags(torch.from_numpy(x.reshape(-1)), torch.arange(len(x)) * x.shape[1])
     return torch.from_numpy(x[:, 0] if feature.kind == "id" else x)

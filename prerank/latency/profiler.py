@@ -121,7 +121,7 @@ def _difference(with_it: Times, without: Times) -> Stat:
 
 def _path(feature: Feature) -> tuple[bool | str | int, ...]:
     """What the time of a feature's path depends on; in the one row of a request the widths do not show."""
-    own = () if feature.of_request else (feature.width, feature.size)
+    own = feature.hash, len(feature.missing), *(() if feature.of_request else (feature.width, feature.size))
     return feature.of_request, "ids" if feature.kind == "ids" else "id" if feature.dim else "dense", *own
 
 

@@ -18,6 +18,9 @@ from prerank.logs.tiles import Tile, cut, read_tile
 Function = Callable[[pa.Table, pa.Table], pa.Table]
 Wanted = Callable[[pa.Table], np.ndarray]
 
+KEY, IS_IMPRESSION = "/key", "/is_impression"
+"""Columns of a shuffle beside those of the logs, none of which begins with a slash."""
+
 
 def whole_requests(
     logs: Logs,
@@ -71,15 +74,15 @@ def _shuffled(
         columns = [found[f.name] if f.name in found.column_names else pa.nulls(len(found), f.type) for f in both]
         key = pa.array(hash_ids(found["request_id"]).view(np.int64))
         is_impression = pa.repeat(pa.scalar(name == "impressions"), len(found))
-        return pa.table([*columns, key, is_impression], names=[*both.names, "key", "is_impression"])
+        return pa.table([*columns, key, is_impression], names=[*both.names, KEY, IS_IMPRESSION])
 
     def build(batch: pa.Table) -> pa.Table:
-        is_impression = batch["is_impression"]
+        is_impression = batch[IS_IMPRESSION]
         lists, impressions = batch.filter(inverted(is_impression)), batch.filter(is_impression)
         return function(lists.select(rows_names), impressions.select(shown_names))
 
     parts = blocks or -(-(rows.bytes + shown.bytes) // TILE_BYTES)
-    parted = tasks(jobs, read).repartition(parts, keys=["key"])
+    parted = tasks(jobs, read).repartition(parts, keys=[KEY])
     return parted.map_batches(retried(build), batch_size=None, batch_format="pyarrow")
 
 

@@ -17,6 +17,20 @@ FAR = 8.0
 """Normalised inputs are cut at so many standard deviations, so that one corrupt log row cannot throw a gradient."""
 
 
+_EMPTY = nn.ModuleDict()
+
+
+def module_name(feature: str) -> str:
+    """Of a feature's table among torch's modules, and with it in checkpoints.
+
+    The feature's own name but where torch refuses that: it has a dot, or is an attribute of the module that holds it.
+    Then it begins with a slash, as no feature does, and has no dot.
+    """
+    if "." in feature or hasattr(_EMPTY, feature):
+        return "/" + feature.replace("%", "%25").replace(".", "%2E")
+    return feature
+
+
 class Embed(nn.Module):
     """Normalises numbers by the training split (missing values become its mean), looks ids up, averages several ids.
 
@@ -53,11 +67,11 @@ class Embed(nn.Module):
             if feature.dim:
                 table = nn.Embedding(feature.size + 1, feature.dim)
                 nn.init.normal_(table.weight, std=0.05)
-                self.tables[feature.name] = table
+                self.tables[module_name(feature.name)] = table
 
     def table(self, name: str) -> nn.Embedding:
         """The rows of an id's embeddings [size + 1, dim]."""
-        return cast(nn.Embedding, self.tables[name])
+        return cast(nn.Embedding, self.tables[module_name(name)])
 
     def forward(self, inputs: Inputs) -> tuple[Tensor | None, Tensor]:
         """Inputs of the requests [R, D_request] (None where there are none) and of the items [I, D_item]."""

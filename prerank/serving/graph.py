@@ -12,23 +12,20 @@ from collections.abc import Iterable
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, numpy_helper
 from torch import Tensor
 
 from prerank.core.errors import InputError
+from prerank.logs.encoding import PADDING, UNKNOWN
 from prerank.logs.schema import Feature
 from prerank.models.embed import FAR
 from prerank.models.ranker import Ranker
+from prerank.serving.nodes import CANDIDATES, SCORE, Graph, clipped, ints, splitmix
 
-OPSET, IR_VERSION = 21, 10
-CANDIDATES = "candidates"
-SCORE = "score"
 BLANK = "/blank"
 """The one input of pieces that read no feature."""
-Value = str | np.ndarray | np.generic
-"""What a node takes: a tensor by its name, or a constant."""
-Attribute = int | list[int] | TensorProto
-IDS = "integers as they are, strings by prerank.core.hashing.hash_ids % size"
+REQUEST, ITEMS = "/request", "/items"
+IDS = "integers as they are, and where `hash` is true of any size; strings by prerank.core.hashing.hash_ids % size"
 
 
 def ranker_graph(ranker: Ranker, features: tuple[Feature, ...]) -> onnx.ModelProto:
@@ -37,17 +34,19 @@ def ranker_graph(ranker: Ranker, features: tuple[Feature, ...]) -> onnx.ModelPro
     One input a feature that the ranker reads, under its name; `features` may hold more. Every input is a matrix with
     one row for the request (sides user, query, context) or N rows (item, cross):
 
-    - dense, embedding: float32 [rows, size]; NaN and infinite values are missing;
-    - id: int64 [rows, 1]; a value outside 0..size-1 is the unknown;
-    - ids: int64 [rows, length]; a value below 0 is padding, one of size or more the unknown; a row may have none.
+    - dense, embedding: float32 [rows, size]; NaN and infinite values are missing, and those declared `missing`;
+    - id: int64 [rows, 1]; a value outside 0..size-1 is the unknown, and one declared `missing`;
+    - ids: int64 [rows, length]; a value below 0 is padding, one of size or more the unknown, and one declared `missing`
+      (below 0 or not); a row may have none;
+    - id and ids that are hashed here (`hash`): any int64; PADDING is no id, UNKNOWN an unknown one.
 
-    The metadata hold `features` (name, side, kind, size of each input, JSON) and `ids`, how ids are encoded.
-    Raises InputError for a feature whose name the output has taken.
+    The metadata hold `features` (name, side, kind, size, ... of each input, JSON) and `ids`, how ids are encoded.
+    Raises InputError for a feature whose name the output has taken, as a schema of earlier versions may have one.
     """
     read = tuple(feature for feature in features if feature.name in ranker.embed.columns)
     if any(feature.name == SCORE for feature in read):
         raise InputError(f"feature {SCORE!r}: the name of the served network's output; rename the feature")
-    graph = _Graph()
+    graph = Graph()
     first, *rest = (_layer(layer.weight, layer.bias) for layer in ranker.linears)
     weight, bias = first
     row = bias
@@ -61,7 +60,8 @@ def ranker_graph(ranker: Ranker, features: tuple[Feature, ...]) -> onnx.ModelPro
     for weight, bias in rest:
         h = graph.add("Gemm", graph.add("Relu", h), weight, bias)
     graph.score(h)
-    about = [{key: getattr(f, key) for key in ("name", "side", "kind", "size")} for f in read]
+    known = ("name", "side", "kind", "size", "missing", "hash")
+    about = [{key: value for key, value in f.to_json().items() if key in known} for f in read]
     return graph.model({"features": json.dumps(about), "ids": IDS})
 
 
@@ -71,7 +71,7 @@ def layer_graph(width_in: int, width_out: int, *, seed: int = 0) -> onnx.ModelPr
     Where `width_out` is 1 it is the head: no ReLU, and `score` [N] of all rows.
     """
     rng = np.random.default_rng(seed)
-    graph = _Graph()
+    graph = Graph()
     weight = rng.normal(size=(width_in, width_out)).astype(np.float32) / np.sqrt(width_in, dtype=np.float32)
     x = graph.input(BLANK, TensorProto.FLOAT, [CANDIDATES, width_in])
     h = graph.add("Gemm", x, weight, rng.normal(size=width_out).astype(np.float32))
@@ -85,81 +85,30 @@ def layer_graph(width_in: int, width_out: int, *, seed: int = 0) -> onnx.ModelPr
 def inputs_graph(ranker: Ranker, features: Iterable[Feature]) -> onnx.ModelProto:
     """`empty_graph`, and beside it the input paths of `features` as `ranker_graph` has them.
 
-    Its further outputs are what the first layer takes: `request` [1, H], the request's part of that layer, and of the
-    items' inputs [N, D] the first row, `items` [1, D]; each where there are such features.
+    Its further outputs are what the first layer takes: REQUEST [1, H], the request's part of that layer, and of the
+    items' inputs [N, D] the first row, ITEMS [1, D]; each where there are such features.
     """
-    graph = _Graph()
+    graph = Graph()
     graph.score(graph.input(BLANK, TensorProto.FLOAT, [CANDIDATES, 1]))
     features = [feature for feature in features if feature.name in ranker.embed.columns]
     weight, bias = _layer(ranker.linears[0].weight, ranker.linears[0].bias)
     order, x_RD = _inputs(graph, ranker, [feature for feature in features if feature.of_request])
     if x_RD:
-        graph.output("request", graph.add("Gemm", x_RD, weight[order], bias), [1, len(bias)])
+        graph.output(REQUEST, graph.add("Gemm", x_RD, weight[order], bias), [1, len(bias)])
     order, x_ND = _inputs(graph, ranker, [feature for feature in features if not feature.of_request])
     if x_ND:
-        graph.output("items", graph.first_row(x_ND), [1, len(order)])
+        graph.output(ITEMS, graph.first_row(x_ND), [1, len(order)])
     return graph.model({})
 
 
 def empty_graph() -> onnx.ModelProto:
     """What any run costs: BLANK float32 [N, 1] in, `score` [N] out, nothing between."""
-    graph = _Graph()
+    graph = Graph()
     graph.score(graph.input(BLANK, TensorProto.FLOAT, [CANDIDATES, 1]))
     return graph.model({})
 
 
-class _Graph:
-    """Nodes, inputs and constants of a graph under way; tensors go by their names, arrays become constants."""
-
-    def __init__(self) -> None:
-        self.nodes: list[onnx.NodeProto] = []
-        self.inputs: list[onnx.ValueInfoProto] = []
-        self.outputs: list[onnx.ValueInfoProto] = []
-        self.constants: dict[str, onnx.TensorProto] = {}
-
-    def input(self, name: str, type_: int, shape: list[int | str]) -> str:
-        self.inputs.append(helper.make_tensor_value_info(name, type_, shape))
-        return name
-
-    def add(self, op: str, *inputs: Value, **attributes: Attribute) -> str:
-        """The name of the node's one output."""
-        return self.split(op, *inputs, outputs=1, **attributes)[0]
-
-    def split(self, op: str, *inputs: Value, outputs: int, **attributes: Attribute) -> list[str]:
-        """The names of the node's outputs."""
-        here = f"/{len(self.nodes)}/{op}"  # a slash: no feature can take this name
-        names = [value if isinstance(value, str) else self.constant(value) for value in inputs]
-        made = [f"{here}/{index}" for index in range(outputs)]
-        node = helper.make_node(op, names, made, name=here)
-        node.attribute.extend(helper.make_attribute(key, value) for key, value in sorted(attributes.items()))
-        self.nodes.append(node)
-        return made
-
-    def constant(self, value: np.ndarray | np.generic) -> str:
-        name = f"/constant/{len(self.constants)}"
-        self.constants[name] = numpy_helper.from_array(np.ascontiguousarray(value), name)
-        return name
-
-    def first_row(self, x_ND: str) -> str:
-        return self.add("Slice", x_ND, _ints(0), _ints(1), _ints(0))
-
-    def score(self, x_N1: str) -> None:
-        self.output(SCORE, self.add("Squeeze", x_N1, _ints(1)), [CANDIDATES])
-
-    def output(self, name: str, tensor: str, shape: list[int | str]) -> None:
-        """Gives a tensor that was just made its name outside."""
-        self.nodes[-1].output[list(self.nodes[-1].output).index(tensor)] = name
-        self.outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
-
-    def model(self, metadata: dict[str, str]) -> onnx.ModelProto:
-        graph = helper.make_graph(self.nodes, "ranker", self.inputs, self.outputs, list(self.constants.values()))
-        opset = helper.make_opsetid("", OPSET)
-        model = helper.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION, producer_name="prerank")
-        helper.set_model_props(model, metadata)
-        return model
-
-
-def _inputs(graph: _Graph, ranker: Ranker, features: list[Feature]) -> tuple[np.ndarray, str | None]:
+def _inputs(graph: Graph, ranker: Ranker, features: list[Feature]) -> tuple[np.ndarray, str | None]:
     """The joined inputs of one side, [rows, D], None where it has none; and the ranker's column of each of the D."""
     if not features:
         return np.zeros(0, np.int64), None
@@ -182,7 +131,8 @@ def _inputs(graph: _Graph, ranker: Ranker, features: list[Feature]) -> tuple[np.
             )
             for key in ("mean", "std")
         )
-        across.append(_normalise(graph, raw, mean, std))
+        declared = [values if of_request else values.T for values in _declared(dense)]
+        across.append(_normalise(graph, raw, mean, std, declared))
     for feature in bags:
         across.append(_mean_of_ids(graph, feature, _array(ranker.embed.table(feature.name).weight), rows))
     if of_request:
@@ -191,17 +141,16 @@ def _inputs(graph: _Graph, ranker: Ranker, features: list[Feature]) -> tuple[np.
         parts = [graph.add("Transpose", _join(graph, across, axis=0), perm=[1, 0])] if across else []
     for feature in ids:
         value = graph.input(feature.name, TensorProto.INT64, [rows, 1])
-        # Row -1 is the last one, of the unknown; GatherND takes the ids as a matrix.
-        known = graph.add("Clip", value, np.array(-1), np.array(feature.size))
+        known = _known(graph, feature, value)  # a matrix, as GatherND takes it
         parts.append(graph.add("GatherND", _array(ranker.embed.table(feature.name).weight), known))
     return order, _join(graph, parts, axis=1)
 
 
-def _join(graph: _Graph, parts: list[str], *, axis: int) -> str:
+def _join(graph: Graph, parts: list[str], *, axis: int) -> str:
     return parts[0] if len(parts) == 1 else graph.add("Concat", *parts, axis=axis)
 
 
-def _join_dense(graph: _Graph, dense: list[Feature], rows: int | str) -> str:
+def _join_dense(graph: Graph, dense: list[Feature], rows: int | str) -> str:
     """Raw values [1, D] of a request, [D, N] of items; single numbers before vectors."""
     values = [graph.input(feature.name, TensorProto.FLOAT, [rows, feature.size]) for feature in dense]
     if rows == 1:
@@ -210,36 +159,68 @@ def _join_dense(graph: _Graph, dense: list[Feature], rows: int | str) -> str:
     parts = [graph.add("Transpose", value, perm=[1, 0]) for value in values[singles:]]
     if singles:
         # [N, 1] one after another are already the rows of [singles, N].
-        parts.insert(0, graph.add("Reshape", _join(graph, values[:singles], axis=0), _ints(singles, -1)))
+        parts.insert(0, graph.add("Reshape", _join(graph, values[:singles], axis=0), ints(singles, -1)))
     return _join(graph, parts, axis=0)
 
 
-def _normalise(graph: _Graph, raw: str, mean: np.ndarray, std: np.ndarray) -> str:
+def _normalise(graph: Graph, raw: str, mean: np.ndarray, std: np.ndarray, declared: list[np.ndarray]) -> str:
     normal = graph.add("Mul", graph.add("Sub", raw, mean), (1 / std.astype(np.float64)).astype(np.float32))
     near = graph.add("Clip", normal, np.float32(-FAR), np.float32(FAR))
     # x - x is 0 for a number, NaN for NaN and for an infinite value; a huge number is not missing, but far.
     missing = graph.add("IsNaN", graph.add("Sub", raw, raw))
+    for values in declared:
+        missing = graph.add("Or", missing, graph.add("Equal", raw, values))
     return graph.add("Where", missing, np.float32(0), near)
 
 
-def _mean_of_ids(graph: _Graph, feature: Feature, table: np.ndarray, rows: int | str) -> str:
+def _declared(dense: list[Feature]) -> list[np.ndarray]:
+    """The first `missing` value of each of the D inputs, float32 [1, D], the second, ...; NaN where there is none."""
+    most = max(len(feature.missing) for feature in dense)
+    values = [np.array([*feature.missing, *[np.nan] * most], np.float32)[:most] for feature in dense]
+    return list(np.repeat(values, [feature.size for feature in dense], axis=0).T[:, np.newaxis]) if most else []
+
+
+def _known(graph: Graph, feature: Feature, value: str) -> str:
+    """Rows of the table for ids of any shape: `size` for the unknown; -1, the last row of all, for what is no id."""
+    size = np.array(feature.size)
+    of_lists = feature.kind == "ids"
+    declared = [(v + 2**63) % 2**64 - 2**63 for v in feature.missing if isinstance(v, int)]
+    if not feature.hash:
+        # Of others the bounds make the unknown, but those below 0 in lists would be no ids.
+        declared = [v for v in declared if v < feature.size and (v >= 0 or of_lists)]
+    if not feature.hash and not declared:
+        return clipped(graph, value, feature.size)
+    flat = graph.add("Reshape", value, ints(-1))  # a column is broadcast element by element, ten times as slowly
+    if feature.hash:
+        known = splitmix(graph, flat, feature.size)
+        declared += [UNKNOWN, *([] if of_lists else [PADDING])]
+    else:
+        known = clipped(graph, flat, feature.size)
+    for missing in declared:
+        known = graph.add("Where", graph.add("Equal", flat, np.array(missing)), size, known)
+    if feature.hash and of_lists:
+        known = graph.add("Where", graph.add("Equal", flat, np.array(PADDING)), np.array(-1), known)
+    return graph.add("Reshape", known, graph.add("Shape", value), allowzero=1)
+
+
+def _mean_of_ids(graph: Graph, feature: Feature, table: np.ndarray, rows: int | str) -> str:
     """[1, dim] of a request, [dim, N] of items; 0 for a row without ids."""
     # A last row of zeros for padding (its index is -1), and a last column that counts the ids.
     table = np.pad(table, ((0, 1), (0, 1)))
     table[:-1, -1] = 1
     value = graph.input(feature.name, TensorProto.INT64, [rows, f"length of {feature.name}"])
-    known = graph.add("Clip", value, np.array(-1), np.array(feature.size))
+    known = _known(graph, feature, value)
     if rows == 1:
-        total = graph.add("ReduceSum", graph.add("Gather", table, known), _ints(1), keepdims=0)
+        total = graph.add("ReduceSum", graph.add("Gather", table, known), ints(1), keepdims=0)
     else:
         known = graph.add("Transpose", known, perm=[1, 0])
         each = graph.add("Flatten", graph.add("Gather", table, known), axis=1)  # [length, N * (dim + 1)]
         # A product with ones sums several times faster than ReduceSum does.
         length = graph.add("Shape", known, start=0, end=1)
         ones = graph.add("ConstantOfShape", length, value=numpy_helper.from_array(np.ones(1, np.float32)))
-        total = graph.add("Reshape", graph.add("MatMul", ones, each), _ints(-1, feature.dim + 1))
+        total = graph.add("Reshape", graph.add("MatMul", ones, each), ints(-1, feature.dim + 1))
         total = graph.add("Transpose", total, perm=[1, 0])
-    total, count = graph.split("Split", total, _ints(feature.dim, 1), outputs=2, axis=1 if rows == 1 else 0)
+    total, count = graph.split("Split", total, ints(feature.dim, 1), outputs=2, axis=1 if rows == 1 else 0)
     return graph.add("Div", total, graph.add("Max", count, np.float32(1)))
 
 
@@ -250,7 +231,3 @@ def _layer(weight: Tensor, bias: Tensor) -> tuple[np.ndarray, np.ndarray]:
 
 def _array(value: Tensor) -> np.ndarray:
     return value.detach().cpu().numpy()
-
-
-def _ints(*values: int) -> np.ndarray:
-    return np.array(values, np.int64)

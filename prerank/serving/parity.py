@@ -5,6 +5,7 @@ one array an input, as `prerank.serving.graph.ranker_graph` has them.
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TypedDict
 
@@ -13,6 +14,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from prerank.core.hashing import unmix
 from prerank.core.nested import nest
 from prerank.logs.encoding import encode
 from prerank.logs.schema import Feature, Schema
@@ -22,6 +24,7 @@ from prerank.models.stats import Stats
 from prerank.samples import batches
 from prerank.samples.files import sample_files
 from prerank.samples.reader import sequential
+from prerank.serving.signature import PADDING, padding, unknown
 
 Feed = dict[str, np.ndarray]
 
@@ -51,35 +54,44 @@ def draw_feed(
 ) -> Feed:
     """Made-up inputs for one request: numbers by the training split's mean and spread, ids uniformly, 0 to 4 in a list.
 
-    `hard`: a fifth of the numbers missing, infinite or huge, a third of the ids outside the vocabulary.
+    `hard`: a fifth of the numbers missing, declared missing, infinite or huge, a third of the ids outside the
+    vocabulary, or of the unknown.
     """
     feed: Feed = {}
     for feature in features:
         rows = 1 if feature.of_request else candidates
         if feature.dim:
-            size = feature.size
-            ids = rng.integers(0, size, (rows, 1 if feature.kind == "id" else 4))
+            low, high = (-(2**63), 2**63 - 1) if feature.hash else (0, feature.size)
+            ids = rng.integers(low, high, (rows, 1 if feature.kind == "id" else 4))
             if hard:
-                unseen = [size, size + 1, 2**40] + ([-1, -7, -(2**40)] if feature.kind == "id" else [])
-                ids = np.where(rng.random(ids.shape) < 1 / 3, rng.choice(unseen, ids.shape), ids)
+                ids = np.where(rng.random(ids.shape) < 1 / 3, rng.choice(_unseen(feature), ids.shape), ids)
             if feature.kind == "ids":
-                ids[np.arange(4) >= rng.integers(0, 5, (rows, 1))] = -1
+                ids[np.arange(4) >= rng.integers(0, 5, (rows, 1))] = padding(feature)
             feed[feature.name] = ids
             continue
         mean, std = np.array(stats[feature.name]["mean"]), np.array(stats[feature.name]["std"])
         values = mean + std * rng.normal(size=(rows, feature.size)) * (4 if hard else 1)
         if hard:
-            fault = rng.choice([np.nan, np.inf, -np.inf, 3e38, -3e38], values.shape)
+            fault = rng.choice([np.nan, np.inf, -np.inf, 3e38, -3e38, *map(float, feature.missing)], values.shape)
             values = np.where(rng.random(values.shape) < 0.2, fault, values)
         feed[feature.name] = values.astype(np.float32)
     return feed
+
+
+def _unseen(feature: Feature) -> np.ndarray:
+    """Ids that few items have: beyond the vocabulary, or small where any is inside, and the declared missing."""
+    beyond = [0, 1, -1, 2**40] if feature.hash else [feature.size, feature.size + 1, 2**31, 2**32 - 1, 2**40]
+    below = [-1, -7, -(2**32), -(2**40)] if feature.kind == "id" and not feature.hash else []
+    declared = [value for value in feature.missing if isinstance(value, int)]
+    bits = [value % 2**64 for value in (*beyond, *below, *declared, unknown(feature))]
+    return np.array(bits, np.uint64).view(np.int64)
 
 
 def as_trained(feed: Feed, features: tuple[Feature, ...]) -> Inputs:
     """The inputs of a Ranker by the encoding that its training data went through: not by the graph's."""
     inputs: dict[str, Tensor | Bags] = {}
     for of_request in (True, False):
-        here = tuple(feature for feature in features if feature.of_request is of_request)
+        here = tuple(_of_integers(feature) for feature in features if feature.of_request is of_request)
         if here:
             table, _ = encode(pa.table({f.name: _as_logged(feed[f.name], f) for f in here}), Schema(here, {}))
             if not of_request:
@@ -89,9 +101,14 @@ def as_trained(feed: Feed, features: tuple[Feature, ...]) -> Inputs:
     return inputs
 
 
+def _of_integers(feature: Feature) -> Feature:
+    """As a feed has it: of texts the hashes."""
+    return replace(feature, missing=tuple(value for value in feature.missing if not isinstance(value, str)))
+
+
 def _as_logged(values: np.ndarray, feature: Feature) -> pa.Array:
     if feature.kind == "ids":
-        kept = values >= 0
+        kept = values != PADDING if padding(feature) == PADDING else values >= 0
         return nest(values[kept], np.concatenate([[0], np.cumsum(kept.sum(1))]))
     flat = pa.array(values.reshape(-1))
     vector = feature.kind == "embedding" or (feature.kind == "dense" and feature.size > 1)
@@ -129,12 +146,21 @@ def real_cases(ranker: Ranker, features: tuple[Feature, ...], samples: Path) -> 
 def _rows(values: Tensor | Bags, feature: Feature, rows: list[int] | np.ndarray) -> np.ndarray:
     if isinstance(values, Bags):
         bags = torch.tensor_split(values.values, values.offsets[1:])
-        chosen = [bags[row].numpy() for row in rows]
-        padded = np.full((len(chosen), max(map(len, chosen))), -1)
+        chosen = [_raw(bags[row].numpy(), feature) for row in rows]
+        padded = np.full((len(chosen), max(map(len, chosen))), padding(feature))
         for row, ids in enumerate(chosen):
             padded[row, : len(ids)] = ids
         return padded
-    return values.numpy()[rows].reshape(len(rows), -1)
+    found = values.numpy()[rows].reshape(len(rows), -1)
+    return _raw(found, feature) if feature.kind == "id" else found
+
+
+def _raw(ids: np.ndarray, feature: Feature) -> np.ndarray:
+    """Ids of samples as they may have been logged; of the many that have one hash, one."""
+    ids = np.where(ids == feature.size, unknown(feature), ids)
+    logged = unmix(ids.astype(np.uint64)).view(np.int64)
+    known = ids >= 0 if feature.hash else np.zeros(ids.shape, bool)
+    return np.where(known, logged, ids)
 
 
 def compare(score: Callable[[Feed], np.ndarray], cases: Iterable[tuple[Feed, np.ndarray]]) -> Parity:

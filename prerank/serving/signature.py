@@ -6,6 +6,7 @@ from typing import TypedDict
 import numpy as np
 import onnx
 
+from prerank.logs.encoding import PADDING, UNKNOWN
 from prerank.logs.schema import Feature
 
 STRINGS = (
@@ -17,8 +18,15 @@ HOLDS = {
     "dense": "numbers as the logs have them, the network normalises; missing: NaN (null in JSON) or an infinite one",
     "id": "an integer as the logs have it, a string by `strings`; unknown or missing: -1, as is all outside 0..size-1",
     "ids": "any number of ids a row, or none: an integer as the logs have it, a string by `strings`, an unknown or "
-    "missing one as `size`; rows are filled up to one length with -1 (all that is below 0 is passed over)",
+    "missing one as `size`; rows are filled up to one length with `padding` (all that is below 0 is passed over)",
 }
+HASHED = {
+    "id": "an integer as the logs have it, by its 64 bits, which the network hashes; unknown or missing: `unknown`",
+    "ids": "any number of ids a row, or none: integers as the logs have them, by their 64 bits, which the network "
+    "hashes, an unknown or missing one as `unknown`; rows are filled up to one length with `padding`",
+}
+DECLARED = "; so are those of `missing`, as the logs have them"
+DECLARED_TEXT = "; those of `missing` are unknown, and not hashed"
 
 
 class Tensor(TypedDict):
@@ -32,12 +40,20 @@ class Tensor(TypedDict):
     """What its values mean."""
 
 
-class _Size(TypedDict, total=False):
+class _OfFeature(TypedDict, total=False):
     size: int
     """Of an id: the vocabulary."""
+    hash: bool
+    """Whether the network hashes integer ids itself."""
+    unknown: int
+    """Of ids: what stands for an unknown or missing one."""
+    padding: int
+    """Of lists of ids: what fills the rows up to one length."""
+    missing: list[float | int | str]
+    """What stands for a missing value in the logs."""
 
 
-class Input(Tensor, _Size):
+class Input(Tensor, _OfFeature):
     """A feature."""
 
     side: str
@@ -80,8 +96,30 @@ def describe(graph: onnx.ModelProto, features: tuple[Feature, ...]) -> Signature
     }
 
 
+def padding(feature: Feature) -> int:
+    """What fills rows of ids up to one length; all integers below 0 do where none of them is an id or a missing one."""
+    below = any(isinstance(value, int) and value < 0 for value in feature.missing)
+    return PADDING if feature.hash or below else -1
+
+
+def unknown(feature: Feature) -> int:
+    """What stands for an id that is unknown or missing."""
+    return UNKNOWN if feature.hash else feature.size if feature.kind == "ids" else -1
+
+
 def _input(feature: Feature, dtype: np.dtype, shape: list[int | str]) -> Input:
-    of_id: _Size = {"size": feature.size} if feature.dim else {}
+    kind = "dense" if feature.kind == "embedding" else feature.kind
+    holds = HASHED[kind] if feature.hash else HOLDS[kind]
+    extra: _OfFeature = {}
+    if feature.dim:
+        extra |= {"size": feature.size, "unknown": unknown(feature)}
+    if feature.kind == "ids":
+        extra["padding"] = padding(feature)
+    if feature.hash:
+        extra["hash"] = True
+    if feature.missing:
+        extra["missing"] = list(feature.missing)
+        holds += DECLARED_TEXT if isinstance(feature.missing[0], str) else DECLARED
     rows = "one row for the request" if feature.of_request else "one row a candidate, in the same order everywhere"
     return {
         "name": feature.name,
@@ -89,9 +127,9 @@ def _input(feature: Feature, dtype: np.dtype, shape: list[int | str]) -> Input:
         "shape": shape,
         "side": feature.side,
         "kind": feature.kind,
-        **of_id,
+        **extra,
         "rows": rows,
-        "holds": HOLDS["dense" if feature.kind == "embedding" else feature.kind],
+        "holds": holds,
     }
 
 

@@ -70,7 +70,6 @@ def test_counted_as_by_a_loop(kind, data):
     keys, type_, values = KINDS[kind]
     sizes = data.draw(st.lists(st.integers(1, 4), max_size=5))
     one = [data.draw(values) for _ in sizes]
-    pairs = list(zip(one, sizes, strict=True))
     logged = [
         [v if data.draw(st.booleans()) else data.draw(values) for _ in range(n)]
         for v, n in zip(one, sizes, strict=True)

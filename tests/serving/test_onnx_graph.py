@@ -12,7 +12,7 @@ from logs_fixture import SCHEMA
 from prerank.logs.schema import parse_schema
 from prerank.models.batch import Bags
 from prerank.models.ranker import Ranker
-from prerank.serving.graph import BLANK, empty_graph, inputs_graph, layer_graph, ranker_graph
+from prerank.serving.graph import BLANK, ITEMS, REQUEST, empty_graph, inputs_graph, layer_graph, ranker_graph
 
 FEATURES = parse_schema(SCHEMA, "test").features
 rng = np.random.default_rng(0)
@@ -143,7 +143,7 @@ def test_pieces():
                 strict=True,
             )
         )
-        assert ("request" in made, "items" in made) == (
+        assert (REQUEST in made, ITEMS in made) == (
             any(f.of_request for f in features),
             any(not f.of_request for f in features),
         )

@@ -1,0 +1,100 @@
+"""How graphs of ONNX are put together: nodes, inputs and constants, and the one function that ONNX lacks."""
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+OPSET, IR_VERSION = 21, 10
+CANDIDATES = "candidates"
+SCORE = "score"
+Value = str | np.ndarray | np.generic
+"""What a node takes: a tensor by its name, or a constant."""
+Attribute = int | str | list[int] | TensorProto
+
+
+class Graph:
+    """Nodes, inputs and constants of a graph under way; tensors go by their names, arrays become constants."""
+
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.inputs: list[onnx.ValueInfoProto] = []
+        self.outputs: list[onnx.ValueInfoProto] = []
+        self.constants: dict[str, onnx.TensorProto] = {}
+
+    def input(self, name: str, type_: int, shape: list[int | str]) -> str:
+        self.inputs.append(helper.make_tensor_value_info(name, type_, shape))
+        return name
+
+    def add(self, op: str, *inputs: Value, **attributes: Attribute) -> str:
+        """The name of the node's one output."""
+        return self.split(op, *inputs, outputs=1, **attributes)[0]
+
+    def split(self, op: str, *inputs: Value, outputs: int, **attributes: Attribute) -> list[str]:
+        """The names of the node's outputs."""
+        here = f"/{len(self.nodes)}/{op}"  # a slash: no feature can take this name
+        names = [value if isinstance(value, str) else self.constant(value) for value in inputs]
+        made = [f"{here}/{index}" for index in range(outputs)]
+        node = helper.make_node(op, names, made, name=here)
+        node.attribute.extend(helper.make_attribute(key, value) for key, value in sorted(attributes.items()))
+        self.nodes.append(node)
+        return made
+
+    def constant(self, value: np.ndarray | np.generic) -> str:
+        name = f"/constant/{len(self.constants)}"
+        self.constants[name] = numpy_helper.from_array(np.ascontiguousarray(value), name)
+        return name
+
+    def first_row(self, x_ND: str) -> str:
+        return self.add("Slice", x_ND, ints(0), ints(1), ints(0))
+
+    def score(self, x_N1: str) -> None:
+        self.output(SCORE, self.add("Squeeze", x_N1, ints(1)), [CANDIDATES])
+
+    def output(self, name: str, tensor: str, shape: list[int | str]) -> None:
+        """Gives a tensor that was just made its name outside."""
+        self.nodes[-1].output[list(self.nodes[-1].output).index(tensor)] = name
+        self.outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
+
+    def model(self, metadata: dict[str, str]) -> onnx.ModelProto:
+        graph = helper.make_graph(self.nodes, "ranker", self.inputs, self.outputs, list(self.constants.values()))
+        opset = helper.make_opsetid("", OPSET)
+        model = helper.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION, producer_name="prerank")
+        helper.set_model_props(model, metadata)
+        return model
+
+
+def ints(*values: int) -> np.ndarray:
+    return np.array(values, np.int64)
+
+
+def clipped(graph: Graph, x: str, high: int) -> str:
+    """int64, of any shape, cut to -1..high.
+
+    By doubles, which cut what is beyond 2^53 rightly though they do not hold it. The Clip that ONNX Runtime has for int64
+    leaves ids from 2^31 to 2^32 as they are (microsoft/onnxruntime#32475), and a table has no such row.
+    """
+    number = graph.add("Cast", x, to=TensorProto.DOUBLE)
+    return graph.add("Cast", graph.add("Clip", number, np.array(-1.0), np.array(float(high))), to=TensorProto.INT64)
+
+
+def splitmix(graph: Graph, x_N: str, size: int) -> str:
+    """int64 [N]: `prerank.core.hashing.mix` of int64 [N], by its 64 bits, mod `size`.
+
+    ONNX Runtime adds and multiplies signed integers alone, which overflow to the same bits, and shifts unsigned ones.
+    """
+
+    def signed(x: str) -> str:
+        return graph.add("Cast", x, to=TensorProto.INT64)
+
+    def shifted(x: str, by: int) -> str:
+        x = graph.add("Cast", x, to=TensorProto.UINT64)
+        return graph.add("BitwiseXor", x, graph.add("BitShift", x, np.array(by, np.uint64), direction="RIGHT"))
+
+    x = graph.add("Add", x_N, _bits(0x9E3779B97F4A7C15))
+    x = graph.add("Mul", signed(shifted(x, 30)), _bits(0xBF58476D1CE4E5B9))
+    x = graph.add("Mul", signed(shifted(x, 27)), _bits(0x94D049BB133111EB))
+    return signed(graph.add("Mod", shifted(x, 31), np.array(size, np.uint64)))
+
+
+def _bits(value: int) -> np.ndarray:
+    return np.array(value, np.uint64).view(np.int64)
