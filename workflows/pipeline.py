@@ -6,7 +6,6 @@ Each step writes a folder of its own under `--out`; the same command goes on whe
 `results.json`, `report.html` and a table, and everything is in MLflow.
 """
 
-import sys
 import time
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -23,7 +22,7 @@ from prerank.core.errors import InputError
 from prerank.core.outputs import write_json
 from prerank.core.storage import write_parquet
 from prerank.evaluation.evaluate import evaluate, plan
-from prerank.evaluation.preflight import check_clicks, check_lists, check_told_apart, check_truth_of, space_of
+from prerank.evaluation.preflight import check_clicks, check_lists, check_truth_of, space_of
 from prerank.latency.formula import latency_us
 from prerank.latency.options import Latency
 from prerank.latency.served import serving_costs
@@ -110,9 +109,6 @@ def main(config: Pipeline) -> Results:
         with child("teach", out, parent) as tracked:
             rows = teach.main(teach.Teach(samples, teacher, taught, gpu=config.compute.gpu))["rows"]
             tracked.metrics({"requests": float(sum(rows.values()))})
-        said = check_told_apart(taught, teacher)
-        if said:
-            print(said, file=sys.stderr)
         shared = {name: getattr(config, name) for name in ("distill", "optim", "seed")}
         base = student_arm(taught, features=names(config.features), widths=widths(config.widths), **shared)
         rungs = ladder(base)

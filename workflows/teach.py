@@ -10,6 +10,7 @@ from pathlib import Path
 from prerank.core import cli
 from prerank.core.cluster.start import start_ray
 from prerank.core.outputs import is_done
+from prerank.evaluation.preflight import check_told_apart
 from prerank.models.checkpoint import model_manifest
 from prerank.samples.files import SamplesManifest, samples_manifest
 from prerank.training.options import check_gpus
@@ -30,17 +31,22 @@ class Teach:
 
 
 def main(config: Teach) -> SamplesManifest:
-    """Returns the manifest of the taught samples; warns loudly where the teacher has not proved itself."""
+    """Returns the manifest of the taught samples; warns loudly where the teacher has not proved itself.
+
+    Raises InputError where it gives all items one score: no student could learn from it, or be held against it.
+    """
     samples, teacher, out = (path.resolve() for path in (config.samples, config.teacher, config.out))
     if config.gpu:
         check_gpus()
     warn_of(teacher)
     if is_done(out, kind="samples", config={}, inputs=inputs_of(samples, teacher)):
         print(f"{out}: already done")
+        warn_of_ties(out, teacher)
         return samples_manifest(out)
     start_ray()
     manifest = teach(samples, teacher, out, gpu=config.gpu)
     print(f"{out}: {sum(manifest['rows'].values()):,} requests taught")
+    warn_of_ties(out, teacher)
     return manifest
 
 
@@ -56,6 +62,13 @@ def warn_of(teacher: Path) -> None:
             "(--unexposed-ratio).",
             file=sys.stderr,
         )
+
+
+def warn_of_ties(taught: Path, teacher: Path) -> None:
+    """Warns where the teacher gives all items of most requests one score."""
+    said = check_told_apart(taught, teacher)
+    if said:
+        print(said, file=sys.stderr)
 
 
 if __name__ == "__main__":
