@@ -23,9 +23,9 @@ def fits(feature: Feature, type_: pa.DataType) -> bool:
     if pa.types.is_null(type_):
         return True
     if feature.kind == "id":
-        return is_id(type_)
+        return is_id(type_) and _as_declared(feature, type_)
     if feature.kind == "ids":
-        return is_list(type_) and is_id(type_.value_type)
+        return is_list(type_) and is_id(type_.value_type) and _as_declared(feature, type_.value_type)
     if feature.kind == "dense" and feature.size == 1:
         return is_number(type_)
     if pa.types.is_fixed_size_list(type_) and type_.list_size != feature.size:
@@ -36,8 +36,21 @@ def fits(feature: Feature, type_: pa.DataType) -> bool:
 def expected(feature: Feature) -> str:
     """The types that `fits` takes, in words."""
     if feature.kind in ("id", "ids"):
-        return "integers or strings" if feature.kind == "id" else "a list of integers or strings"
+        ids = "integers or strings"
+        if feature.hash:
+            ids = 'integers (by "hash": true; strings are hashed without it)'
+        elif feature.missing:
+            ids = f'{"strings" if isinstance(feature.missing[0], str) else "integers"} (as those of its "missing")'
+        return ids if feature.kind == "id" else f"a list of {ids}"
     return "numbers" if feature.kind == "dense" and feature.size == 1 else f"a list of {feature.size} numbers"
+
+
+def _as_declared(feature: Feature, type_: pa.DataType) -> bool:
+    """Whether ids of this type are what `hash` and `missing` are for."""
+    text = pa.types.is_string(type_)
+    return pa.types.is_null(type_) or (
+        not (feature.hash and text) and all(isinstance(value, str) == text for value in feature.missing)
+    )
 
 
 def is_id(type_: pa.DataType) -> bool:

@@ -213,14 +213,22 @@ def _missing(entry: Mapping[str, object], where: str) -> list[float | int | str]
     """`missing` of a feature, checked."""
     values = entry.get("missing", [])
     of_ids = entry["kind"] in ("id", "ids")
-    words = "integers of 64 bits, or texts" if of_ids else "numbers that float32 holds"
-    if not isinstance(values, list) or not all((_is_key if of_ids else _is_float32)(value) for value in values):
+    fits, words = _is_float32, "numbers that float32 holds"
+    if of_ids:
+        text = isinstance(values, list) and isinstance((values or [0])[0], str) and not entry.get("hash")
+        fits = _is_text if text else _is_key
+        words = "integers of 64 bits" + ("" if entry.get("hash") else ", or of texts")
+    if not isinstance(values, list) or not all(map(fits, values)):
         raise InputError(f"{where}: missing must be a list of {words}, such as [-999], got {values!r}")
     return cast("list[float | int | str]", values)
 
 
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
 def _is_key(value: object) -> bool:
-    return isinstance(value, str) or (_is_whole(value, -(2**63)) and value < 2**64)
+    return _is_whole(value, -(2**63)) and value < 2**64
 
 
 def _is_float32(value: object) -> bool:

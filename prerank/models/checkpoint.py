@@ -106,6 +106,8 @@ class ModelManifest(Manifest):
     best: dict[str, float]
     """The epoch whose weights these are."""
     history: list[dict[str, float]]
+    dealt: NotRequired[dict[str, int]]
+    """How its training samples were dealt: `batch`, `lanes`, and the `passes` over them that an epoch is."""
     proof: NotRequired[dict[str, Proof]]
     """Of a teacher: what it finds, and what small models on a single group of its features find."""
 
@@ -163,7 +165,7 @@ def require_same_features(model: Model, schema: Schema, *, folder: Path, where: 
         here = model.schema.by_name[name]
         if there is None:
             raise InputError(f"{where}/schema.json: feature {name!r} is missing; the model in {folder} reads it")
-        for key in ("side", "kind", "size"):
+        for key in ("side", "kind", "size", "missing", "hash"):
             if getattr(there, key) != getattr(here, key):
                 raise InputError(
                     f"{where}/schema.json: feature {name!r} has {key} {getattr(there, key)!r}, but the model in "

@@ -70,8 +70,8 @@ def ints(*values: int) -> np.ndarray:
 def clipped(graph: Graph, x: str, high: int) -> str:
     """int64, of any shape, cut to -1..high.
 
-    By doubles, which cut what is beyond 2^53 rightly though they do not hold it. The Clip that ONNX Runtime has for int64
-    leaves ids from 2^31 to 2^32 as they are (microsoft/onnxruntime#32475), and a table has no such row.
+    By doubles, which cut what is beyond 2^53 rightly though they do not hold it: the Clip that ONNX Runtime has for
+    int64 leaves ids from 2^31 to 2^32 as they are (microsoft/onnxruntime#32475), and a table has no such row.
     """
     number = graph.add("Cast", x, to=TensorProto.DOUBLE)
     return graph.add("Cast", graph.add("Clip", number, np.array(-1.0), np.array(float(high))), to=TensorProto.INT64)

@@ -1,4 +1,5 @@
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from prerank.core.errors import InputError
 from prerank.core.hashing import hash_ids, keyed_uniform, mix
-from prerank.logs.encoding import encode, encoded_type
+from prerank.logs.encoding import encode, encoded_type, expected, fits
 from prerank.logs.schema import Feature, Schema
 from prerank.logs.statistics import Moments, moments, statistics
 
@@ -157,6 +158,10 @@ def test_hashed_integers(ids):
     ],
 )
 def test_ids_of_another_type_than_declared_are_named(values, keys, complaint):
+    for kind, type_ in (("id", values.type), ("ids", pa.list_(values.type))):
+        feature = schema_of(kind=kind, size=5, dim=2, **keys).features[0]
+        assert not fits(feature, type_) and fits(replace(feature, hash=False, missing=()), type_)
+        assert fits(feature, pa.null()) and ("integers (" in expected(feature)) == (values.type == pa.string())
     with pytest.raises(InputError, match=complaint) as caught:
         encoded(values, kind="id", size=5, dim=2, **keys)
     assert "\n" not in str(caught.value)

@@ -67,7 +67,10 @@ def test_select_keeps_the_order_of_the_schema():
         (lambda s: s["features"][0].update(missing=[True]), "missing must be a list of numbers"),
         (lambda s: s["features"][0].update(missing=[float("nan")]), "numbers that float32 holds"),
         (lambda s: s["features"][0].update(missing=[1e39]), "numbers that float32 holds"),
-        (lambda s: s["features"][3].update(missing=[0.0]), "missing must be a list of integers of 64 bits, or texts"),
+        (lambda s: s["features"][3].update(missing=[0.0]), "missing must be a list of integers of 64 bits, or of"),
+        (lambda s: s["features"][3].update(missing=[0, "N/A"]), "missing must be a list of integers of 64 bits, or of"),
+        (lambda s: s["features"][3].update(missing=["N/A", 0]), "missing must be a list of integers of 64 bits, or of"),
+        (lambda s: s["features"][3].update(missing=["0"], hash=True), "must be a list of integers of 64 bits, such"),
         (lambda s: s["features"][3].update(missing=[2**64]), "missing must be a list of integers of 64 bits"),
     ],
 )
@@ -124,11 +127,11 @@ def test_what_says_nothing_is_not_written(tmp_path):
         *("name", "side", "kind", "source", "fetch_us", "size", "dim", "teacher_only")
     }
     raw = copy.deepcopy(SCHEMA)
-    raw["features"][0]["missing"], raw["features"][3]["missing"] = [-999, -1.5], ["", 7, 2**64 - 1]
+    raw["features"][0]["missing"], raw["features"][3]["missing"] = [-999, -1.5], [7, 2**64 - 1]
     raw["features"][3]["hash"] = True
     schema = parse_schema(raw, "here")
     schema.save(tmp_path)
-    assert load_schema(tmp_path) == schema and schema.by_name["query_city"].missing == ("", 7, 2**64 - 1)
+    assert load_schema(tmp_path) == schema and schema.by_name["query_city"].missing == (7, 2**64 - 1)
     assert schema.by_name["query_city"].hash and schema != plain and hash(schema.features[0])
 
 
