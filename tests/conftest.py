@@ -81,7 +81,8 @@ def one_worker(cluster, mlflow_server, taught, tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("one")
     flags = f"--samples {taught} --widths 16,8 --features price,quality,brand,match,user_tags --k 10 --optim.batch 16"
-    flags += " --optim.epochs 3 --compute.checkpoint_steps 2 --distill.score 0.5 --distill.contrast 0.5"
+    flags += " --optim.epoch-steps 1 --optim.epochs 3 --compute.checkpoint_steps 2"
+    flags += " --distill.score 0.5 --distill.contrast 0.5"
     command = ["workflows.train_student", *flags.split(), "--distill.projection", 8]
     env = cluster.env | {"MLFLOW_TRACKING_URI": mlflow_server.uri}
     with Driver(folder / "log", env, "drive", *command, "--out", folder / "student") as driver:

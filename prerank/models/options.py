@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from prerank.core.config import flatten
+from prerank.core.config import Above0, Positive, Weight, flatten
 from prerank.core.errors import InputError
 
 
@@ -12,7 +12,7 @@ from prerank.core.errors import InputError
 class Distill:
     """What the student learns from the teacher beside the hard labels; a weight of 0 switches a part off."""
 
-    score: float = 0.0
+    score: Weight = 0.0
     """λ, the weight of the squared distance to the teacher's score."""
     form: Literal["additive", "convex"] = "additive"
     """additive: L + λ·MSE; convex: (1-λ)·L + λ·MSE (AutoFAS)."""
@@ -21,20 +21,20 @@ class Distill:
     rankings leaves that mean open; or their softmax over the items of the request (AutoFAS)."""
     items: Literal["all", "exposed"] = "all"
     """The items whose score or distribution is distilled: every item of the sample, or the exposed ones (ASMOL)."""
-    warmup_epochs: float = 0.0
+    warmup_epochs: Weight = 0.0
     """λ rises linearly from 0 over so many epochs."""
-    kl: float = 0.0
+    kl: Weight = 0.0
     """Weight of the KL divergence between the two softmaxes in a request: the baseline of the contrast."""
-    kl_temperature: float = 2.0
-    contrast: float = 0.0
+    kl_temperature: Above0 = 2.0
+    contrast: Weight = 0.0
     """w, the weight of the contrastive loss between the representations (InfoNCE)."""
-    temperature: float = 0.1
+    temperature: Above0 = 0.1
     """τ of the InfoNCE loss."""
     positives: Literal["bin", "item"] = "bin"
     """Positives of an item: the items of its rank bin (the article), or itself alone (CIT)."""
-    merge_bins: int = 1
+    merge_bins: Positive = 1
     """So many neighbouring rank bins of the samples count as one."""
-    projection: int = 128
+    projection: Positive = 128
     """Width of the two projections; 128 in CRD."""
 
     @property
@@ -46,15 +46,18 @@ class Distill:
 class Optim:
     """Adam with decoupled weight decay, early stopping on the validation day."""
 
-    lr: float = 1e-3
-    weight_decay: float = 1e-5
-    batch: int = 64
-    """Requests in a global batch, over all workers."""
-    epochs: int = 10
-    """At most so many passes over the samples."""
-    patience: int = 2
+    lr: Above0 = 1e-3
+    weight_decay: Weight = 1e-5
+    batch: Positive = 64
+    """Requests in a global batch, over all workers; fewer where the samples do not fill one."""
+    epoch_steps: Positive = 40
+    """An epoch is a pass over the samples, or as many as it takes for so many steps: of few samples a pass is too short
+    to learn in, or to tell from one validation to the next. 1: always one pass."""
+    epochs: Positive = 10
+    """At most so many epochs."""
+    patience: Positive = 2
     """Stop after so many epochs without a better validation metric."""
-    clip: float = 5.0
+    clip: Above0 = 5.0
     """Largest norm of the gradient."""
 
 
@@ -81,7 +84,7 @@ class Arm:
 
     def check(self) -> None:
         """Raises InputError naming the key whose value makes no sense."""
-        above_0 = ("optim.lr", "optim.batch", "optim.epochs", "optim.patience", "optim.clip")
+        above_0 = ("optim.lr", "optim.batch", "optim.epoch_steps", "optim.epochs", "optim.patience", "optim.clip")
         above_0 += ("distill.temperature", "distill.kl_temperature", "distill.merge_bins", "distill.projection")
         from_0 = ("optim.weight_decay", "distill.score", "distill.kl", "distill.contrast", "distill.warmup_epochs")
         values = flatten(self)

@@ -9,20 +9,24 @@ From a fine list with positions 0..n-1 (0 = best), exposed flags and clicks:
 | `rank_pairs`          | 4    | both drawn at random from the fine list, the better position first                |
 | `bin_pairs`           | 8    | drawn per rank bin, only between different bins, the better bin first             |
 
-Code 16 marks items drawn uniformly from those never exposed: the teacher's negatives, without pairs.
+Code 16 marks items drawn uniformly from those never exposed: the teacher's negatives, without pairs. A request gets
+`uniform_items` of them, or `uniform_ratio` times its exposures where that is more; the ratio counts only where the
+requests of the logs are shown more than `uniform_items / uniform_ratio` items on average (`prerank.samples.fitting`),
+so that a few long requests among short ones change nothing. Where fewer are unexposed, all of them are taken.
 
 Every draw is the lowest of numbers keyed by (seed, strategy, request, item): no order of rows, blocks or workers shows.
 R requests, N items, P pairs; indices of items are flat until the end.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
 import pyarrow as pa
 
-from prerank.core.config import LARGEST, Count, Numbers, Positive, Within
-from prerank.core.counts import Built, Drawn, Number
+from prerank.core.config import LARGEST, Count, Numbers, Positive, Weight, Within
+from prerank.core.counts import Drawn, Number, count
 from prerank.core.errors import InputError, nearest
 from prerank.core.hashing import hash_ids, keyed_uniform
 from prerank.core.nested import flat, flat_numpy, lowest_within, nest, offsets_from, offsets_of, segment_of
@@ -48,13 +52,19 @@ class DrawConfig:
     bin_items: Count = 3
     """Items drawn a bin for bin_pairs."""
     uniform_items: Count = 30
-    """Items drawn a request from those never exposed, for the teacher's negatives."""
+    """Items drawn a request from those never exposed, for the teacher's negatives, at least."""
+    uniform_ratio: Weight = 3.0
+    """So many for each exposed item, where that is more and the logs have many exposures a request; 0: never."""
     max_pairs: Positive = 200
     """Pairs kept a request and strategy, a random subset."""
 
     @property
     def edges(self) -> np.ndarray:
         return np.array([int(edge) for edge in self.bin_edges.split(",") if edge.strip()], np.int64)
+
+    def uniform_of(self, exposures_R: np.ndarray) -> np.ndarray:
+        """int64 [R]: unexposed items to draw of requests with so many exposures."""
+        return np.maximum(self.uniform_items, np.round(self.uniform_ratio * exposures_R).astype(np.int64))
 
     def check(self) -> None:
         """Raises InputError naming the key at fault."""
@@ -64,6 +74,8 @@ class DrawConfig:
         for key in ("bins", "max_pairs"):
             if getattr(self, key) < 1:
                 raise InputError(f"draw.{key}: expected 1 or more, got {getattr(self, key)}")
+        if not 0 <= self.uniform_ratio < math.inf:
+            raise InputError(f"draw.uniform_ratio: expected 0 or more, got {self.uniform_ratio}")
         if not 0 < self.tail_share <= 1:
             raise InputError(f"draw.tail_share: expected a share above 0, at most 1, got {self.tail_share}")
         try:
@@ -112,7 +124,8 @@ def draw(
         items, better, worse = _STRATEGIES[name](lists, config, bins)
         drawn[items] |= CODES[name]
         pairs[name] = _cap(lists, better, worse, config.max_pairs, name)
-    drawn[lists.draw(~lists.exposed, config.uniform_items, "uniform")] |= UNIFORM
+    wanted_R = config.uniform_of(np.bincount(lists.request[lists.exposed], minlength=lists.n))
+    drawn[lists.draw(~lists.exposed, wanted_R, "uniform")] |= UNIFORM
 
     paired = np.zeros(lists.n, bool)
     for better, _ in pairs.values():
@@ -126,12 +139,18 @@ def draw(
     out = out.append_column("drawn", nest(drawn[keep], offsets_of(out["item_id"])))
     out = out.append_column("bin", nest(bins[keep], offsets_of(out["item_id"])))
     out = _with_pairs(out, pairs, lists, useful, keep)
+    noted: dict[str, Number] = {}
+    missing_R = wanted_R - np.bincount(lists.request[~lists.exposed], minlength=lists.n)
+    short = (missing_R > 0) & lists.any(lists.clicked)  # of others the teacher reads none
+    count(noted, "fewer_unexposed_than_asked", int(missing_R[short].sum()), int(short.sum()))
     left_out: Number = {"requests": int((~useful).sum()), "rows": int((~useful)[lists.request].sum())}
     counts: Drawn = {
         "built": {"requests": out.num_rows, "rows": int(keep.sum())},
         "pairs": {name: len(better) for name, (better, _) in pairs.items()},
         "requests_with_pairs": {name: len(np.unique(lists.request[better])) for name, (better, _) in pairs.items()},
+        "requests_with_click": int((useful & lists.any(lists.clicked)).sum()),
         "dropped": {"no_pairs": left_out} if left_out["requests"] else {},
+        "noted": noted,
     }
     return out, counts
 
@@ -182,11 +201,15 @@ class _Lists:
         """bool [R]"""
         return np.bincount(self.request[flags], minlength=self.n) > 0
 
-    def draw(self, eligible: np.ndarray, k: int, salt: str, cell: np.ndarray | None = None) -> np.ndarray:
-        """Ascending indices of k random eligible items (or all there are) of each cell [N], by default each request."""
+    def draw(self, eligible: np.ndarray, k: int | np.ndarray, salt: str, cell: np.ndarray | None = None) -> np.ndarray:
+        """Ascending indices of k random eligible items (or all there are) of each cell [N], by default each request.
+
+        k [R] has a number for each request.
+        """
         items = np.flatnonzero(eligible)
         number = keyed_uniform(self.seed, salt, self.request_hash[items], self.item_hash[items])
-        return items[lowest_within((self.request if cell is None else cell)[items], number, k)]
+        most = k if isinstance(k, int) else k[self.request[items]]
+        return items[lowest_within((self.request if cell is None else cell)[items], number, most)]
 
     def cross(self, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Every (item of a, item of b) of the same request; a and b ascending."""
@@ -280,16 +303,3 @@ def _with_pairs(
     out = out.append_column("pair_hi", nest((place[better] - first).astype(np.int32), offsets))
     out = out.append_column("pair_lo", nest((place[worse] - first).astype(np.int32), offsets))
     return out.append_column("pair_strategy", nest(strategy.astype(np.uint8), offsets))
-
-
-def check_built(counts: Built, strategies: tuple[str, ...], *, positions: bool) -> None:
-    """Raises InputError where a chosen strategy has no pair in the whole dataset, with what was dropped and why."""
-    for name in strategies:
-        if counts.get("pairs", {}).get(name, 0) or (name in NEED_POSITIONS and not positions):
-            continue
-        reasons = {**counts.get("dropped", {}), **counts.get("noted", {})}
-        found = ", ".join(f"{reason} {n['requests']} requests" for reason, n in reasons.items()) or "nothing dropped"
-        raise InputError(
-            f"strategy {name!r} built no pair from {counts['read']['requests']} requests ({found}); "
-            "check clicked in impressions/, fine_position in fine_lists/ and the draw options, or leave it out"
-        )

@@ -29,6 +29,7 @@ from prerank.search.options import MethodName
 from prerank.search.rivals import RIVALS, Rival, untrained_values
 from prerank.search.spec import Spec
 from prerank.tracking.runs import Run
+from prerank.training.few import said_of_few
 from prerank.training.group import Shared, launch, train_worker
 from prerank.training.loop import Lesson
 from prerank.training.options import Compute
@@ -69,6 +70,10 @@ def search_all(
     trained = [spec for spec in specs if spec.arm.name not in untrained]
     found = {name: _untrained(spec, schema) for name, spec in untrained.items()}
     if trained:
+        for fold in dict.fromkeys(spec.search.fold for spec in trained):
+            arms = [spec.arm for spec in trained if spec.search.fold == fold]
+            for said in said_of_few("search", arms, samples, compute, fold=fold):
+                print(said)
         job = Searches(specs=trained, job=Job(samples, compute, k), runs=runs)
         name = f"ray_train-{key_of(trained, samples, k, compute.lanes)}"
         done = launch(_search_all, job, name=name, work=work, compute=compute)
@@ -135,9 +140,10 @@ def run_search(spec: Spec, job: Job, worker: Worker) -> None:
         worker.world,
         arm.seed,
         search.fold,
+        epoch_steps=arm.optim.epoch_steps,
         tables=job.tables,
     )
-    held_out = replace(reader, held_out=True)
+    held_out = replace(reader, held_out=True, epoch_steps=1)
     total = search.epochs * reader.steps
 
     def save(state: State) -> None:

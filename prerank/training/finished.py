@@ -17,6 +17,7 @@ from prerank.models.options import Arm
 from prerank.models.stats import load_stats
 from prerank.samples.files import check_k, samples_manifest
 from prerank.tracking.runs import Run, run, send_unsent
+from prerank.training.few import dealt_of, facts_of, said_of_few, tags_of
 from prerank.training.options import Compute
 from prerank.training.progress import Drawing
 from prerank.training.worker import Job, Trained, alone, check, train_arm
@@ -75,6 +76,8 @@ def finished_models(
     todo = [*missing.values(), *beside.arms]
     if missing:
         check(todo, samples)
+        for said in said_of_few(kind, todo, samples, job.compute):
+            print(said)
         if any(arm.select_by == "recall" for arm in missing.values()):
             check_k(samples, k)
     for out in arms.keys() - missing.keys():
@@ -90,9 +93,12 @@ def finished_models(
                 opened = run(arm.name, out=out, state=states[out], params=configs[out], tags=inputs, parent=parent)
                 runs[arm.name] = stack.enter_context(opened)
             if missing:
-                trained = fit(todo, samples, work, compute=job.compute, k=k, runs=runs, key=key)
-                saved = beside.facts(trained)
+                dealt = {out: dealt_of(arm, samples, job.compute) for out, arm in missing.items()}
                 for out, arm in missing.items():
+                    runs[arm.name].tags(tags_of(dealt[out]))
+                trained = fit(todo, samples, work, compute=job.compute, k=k, runs=runs, key=key)
+                for out, arm in missing.items():
+                    saved = {**beside.facts(trained), "dealt": facts_of(dealt[out])}
                     _publish(out, kind, trained[arm.name], samples, config=configs[out], inputs=inputs, saved=saved)
             for out, arm in unended.items():
                 for name in ("arch.json", "schema.json", "manifest.json"):

@@ -117,8 +117,11 @@ def _steps(
     device = next(model.parameters()).device
     autocast = autocast_on(device)
     warmup_steps = arm.distill.warmup_epochs * reader.steps
-    tables = reader.epoch(state.epoch, state.step)
-    made = (training_batch(table, arm, lesson.features, state.epoch, lesson.teacher_score) for table in tables)
+    begun = state.epoch * reader.steps + state.step
+    made = (
+        training_batch(table, arm, lesson.features, reader.pass_of(step), lesson.teacher_score)
+        for step, table in enumerate(reader.epoch(state.epoch, state.step), begun)
+    )
     for batch in ahead(made):
         step = state.epoch * reader.steps + state.step
         warmup = min(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0

@@ -23,8 +23,9 @@ from prerank.core.storage import parquet, place
 from prerank.logs.schema import Schema, load_schema
 from prerank.models.checkpoint import Model, known_model, load_model, require_same_features
 from prerank.samples.batches import scoring_batch
-from prerank.samples.draw import DrawConfig, check_built, draw
+from prerank.samples.draw import draw
 from prerank.samples.files import ROW_GROUP, SamplesManifest, sample_files, samples_manifest, write_tables
+from prerank.samples.fitting import check_built, drawn_by
 
 
 class File(TypedDict):
@@ -97,7 +98,8 @@ def finish(done: list[Said], manifest: SamplesManifest, samples: Path, staging: 
     if not manifest["positions"]:
         drawn = cast(Drawn, total)
         dropped = counts["dropped"] | drawn.get("dropped", {})
-        counts: Built = {**counts, **drawn, "dropped": dropped}
+        noted = counts["noted"] | drawn.get("noted", {})
+        counts: Built = {**counts, **drawn, "dropped": dropped, "noted": noted}
         check_built(counts, tuple(manifest["strategies"]), positions=True)
     for name in ("schema.json", "stats.json"):
         (staging / name).write_bytes((samples / name).read_bytes())
@@ -148,4 +150,4 @@ def redraw(table: pa.Table, schema: Schema, manifest: SamplesManifest) -> tuple[
     position = rank_within(segment_of(offsets), -flat_numpy(table["teacher_score"]).astype(np.float64))
     table = table.set_column(table.column_names.index("position"), "position", nest(position.astype(np.int32), offsets))
     table = table.drop_columns(["drawn", "bin", "pair_hi", "pair_lo", "pair_strategy"])
-    return draw(table, schema, DrawConfig(**manifest["draw"]), tuple(manifest["strategies"]), seed=manifest["seed"])
+    return draw(table, schema, drawn_by(manifest["draw"]), tuple(manifest["strategies"]), seed=manifest["seed"])

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from prerank.core.errors import InputError
-from prerank.core.nested import flat_numpy
+from prerank.core.nested import flat_numpy, offsets_of, segment_of
 from prerank.core.storage import parquet
 from prerank.evaluation.metrics import Candidates, Validation
 from prerank.logs.schema import Feature, load_schema
@@ -25,8 +25,9 @@ from prerank.models.options import Arm
 from prerank.models.ranker import Ranker
 from prerank.models.stats import load_stats
 from prerank.samples.batches import columns, scoring_batch
-from prerank.samples.draw import NEED_POSITIONS
+from prerank.samples.draw import NEED_POSITIONS, UNIFORM, DrawConfig
 from prerank.samples.files import sample_files, samples_manifest
+from prerank.samples.fitting import drawn_by
 from prerank.samples.reader import Reader, sequential
 from prerank.tracking.runs import Run
 from prerank.training import loop
@@ -138,6 +139,7 @@ def train_arm(arm: Arm, job: Job, worker: Worker) -> None:
         worker.rank,
         worker.world,
         arm.seed,
+        epoch_steps=arm.optim.epoch_steps,
         tables=job.tables,
     )
 
@@ -216,7 +218,7 @@ def check(arms: list[Arm], samples: Path, *, taught: bool = True) -> None:
     """Raises InputError where an arm needs what the samples do not have; `taught`: its teacher is in their columns."""
     manifest, schema = samples_manifest(samples), load_schema(samples)
     teacher_score, present = teacher_column(samples), _columns(samples, "train").names
-    built = manifest["strategies"]
+    built, counts = manifest["strategies"], manifest["counts"]
     for arm in arms:
         arm.check()
         if all(feature.of_request for feature in schema.select(arm.features, where=arm.name)):
@@ -235,7 +237,9 @@ def check(arms: list[Arm], samples: Path, *, taught: bool = True) -> None:
         if not manifest["positions"]:
             _check_positions(arm, samples)
         if arm.hard == "listwise":
-            _check_negatives(arm, samples, manifest["draw"]["uniform_items"])
+            _check_negatives(arm, samples, drawn_by(manifest["draw"]))
+            if counts.get("requests_with_click") == 0:
+                raise InputError(f"{samples}: no training request has a click, which {arm.name} learns from")
 
 
 def _check_positions(arm: Arm, samples: Path) -> None:
@@ -251,14 +255,23 @@ def _check_positions(arm: Arm, samples: Path) -> None:
         )
 
 
-def _check_negatives(arm: Arm, samples: Path, drawn: int) -> None:
-    """Raises InputError where the samples cannot hold the unexposed items that the arm asks for."""
-    first = next(sequential(files_of(samples, "train"), ("exposed",)))["exposed"]
-    wanted = arm.unexposed_ratio * int(flat_numpy(first).sum()) / len(first)
-    if wanted > drawn:
+def _check_negatives(arm: Arm, samples: Path, draw: DrawConfig) -> None:
+    """Raises InputError where samples were built with fewer unexposed items than the arm asks for, on average.
+
+    A request of which all unexposed items were drawn has what there is, and none is asked of it.
+    """
+    first = next(sequential(files_of(samples, "train"), ("exposed", "drawn")))
+    exposed_I, request_I = flat_numpy(first["exposed"]).astype(bool), segment_of(offsets_of(first["exposed"]))
+    drawn_I = ~exposed_I & (flat_numpy(first["drawn"]) & UNIFORM > 0)
+    exposures_R, held_R = (np.bincount(request_I[of], minlength=len(first)) for of in (exposed_I, drawn_I))
+    limited_R = held_R >= draw.uniform_of(exposures_R)
+    if not limited_R.any():
+        return
+    wanted, held = np.round(arm.unexposed_ratio * exposures_R[limited_R]).mean(), held_R[limited_R].mean()
+    if wanted > held:
         raise InputError(
-            f"{samples}: holds at most {drawn} unexposed items a request (draw.uniform_items), but an unexposed_ratio "
-            f"of {arm.unexposed_ratio:g} asks for {wanted:.0f}; lower it, or build samples with more"
+            f"{samples}: holds {held:.0f} unexposed items a request (draw.uniform_items, draw.uniform_ratio), but an "
+            f"unexposed_ratio of {arm.unexposed_ratio:g} asks for {wanted:.0f}; lower it, or build samples with more"
         )
 
 

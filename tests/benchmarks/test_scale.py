@@ -20,7 +20,7 @@ def inputs(logs, tmp_path_factory):
 
 
 def test_the_arms_are_those_of_the_commands(inputs):
-    two, arms = Optim(epochs=2, batch=16), scale.arms_of(inputs, 16)
+    two, arms = Optim(epochs=2, batch=16, epoch_steps=1), scale.arms_of(inputs, 16)
     distill = Distill(score=1.0, contrast=0.5)
     student = train_student.TrainStudent(inputs.taught, inputs.taught, distill=distill, optim=two)
     assert arms["train_student"] == [train_student.arm_of(student)]

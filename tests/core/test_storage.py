@@ -283,7 +283,7 @@ sizes = dict(requests=180, candidates=60, fine_list=30, items=900, users=80, day
 make_logs.main(make_logs.MakeLogs(out=root / "logs", **sizes))
 draw = DrawConfig(tail_negatives=3, rank_items=4, bin_items=1, uniform_items=40)
 built = build_samples.main(build_samples.BuildSamples(root / "logs", root / "samples", blocks=2, draw=draw))
-training = dict(k=20, optim=Optim(batch=16, epochs=2), compute=Compute(cpus=0.5))
+training = dict(k=20, optim=Optim(batch=16, epoch_steps=1, epochs=2), compute=Compute(cpus=0.5))
 train_teacher.main(train_teacher.TrainTeacher(root / "samples", root / "teacher", widths="16", **training))
 taught = teach.main(teach.Teach(root / "samples", root / "teacher", root / "taught"))
 student = train_student.TrainStudent(root / "taught", root / "student", distill=Distill(score=1.0), **training)

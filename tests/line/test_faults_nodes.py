@@ -71,7 +71,8 @@ def sweep(cluster, mlflow_server, logs, samples, taught, tmp_path_factory):
     folder = tmp_path_factory.mktemp("sweep")
     teacher = taught.parent / "teacher"
     flags = f"--space smoke --samples {taught} --logs {logs} --teacher {teacher} --trials 3 --sampler random"
-    flags += " --scheduler none --widths 8 --k 12 --optim.batch 16 --optim.epochs 3 --distill.projection 4"
+    flags += " --scheduler none --widths 8 --k 12 --optim.batch 16 --optim.epoch-steps 1 --optim.epochs 3"
+    flags += " --distill.projection 4"
     command = ["workflows.tune", *flags.split()]
     env = cluster.env | {"MLFLOW_TRACKING_URI": mlflow_server.uri}
     with Driver(folder / "log", env, "drive", *command, "--model", "quiet", "--out", folder / "out") as driver:

@@ -186,6 +186,7 @@ def test_a_training_on_a_disk_that_fills(ray_cluster, taught, marks, tmp_path, m
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     disk = tmp_path / "disk"
     flags = f"--samples {taught} --widths 8 --k 10 --optim.batch 16 --optim.epochs 3 --compute.max-failures 0"
+    flags += " --optim.epoch-steps 1"
     train = monkeypatch, capsys, train_student.main, train_student.TrainStudent, *flags.split(), "--out"
     assert called(*train, tmp_path / "student") == (0, "")
 

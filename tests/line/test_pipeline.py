@@ -31,7 +31,7 @@ def finished(request, ray_cluster, tmp_path_factory):
         folder / "run",
         k=12,
         search=Search(epochs=3, warmup_epochs=1),
-        optim=Optim(batch=16, epochs=2),
+        optim=Optim(batch=16, epoch_steps=1, epochs=2),
         compute=Compute(workers=1, cpus=0.5),
     )
     return config, pipeline.main(config)

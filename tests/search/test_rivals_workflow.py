@@ -33,7 +33,7 @@ def config(logs, taught, tmp_path_factory):
         k=12,
         search=Search(widths="8,4,0", layers=1, epochs=2, warmup_epochs=1, fold=2),
         distill=Distill(score=1.0, contrast=0.5, projection=4),
-        optim=Optim(batch=16, epochs=1),
+        optim=Optim(batch=16, epoch_steps=1, epochs=1),
         compute=Compute(cpus=0.5),
     )
 

@@ -41,7 +41,7 @@ def config(logs, tmp_path_factory):
         search=Search(widths="8,4,0", layers=2, epochs=4, warmup_epochs=1, fold=2),
         latency=Latency(candidates=48),
         distill=Distill(score=1.0, contrast=0.5, projection=4),
-        optim=Optim(batch=16),
+        optim=Optim(batch=16, epoch_steps=1),
         compute=ONE,
     )
 
@@ -89,7 +89,7 @@ def test_what_is_found_fits_the_budget_and_can_be_trained(config, undisturbed, r
         config.out.parent / "student",
         arch=config.out / "arch.json",
         k=12,
-        optim=Optim(batch=16, epochs=1),
+        optim=Optim(batch=16, epoch_steps=1, epochs=1),
         compute=ONE,
     )
     train_student.main(student)

@@ -78,7 +78,7 @@ def config(logs, tmp_path_factory):
         search=Search(widths="8,4,0", layers=1, epochs=3, warmup_epochs=1, fold=2),
         latency=Latency(candidates=48),
         distill=Distill(score=1.0, contrast=0.5, projection=4),
-        optim=Optim(batch=16, epochs=3),
+        optim=Optim(batch=16, epoch_steps=1, epochs=3),
         compute=Compute(cpus=1),
     )
 
@@ -407,7 +407,7 @@ def test_a_killed_sweep_is_resumed_without_loss(config, tmp_path):
     out, env = tmp_path / "sweep", {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
     flags = ["--space", "smoke", "--samples", config.samples, "--logs", config.logs, "--teacher", config.teacher]
     flags += ["--out", out, "--trials", 6, "--widths", 8, "--k", 12, "--grace", 2, "--optim.batch", 16]
-    flags += ["--optim.epochs", 6, "--optim.patience", 6, "--distill.projection", 4]
+    flags += ["--optim.epoch-steps", 1, "--optim.epochs", 6, "--optim.patience", 6, "--distill.projection", 4]
     command = [sys.executable, "-m", "workflows.tune", *map(str, flags)]
     first = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     begun = time.monotonic()

@@ -10,12 +10,14 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from mlflow.tracking import MlflowClient
+from samples_fixture import build
 from training_fixture import ALL, BASE, ONE, assert_same
 
 from prerank.core.cluster.private import drop_torn
 from prerank.core.errors import InputError
 from prerank.models.checkpoint import load_model
 from prerank.models.options import Distill, Optim
+from prerank.samples.draw import DrawConfig
 from prerank.samples.files import check_k, sample_files
 from prerank.tracking.runs import run
 from prerank.training import finished, group
@@ -167,11 +169,14 @@ def test_checkpoints_that_may_not_be_read_are_left_alone(tmp_path, monkeypatch):
     assert tmp_path.exists()
 
 
-def test_more_unexposed_negatives_than_were_drawn_are_refused(samples):
+def test_more_unexposed_negatives_than_were_drawn_are_refused(samples, logs, tmp_path):
     teacher = replace(BASE, hard="listwise", unexposed_ratio=3.0)
     check([teacher], samples)
-    with pytest.raises(InputError, match=r"at most 30 unexposed items .* unexposed_ratio of 6 asks for 36"):
-        check([replace(teacher, unexposed_ratio=6.0)], samples)
+    check([replace(teacher, unexposed_ratio=6.0)], samples)  # of 18 unexposed items all were drawn: there are no more
+    fewer = build(logs, tmp_path / "fewer", draw=DrawConfig(uniform_items=5, uniform_ratio=2.0))
+    check([replace(teacher, unexposed_ratio=2.0)], fewer)
+    with pytest.raises(InputError, match=r"holds 12 unexposed items .* unexposed_ratio of 3 asks for 18; lower it"):
+        check([teacher], fewer)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,8 @@ from prerank.training import student as module
 from prerank.training.student import Compute, Distill, Optim, load_student, train
 
 FEATURES = tuple(feature["name"] for feature in SCHEMA["features"] if not feature.get("teacher_only"))
-OPTIONS = {"features": FEATURES, "widths": (16, 8), "distill": Distill(score=1.0), "optim": Optim(batch=16, epochs=2)}
+OPTIM = Optim(batch=16, epoch_steps=1, epochs=2)
+OPTIONS = {"features": FEATURES, "widths": (16, 8), "distill": Distill(score=1.0), "optim": OPTIM}
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +90,20 @@ def test_missing_numbers_and_unknown_ids_are_those_of_the_training(student, fold
     assert (brand[0] == brand[1]).all() and (brand[0] == brand[2]).all() and (brand[0] != brand[3]).any()
 
 
+def test_rows_in_other_types_have_the_same_scores(student, rows):
+    """Those of other writers: large and view layouts, dictionaries, tensors, unsigned ids, nothing but nulls."""
+    other = with_column(rows, "request_id", rows["request_id"].cast(pa.uint64()))
+    other = with_column(other, "item_id", rows["item_id"].cast(pa.large_string()).dictionary_encode())
+    other = with_column(other, "price", rows["price"].cast(pa.decimal128(9, 1)))
+    vectors = np.array(rows["item_vector"].to_pylist(), np.float32)
+    other = with_column(other, "item_vector", pa.FixedShapeTensorArray.from_numpy_ndarray(vectors))
+    tags = pa.array(rows["item_tags"].to_pylist(), pa.large_list(pa.int16()))
+    other = with_column(other, "item_tags", tags)
+    assert (student.score(other) == student.score(rows)).all()
+    nulls = [with_column(rows, "match", pa.nulls(rows.num_rows, type_)) for type_ in (pa.null(), pa.float64())]
+    assert (student.score(nulls[0]) == student.score(nulls[1])).all()
+
+
 def test_rows_that_cannot_be_scored_are_named(student, rows):
     with pytest.raises(InputError, match=r"^table: column 'match' is missing; expected numbers; found brand, hour"):
         student.score(rows.drop_columns("match"))
@@ -125,7 +140,7 @@ def test_a_student_that_is_there_is_taken(folder, taught, student, monkeypatch):
 
 def test_threads_are_given_back(folder, taught, tmp_path):
     before = torch.get_num_threads()
-    optim = replace(OPTIONS["optim"], epochs=1)
+    optim = replace(OPTIM, epochs=1)
     train(taught, tmp_path / "one", k=10, compute=Compute(cpus=before + 1), **OPTIONS | {"optim": optim})
     assert torch.get_num_threads() == before
 
