@@ -1,13 +1,10 @@
 """Flags over YAML over defaults, and what is wrong is named."""
 
-import errno
-import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import pytest
-from safetensors import SafetensorError
 
 from prerank.core import cli
 from prerank.core.config import apply, flatten, names, plain
@@ -63,51 +60,3 @@ def test_dotted_keys_round_trip():
 def test_names():
     assert names(" a, b ,,c") == ("a", "b", "c")
     assert names("") == ()
-
-
-FULL = "x: no space left on its disk, or on that of Ray's temporary files; make room, and run the same command again"
-
-
-@pytest.mark.parametrize(
-    ("cause", "code", "said"),
-    [
-        (InputError("column 'x' is missing"), 2, "column 'x' is missing"),
-        (OSError(errno.ENOSPC, "No space left on device"), 2, FULL),
-        (sqlite3.OperationalError("database or disk is full"), 2, FULL),
-        (SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"), 2, FULL),
-        (KeyboardInterrupt(), 130, "stopped by a signal before the end"),
-    ],
-)
-def test_what_is_not_the_codes_fault_is_one_line(monkeypatch, capsys, cause, code, said):
-    def main(config):
-        try:
-            raise cause
-        except Exception as error:
-            raise RuntimeError("a worker failed") from error
-
-    monkeypatch.setattr("sys.argv", ["prog", "--out", "x"])
-    with pytest.raises(SystemExit) as stopped:
-        cli.run(main, Outer)
-    assert stopped.value.code == code
-    assert capsys.readouterr().err == f"error: {said}\n"
-
-
-def test_other_faults_are_raised(monkeypatch):
-    def main(config):
-        raise OSError(errno.EIO, "Input/output error")
-
-    monkeypatch.setattr("sys.argv", ["prog", "--out", "x"])
-    with pytest.raises(OSError, match="Input/output"):
-        cli.run(main, Outer)
-
-
-def test_an_output_in_a_jobs_own_folder_is_refused(monkeypatch, tmp_path, capsys):
-    there = tmp_path / "session_1" / "runtime_resources" / "working_dir_files" / "_ray_pkg_0"
-    there.mkdir(parents=True)
-    monkeypatch.chdir(there)
-    monkeypatch.setattr("sys.argv", ["prog", "--out", "runs/x"])
-    with pytest.raises(SystemExit):
-        cli.run(lambda config: None, Outer)
-    assert "error: --out runs/x: lies in the job's own copy of the working directory" in capsys.readouterr().err
-    monkeypatch.setattr("sys.argv", ["prog", "--out", str(tmp_path / "x")])
-    assert cli.run(lambda config: config.out, Outer) == tmp_path / "x"
