@@ -67,7 +67,7 @@ def checked(path: Path, found: pa.Schema, needs: Mapping[str, Need]) -> pa.Schem
     for column, need in needs.items():
         at = found.get_field_index(column)
         if at < 0:
-            _refuse_absent(path, found, column, need)
+            refuse_absent(path, found, column, need)
             continue
         type_ = found.field(at).type
         read_as = deep(need.read_as, plain(type_))
@@ -81,7 +81,8 @@ def _words(type_: pa.DataType) -> str:
     return str(type_).replace("\n", " ")
 
 
-def _refuse_absent(path: Path, found: pa.Schema, column: str, need: Need) -> None:
+def refuse_absent(path: Path, found: pa.Schema, column: str, need: Need) -> None:
+    """Raises InputError for a column that a file lacks, unless it is optional and its folder's name has none either."""
     if found.names.count(column) > 1:
         raise InputError(f"{path}: column {column!r} stands in it {found.names.count(column)} times; keep one of them")
     for part in path.parts[:-1]:

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 
 from prerank.core.errors import InputError
 from prerank.logs.clock import Days, bounds_of, first_and_last, words
-from prerank.logs.columns import Need, checked, common, requirements
-from prerank.logs.files import Found, places, read_footer, refuse_parquet, table_files
+from prerank.logs.columns import Need, checked, common, refuse_absent, requirements
+from prerank.logs.files import Footer, Found, places, read_footer, refuse_parquet, table_files
 from prerank.logs.schema import Schema
 from prerank.logs.types import is_list, leaf, plain
 
@@ -115,7 +115,7 @@ def open_table(folder: Path, name: TableName, schema: Schema) -> Table:
             "_ or . is not read"
         )
     with ThreadPoolExecutor(16) as pool:
-        opened = list(pool.map(partial(_open_file, needs=requirements(name, schema)), found))
+        opened = list(pool.map(partial(_open_file, needs=requirements(name, schema), known=[]), found))
     groups = tuple(group for of_file in opened for group in of_file.groups if group.rows)
     if not groups:
         raise InputError(f"{folder}: {len(found)} files without a row")
@@ -167,41 +167,68 @@ def _refuse_inexact(found: list[Found], opened: list[_Opened], columns: pa.Schem
                         )
 
 
-def _open_file(file: Found, needs: Mapping[str, Need]) -> _Opened:
+@dataclass(frozen=True)
+class _Layout:
+    """What follows from the schema of a file, which most files of a table share."""
+
+    found: pa.Schema
+    columns: pa.Schema
+    """As they are read."""
+    at: dict[str, int]
+    """Places in the footer."""
+    unsigned: bool
+
+    @classmethod
+    def of(cls, path: Path, footer: Footer, needs: Mapping[str, Need]) -> "_Layout":
+        columns = checked(path, footer.columns, needs)
+        at = places(footer.columns, footer.metadata, columns.names)
+        return cls(footer.columns, columns, at, pa.types.is_uint64(plain(footer.columns.field("request_id").type)))
+
+    @cached_property
+    def widths(self) -> list[tuple[int, bool, int | None]]:
+        """Of each column: its place, whether it is of lists, and the bytes of a value, which are None of text."""
+        values = [(field, leaf(field.type)) for field in self.columns]
+        fixed = {field.name: max(value.bit_width // 8, 1) for field, value in values if pa.types.is_primitive(value)}
+        return [(self.at[field.name], is_list(field.type), fixed.get(field.name)) for field in self.columns]
+
+
+def _open_file(file: Found, needs: Mapping[str, Need], known: list[_Layout]) -> _Opened:
+    """`known`: the layouts so far, of which the last is tried."""
     footer = read_footer(file)
-    columns = checked(file.path, footer.columns, needs)
-    at = places(footer.columns, footer.metadata, columns.names)
+    layout = known[-1] if known and known[-1].found == footer.columns else None
+    if layout is None:
+        layout = _Layout.of(file.path, footer, needs)
+        known.append(layout)
+    for name, need in needs.items():
+        if name not in layout.at:
+            refuse_absent(file.path, footer.columns, name, need)  # anew: of each file the names of its folders
     groups, clocks = [], set[str]()
     for index in range(footer.metadata.num_row_groups):
         raw = footer.metadata.row_group(index)
         days = None
-        if "ts" in at and raw.num_rows:
+        if "ts" in layout.at and raw.num_rows:
             type_ = footer.columns.field("ts").type
-            days, clock = first_and_last(file.path, index, type_, raw.column(at["ts"]))
+            days, clock = first_and_last(file.path, index, type_, raw.column(layout.at["ts"]))
             clocks.add(clock)
-        groups.append(_row_group(file.path, index, raw, at, columns, days))
-    unsigned = pa.types.is_uint64(plain(footer.columns.field("request_id").type))
-    return _Opened(columns, groups, clocks, unsigned, footer.digest)
+        groups.append(_row_group(file.path, index, raw, layout, days))
+    return _Opened(layout.columns, groups, clocks, layout.unsigned, footer.digest)
 
 
-def _row_group(
-    path: Path, index: int, raw: pq.RowGroupMetaData, at: dict[str, int], columns: pa.Schema, days: Days | None
-) -> RowGroup:
-    size = sum(_bytes(field.type, raw, at[field.name]) for field in columns)
-    chunk = raw.column(at["request_id"])
+def _row_group(path: Path, index: int, raw: pq.RowGroupMetaData, layout: _Layout, days: Days | None) -> RowGroup:
+    size = sum(_bytes(raw, *column) for column in layout.widths)
+    chunk = raw.column(layout.at["request_id"])
     nulls = chunk.statistics is None or chunk.statistics.null_count != 0
     return RowGroup(path, index, raw.num_rows, bounds_of(chunk), nulls, size, days)
 
 
-def _bytes(type_: pa.DataType, raw: pq.RowGroupMetaData, leaf_: int) -> int:
+def _bytes(raw: pq.RowGroupMetaData, place: int, listed: bool, width: int | None) -> int:
     """Of a column of a row group in memory. Parquet's own sizes are of dictionaries and run lengths: a lower bound."""
-    value = leaf(type_)
-    if pa.types.is_primitive(value) and not is_list(type_):
-        return raw.num_rows * max(value.bit_width // 8, 1)
-    chunk = raw.column(leaf_)
-    offsets = _OFFSET * raw.num_rows if is_list(type_) else 0
-    if pa.types.is_primitive(value):
-        return offsets + chunk.num_values * max(value.bit_width // 8, 1)
+    if width and not listed:
+        return raw.num_rows * width
+    chunk = raw.column(place)
+    offsets = _OFFSET * raw.num_rows if listed else 0
+    if width:
+        return offsets + chunk.num_values * width
     bounds = bounds_of(chunk) or ("", "")  # the texts themselves may stand in a dictionary
     text = max(_TEXT, *(len(bound) for bound in bounds if isinstance(bound, (str, bytes))))
     return offsets + max(chunk.num_values * (_OFFSET + text), chunk.total_uncompressed_size)
