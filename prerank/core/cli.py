@@ -53,8 +53,7 @@ def run(main: Callable[[Config], Result], config_type: type[Config]) -> Result:
         with process.stoppable():
             return _run(main, config_type)
     except KeyboardInterrupt:
-        print(process.STOPPED, file=sys.stderr)
-        sys.exit(process.STOPPED_CODE)
+        process.leave()
 
 
 def _run(main: Callable[[Config], Result], config_type: type[Config]) -> Result:
@@ -76,7 +75,7 @@ def _run(main: Callable[[Config], Result], config_type: type[Config]) -> Result:
         fault = _input_error(error) or _full_disk(error, out) or _refused_path(error) or _no_memory(error)
         if fault is None:
             raise
-        print(f"error: {fault}", file=sys.stderr)
+        print(f"error: {' '.join(str(fault).splitlines())}", file=sys.stderr)
         sys.exit(2)
 
 
