@@ -26,7 +26,8 @@ def dealt_of(arm: Arm, samples: Path, compute: Compute, *, fold: int = 0) -> Dea
     """
     files = sample_files(samples, "train")
     rows, batch, lanes = sum(n for _, n in files), arm.optim.batch, compute.lanes
-    if rows >= 2 * arm.optim.epoch_steps * batch and batch % lanes == 0:
+    divided = batch % lanes == lanes % compute.workers == 0
+    if divided and rows >= 2 * arm.optim.epoch_steps * batch:
         return deal(rows, batch, lanes, arm.optim.epoch_steps)  # as asked for, whatever is held out: no footer is read
     read = Reader(tuple(path for path, _ in files), (), batch, lanes, world=compute.workers, fold=fold)
     return deal(read.rows, batch, lanes, arm.optim.epoch_steps)
