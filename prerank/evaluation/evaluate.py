@@ -25,7 +25,7 @@ from prerank.core.outputs import fingerprint
 from prerank.core.storage import place
 from prerank.evaluation.intervals import Row, curve_means, paired_interval, summary
 from prerank.evaluation.metrics import LABELS, Candidates, Comparison, pooled_aucs
-from prerank.evaluation.preflight import LOGGED, one_score, space_of
+from prerank.evaluation.preflight import LOGGED, ROUNDED, one_score, space_of
 from prerank.evaluation.scores import scores_of
 from prerank.evaluation.truth import has_truth, truth_of
 from prerank.logs.folder import DAY, Logs
@@ -169,7 +169,8 @@ def evaluate(plan: Plan, *, blocks: int | None = None, seed: int = 0) -> Evaluat
     table = table.take(pa.array(np.argsort(hash_ids(table["request_id"]), kind="stable")))
     candidates = Candidates.of(table)
     scores = {name: flat_numpy(table[f"{name}.score"]) for name in [*plan.students, "teacher"]}
-    same = {name: one_score(score_N, candidates.offsets) for name, score_N in scores.items()}
+    rounded = {name: ROUNDED if name in plan.models else 0.0 for name in scores}  # what was logged is taken as it is
+    same = {name: one_score(score_N, candidates.offsets, within=rounded[name]) for name, score_N in scores.items()}
     sizes = np.diff(candidates.offsets)
     if same["teacher"][0] and len(set(same["teacher"])) == 1:
         raise InputError(

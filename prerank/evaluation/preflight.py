@@ -23,6 +23,9 @@ LOGGED = "logged"
 """In place of a teacher's folder: the logs' own `fine_score`."""
 MOST_COUNTED = 5_000_000
 """Rows whose request ids are read to know the longest list beforehand; of more it is known when samples are built."""
+ROUNDED = 1e-6
+"""So far apart, relatively, are a network's scores of items that are alike in all it reads: single precision rounds by
+an item's place in the batch."""
 TABLES: tuple[TableName, ...] = ("candidates", "fine_lists")
 
 
@@ -104,7 +107,7 @@ def check_told_apart(samples: Path, teacher: Path) -> str:
     same, requests = 0, 0
     for path, _ in sample_files(samples, "val"):
         scores = parquet(path).read(columns=["teacher_score"])["teacher_score"]
-        alike, several = one_score(flat_numpy(scores), offsets_of(scores))
+        alike, several = one_score(flat_numpy(scores), offsets_of(scores), within=ROUNDED)
         same, requests = same + alike, requests + several
     said = f"{teacher}: gives all items of {same:,} of {requests:,} validation requests one score"
     cure = "train it on features that differ from item to item"
@@ -113,10 +116,16 @@ def check_told_apart(samples: Path, teacher: Path) -> str:
     return f"WARNING: {said}: there ties decide its top; {cure}" if 2 * same > requests else ""
 
 
-def one_score(score_N: np.ndarray, offsets: np.ndarray) -> tuple[int, int]:
-    """Requests of two items and more that have one score, and all of two items and more; no request is empty."""
+def one_score(score_N: np.ndarray, offsets: np.ndarray, *, within: float = 0.0) -> tuple[int, int]:
+    """Requests of two items and more that have one score, and all of two items and more; no request is empty.
+
+    within: scores that differ by no more than this share of the largest are one.
+    """
     if len(offsets) < 2:
         return 0, 0
-    same_R = np.minimum.reduceat(score_N, offsets[:-1]) == np.maximum.reduceat(score_N, offsets[:-1])
+    least_R, most_R = (of.reduceat(score_N, offsets[:-1]) for of in (np.minimum, np.maximum))
+    with np.errstate(invalid="ignore"):  # of two that are infinite
+        near_R = most_R - least_R <= within * np.maximum(np.abs(least_R), np.abs(most_R))
+    same_R = (least_R == most_R) | near_R
     several_R = np.diff(offsets) > 1
     return int(np.count_nonzero(same_R & several_R)), int(np.count_nonzero(several_R))

@@ -242,6 +242,16 @@ def test_requests_with_one_score(lists):
     assert one_score(flat, offsets) == (sum(len(set(one)) == 1 for one in several), len(several))
 
 
+def test_scores_that_only_rounding_tells_apart_are_one():
+    """A network gives rows that are alike scores that differ in their last bits, by their place in the batch."""
+    score = np.float32(3.7)
+    rounded = np.array([score, np.nextafter(score, np.float32(9)), score, -2, -1, 0, 0], np.float32)
+    offsets = np.array([0, 3, 5, 7])
+    assert one_score(rounded, offsets) == (1, 3) and one_score(rounded, offsets, within=1e-6) == (2, 3)
+    assert one_score(np.array([1e-9, 2e-9, 0, 1e-30]), np.array([0, 2, 4]), within=1e-6) == (0, 2)
+    assert one_score(np.array([np.inf, np.inf, -np.inf, 0]), np.array([0, 2, 4]), within=1e-6) == (1, 2)
+
+
 @pytest.mark.parametrize(("share", "said"), [(0.0, ""), (0.4, ""), (0.6, "WARNING"), (1.0, None)])
 def test_a_teacher_that_tells_no_item_from_another(taught, share, said, tmp_path, capsys):
     shutil.copytree(taught, tmp_path / "taught")

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import cast
 
@@ -43,7 +42,7 @@ def search_facts(arch: FoundArch, folder: Path, schema: Schema, widths: tuple[in
 
     folder: that of the search; schema: that of the samples; widths: the candidates of each layer.
     """
-    features = [asdict(feature) for feature in schema.features if not feature.teacher_only]
+    features = [feature.to_json() for feature in schema.features if not feature.teacher_only]
     return {
         "arch": arch,
         "history": json.loads((folder / "history.json").read_text()),
