@@ -116,26 +116,27 @@ def open_table(folder: Path, name: TableName, schema: Schema) -> Table:
         )
     with ThreadPoolExecutor(16) as pool:
         opened = list(pool.map(partial(_open_file, needs=requirements(name, schema), known=[]), found))
-    groups = tuple(group for of_file in opened for group in of_file.groups if group.rows)
-    if not groups:
+    some = [(file, of_file) for file, of_file in zip(found, opened, strict=True) if of_file.groups]
+    if not some:
         raise InputError(f"{folder}: {len(found)} files without a row")
-    columns = common([file.path for file in found], [of_file.columns for of_file in opened])
-    _refuse_inexact(found, opened, columns)
+    groups = tuple(group for _, of_file in some for group in of_file.groups if group.rows)
+    columns = common([file.path for file, _ in some], [of_file.columns for _, of_file in some])
+    _refuse_inexact(some, columns)
     files = {
         file.path.relative_to(folder).as_posix(): LogFile(
             file.bytes, sum(group.rows for group in of_file.groups), of_file.footer, file.modified
         )
         for file, of_file in zip(found, opened, strict=True)
     }
-    unsigned = all(of_file.unsigned for of_file in opened if of_file.groups)
+    unsigned = all(of_file.unsigned for _, of_file in some)
     passed_over = tuple(file.path.relative_to(folder).as_posix() for file in others)
-    return Table(name, columns, groups, files, _clock(found, opened), unsigned, passed_over)
+    return Table(name, columns, groups, files, _clock(some), unsigned, passed_over)
 
 
-def _clock(found: list[Found], opened: list[_Opened]) -> str | None:
+def _clock(opened: list[tuple[Found, _Opened]]) -> str | None:
     """The one clock of all files; raises InputError where there are two."""
-    clock, whose = None, found[0].path
-    for file, of_file in zip(found, opened, strict=True):
+    clock, whose = None, opened[0][0].path
+    for file, of_file in opened:
         for other in of_file.clocks:
             if clock not in (None, other):
                 raise InputError(
@@ -147,10 +148,10 @@ def _clock(found: list[Found], opened: list[_Opened]) -> str | None:
     return clock
 
 
-def _refuse_inexact(found: list[Found], opened: list[_Opened], columns: pa.Schema) -> None:
+def _refuse_inexact(opened: list[tuple[Found, _Opened]], columns: pa.Schema) -> None:
     """Raises InputError where a file has a whole number that the column's double, of other files, would not hold."""
     doubles = [field.name for field in columns if pa.types.is_float64(leaf(field.type))]
-    for file, of_file in zip(found, opened, strict=True):
+    for file, of_file in opened:
         wide = [name for name in doubles if leaf(of_file.columns.field(name).type) in (pa.int64(), pa.uint64())]
         if not wide:
             continue
@@ -193,8 +194,10 @@ class _Layout:
 
 
 def _open_file(file: Found, needs: Mapping[str, Need], known: list[_Layout]) -> _Opened:
-    """`known`: the layouts so far, of which the last is tried."""
+    """`known`: the layouts so far, of which the last is tried. A file without a row may have any columns."""
     footer = read_footer(file)
+    if not footer.metadata.num_rows:
+        return _Opened(pa.schema([]), [], set(), False, footer.digest)
     layout = known[-1] if known and known[-1].found == footer.columns else None
     if layout is None:
         layout = _Layout.of(file.path, footer, needs)

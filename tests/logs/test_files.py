@@ -242,6 +242,30 @@ def test_object_storage_is_listed_by_the_same_rules(monkeypatch):
         table_files(Remote("s3://b/t"))
 
 
+def test_object_storage_as_other_writers_leave_it(logs, bucket):
+    """On a server: read by the same rules, and a damaged page told from a storage that does not answer."""
+    of_hive(logs)
+    of_spark(logs)
+    corrupted(logs / "candidates" / "dt=2024-03-02" / "city=a%20b" / "part-0.parquet", "match", compression="zstd")
+    local, names = open_logs(logs), {}
+    for path in logs.rglob("*"):
+        if path.is_file():
+            name = str(path.relative_to(logs)).replace("%20", "-")
+            names[name] = (bucket / "logs" / name).write_bytes(path.read_bytes())
+    remote = open_logs(bucket / "logs")
+    for name, table in local.tables.items():
+        assert [file.footer for file in remote.tables[name].files.values()] == [f.footer for f in table.files.values()]
+    assert remote.modified[0] > "2020" and remote.days == local.days
+    rows = [read_groups(of.tables["fine_lists"], of.tables["fine_lists"].groups) for of in (local, remote)]
+    assert repr(rows[0].to_pylist()) == repr(rows[1].to_pylist())
+    damaged = remote.tables["candidates"]
+    with pytest.raises(InputError, match=r"^s3://.*part-0.parquet: column 'match' of row group 1 cannot be read"):
+        read_groups(damaged, damaged.groups)
+    (bucket / "logs" / "impressions" / "000000_0").write_bytes((logs / "fine_lists" / "part-0.parquet").read_bytes())
+    with pytest.raises(InputError, match=r"^s3://.*/000000_0: a Parquet file whose name does not end in .parquet"):
+        open_logs(bucket / "logs")
+
+
 def corrupted(path: Path, column: str, **options) -> None:
     """With the bytes in the middle of a column's pages overwritten; the footer stays good."""
     table = pq.read_table(path)

@@ -295,6 +295,31 @@ def test_a_column_of_nothing_but_nulls_in_all_files(logs):
     assert rows["match"].null_count == rows["brand"].null_count == rows["item_tags"].null_count == rows.num_rows
 
 
+@pytest.mark.parametrize(
+    "empty",
+    [
+        lambda path: pd.DataFrame().to_parquet(path),
+        lambda path: pd.DataFrame(columns=["request_id", "item_id", "ts"], dtype=float).to_parquet(path),
+        lambda path: pl.DataFrame({"request_id": [], "brand": []}).write_parquet(path),
+        lambda path: pq.write_table(pq.read_table(path)[:0], path),
+    ],
+    ids=["pandas without columns", "pandas", "polars", "arrow"],
+)
+def test_a_file_without_a_row_may_have_any_columns(logs, empty):
+    """An hour without traffic: there is nothing in it to misread."""
+    before = open_logs(logs)
+    for table in TABLES:
+        shutil.copy(logs / table / "part-0.parquet", logs / table / "empty.parquet")
+        empty(logs / table / "empty.parquet")
+    after = open_logs(logs)
+    assert {name: table.groups for name, table in after.tables.items()} == {
+        name: table.groups for name, table in before.tables.items()
+    }
+    assert {name: table.columns for name, table in after.tables.items()} == {
+        name: table.columns for name, table in before.tables.items()
+    }
+
+
 # Ids
 
 
