@@ -119,13 +119,11 @@ def check_told_apart(samples: Path, teacher: Path) -> str:
 def one_score(score_N: np.ndarray, offsets: np.ndarray, *, within: float = 0.0) -> tuple[int, int]:
     """Requests of two items and more that have one score, and all of two items and more; no request is empty.
 
-    within: scores that differ by no more than this share of the largest are one.
+    within: scores that differ by no more than this share of the highest are one.
     """
     if len(offsets) < 2:
         return 0, 0
     least_R, most_R = (of.reduceat(score_N, offsets[:-1]) for of in (np.minimum, np.maximum))
-    with np.errstate(invalid="ignore"):  # of two that are infinite
-        near_R = most_R - least_R <= within * np.maximum(np.abs(least_R), np.abs(most_R))
-    same_R = (least_R == most_R) | near_R
+    same_R = np.isclose(least_R, most_R, rtol=within, atol=0.0)
     several_R = np.diff(offsets) > 1
     return int(np.count_nonzero(same_R & several_R)), int(np.count_nonzero(several_R))
