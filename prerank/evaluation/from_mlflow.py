@@ -22,8 +22,8 @@ from mlflow.tracking import MlflowClient
 from prerank.core.errors import InputError
 from prerank.evaluation.compare_json import Group, Known, LeftOut, Results, Row
 from prerank.evaluation.comparison import METRICS, compared
-from prerank.tracking.find import PARENT, listed
 from prerank.tracking.faults import masked
+from prerank.tracking.find import PARENT, listed
 
 NOT_SWEPT = {"name", "features"}
 """Keys that differ among arms as well but have a place of their own."""

@@ -19,6 +19,7 @@ def experiment_of(client: MlflowClient, uri: str, name: str, out: Path) -> str:
     """The id of the experiment MLFLOW_EXPERIMENT_NAME, or `name`: made where there is none, restored where deleted."""
     named = os.environ.get("MLFLOW_EXPERIMENT_NAME", "").strip()
     try:
+        named.encode()  # bytes of the environment that are no text
         return _named_experiment(client, uri, named or name, out)
     except FAULTS as error:
         if not named or getattr(error, "error_code", "INVALID_PARAMETER_VALUE") != "INVALID_PARAMETER_VALUE":

@@ -1,5 +1,6 @@
 """MLflow's store: a client that gives up soon, what it is asked beforehand, and one logged entry as MLflow's calls."""
 
+import logging
 import os
 import socket
 import sqlite3
@@ -26,6 +27,8 @@ KEY = "prerank.key"  # a tag by which a run is found that the server made late, 
 PARENT = "mlflow.parentRunId"
 KEYED = "key-"  # begins what stands for the id of such a run
 PROBE_S = 5
+TALKATIVE = "mlflow.store.db.utils"
+"""Tells of each step by which it makes a database."""
 PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 INACTIVE = "must be in the 'active' state"
 """What MLflow says of a run or an experiment that was deleted, and is there until `mlflow gc`."""
@@ -61,6 +64,7 @@ def probe(uri: str) -> None:
     A SQLite file gets its tables, one process at a time: MLflow's own, and those of several commands that begin at
     once, would make the same table. Raises InputError where it cannot be written.
     """
+    logging.getLogger(TALKATIVE).setLevel(logging.ERROR)
     uri = _whole(uri)
     where = urlsplit(uri)
     if uri.startswith("http"):

@@ -7,6 +7,8 @@ a new release is tried by running the tests, and the range in `pyproject.toml` w
 import json
 import logging
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -57,7 +59,10 @@ def listen_on_loopback() -> None:
 
 @contextmanager
 def signals_left_alone() -> Iterator[None]:
-    """Within, `ray.init` sets no handler for SIGTERM: its own ends the process with other codes and without a word."""
+    """Within, `ray.init` sets no handler for SIGTERM: its own ends the process with other codes and without a word.
+
+    Ray's core sets one too, below Python's, that prints a stack: afterwards Python's is there again.
+    """
     from ray._private import utils
 
     before = utils.set_sigterm_handler
@@ -66,6 +71,9 @@ def signals_left_alone() -> Iterator[None]:
         yield
     finally:
         utils.set_sigterm_handler = before
+        handler = signal.getsignal(signal.SIGTERM)
+        if handler is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
 
 
 def folder_of_temporary_files() -> str:
