@@ -39,6 +39,7 @@ def sweep(trials: Trials, space: Space, plan: Plan, *, resume: bool) -> list[Out
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "1")  # what a killed driver forgets
     os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")
+    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # which would end the sweep as if it were done
     keep_every_checkpoint_quietly()
     ship_no_secrets()
     compute = trials.job.compute

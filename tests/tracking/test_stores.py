@@ -90,8 +90,8 @@ def test_a_store_of_another_version(tmp_path):
     (tmp_path / ".job.json").unlink()
     for code in (OPENS, LOOKS):  # in processes that have not seen the store before
         done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, cwd=ROOT)
-        said = f"MLflow at {uri}: its tables are of another version of MLflow: back them up and run `mlflow db upgrade {uri}`"
-        assert done.stderr == "" and done.stdout.startswith(said) and done.stdout.count("\n") == 1
+        said = f"MLflow at {uri}: its tables are of another version of MLflow: back them up and run `mlflow db upgrade"
+        assert done.stderr == "" and done.stdout.startswith(f"{said} {uri}`") and done.stdout.count("\n") == 1
 
 
 @pytest.mark.slow
