@@ -22,7 +22,7 @@ demo: setup
 	$(VENV)/bin/python -m workflows.pipeline --logs runs/logs --out runs/demo
 
 test: setup
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -n 2 --dist loadgroup -m "not faults"
 
 fast: setup
 	$(VENV)/bin/python -m pytest -n 2 -m "not ray and not slow and not browser"

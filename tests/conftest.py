@@ -9,6 +9,16 @@ settings.register_profile("untimed", deadline=None, suppress_health_check=[Healt
 settings.load_profile("untimed")
 
 
+SHARED = ("cluster", "ray_cluster", "s3_environment")
+"""Fixtures whose tests stay together where two workers of pytest-xdist share the tests; others stay with their file."""
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        shared = next((name for name in SHARED if name in item.fixturenames), None)
+        item.add_marker(pytest.mark.xdist_group(shared or item.path.stem))
+
+
 @pytest.fixture(scope="session")
 def ray_cluster():
     import ray

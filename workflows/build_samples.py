@@ -27,7 +27,7 @@ from prerank.samples import job
 from prerank.samples.build import Recipe, Split, no_validation, validation
 from prerank.samples.draw import DrawConfig, parse_strategies
 from prerank.samples.features import check_features, rows_of_features, said_of_features
-from prerank.samples.files import SamplesManifest, built_before, samples_manifest
+from prerank.samples.files import SamplesManifest, built_before, remember, samples_manifest
 from prerank.samples.fitting import check_built, fitted, said_of_draw
 
 
@@ -91,7 +91,7 @@ def main(config: BuildSamples) -> SamplesManifest:
         write_json(folder / "stats.json", statistics(built.moments, built.inside))
         likely = stand_ins(built.sample)
         extra |= {"stand_ins": likely} if likely else {}
-        extra["logs_modified"] = logs.modified[0]
+        remember(logs, folder)
         extra |= recipe.facts() | {"rows": built.files, "counts": counts, "positions": logs.has_positions}
     summary = Table("", "requests", "rows or pairs", title="Samples")
     for what, *numbers in (*lines(counts), *rows_of_features(counts)):

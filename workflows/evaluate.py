@@ -20,6 +20,7 @@ from prerank.core.storage import place, write_parquet
 from prerank.evaluation.evaluate import Facts, evaluate, plan
 from prerank.evaluation.preflight import LOGGED
 from prerank.logs.folder import open_logs
+from prerank.training.few import FEW, points_of
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,9 @@ def warn_of(facts: Facts) -> None:
     if "at_most_m" in facts["noted"]:
         few = f"{facts['noted']['at_most_m']['requests']} of {facts['requests']} requests"
         print(f"note: {few} have at most {facts['m']} candidates, all the teacher's top: any student keeps as many")
+    if facts["requests"] < FEW:
+        wide = f"a share over them is known to ±{points_of(facts['requests']):.0f} points"
+        print(f"note: {facts['requests']} requests of the test: {wide}; a difference, to its own interval")
     warn_of_ties(facts)
 
 

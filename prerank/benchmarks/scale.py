@@ -83,7 +83,7 @@ def measured(inputs: Inputs, steps: Steps, *, batch: int) -> Timed:
 
 def arms_of(inputs: Inputs, batch: int) -> dict[str, list[Arm]]:
     """The teacher as it was trained, and the student with its defaults; two epochs, of which the second is timed."""
-    arch, two = load_arch(inputs.teacher / "arch.json"), Optim(epochs=2, batch=batch)
+    arch, two = load_arch(inputs.teacher / "arch.json"), Optim(epochs=2, batch=batch, epoch_steps=1)
     return {
         "train_teacher": teacher_arms(inputs.taught, features=arch.features, widths=arch.widths, optim=two),
         "train_student": [student_arm(inputs.taught, distill=Distill(score=1.0, contrast=0.5), optim=two)],

@@ -1,5 +1,6 @@
 """A folder of samples: its files, what they hold, and how one is written."""
 
+import json
 from collections.abc import Iterable, Mapping
 from itertools import chain
 from pathlib import Path
@@ -12,12 +13,16 @@ import pyarrow.parquet as pq
 from prerank.core.arrow import lengths
 from prerank.core.counts import Built
 from prerank.core.errors import InputError
-from prerank.core.outputs import MANIFEST, Days, Manifest, is_done, read_manifest
+from prerank.core.outputs import MANIFEST, Days, Manifest, is_done, read_manifest, write_json
 from prerank.core.storage import parquet, whole
 from prerank.logs.folder import Logs
 
 ROW_GROUP = 128
 """Requests a row group of the samples: what a reader has to hold at once."""
+
+LOGS = "logs.json"
+"""Beside the manifest: when the youngest file of the logs was last modified, by the clock of their storage, as the
+build began. The manifest does not say it: samples of the same logs in another place are the same."""
 
 
 class SamplesManifest(Manifest):
@@ -35,8 +40,6 @@ class SamplesManifest(Manifest):
     counts: Built
     positions: bool
     """Whether the strategies that need positions have drawn."""
-    logs_modified: NotRequired[str]
-    """When the youngest file of the logs was last modified, by the clock of their storage, as the build began."""
     taught: NotRequired[bool]
 
 
@@ -58,12 +61,18 @@ def built_before(out: Path, config: Mapping[str, object], logs: Logs) -> Samples
         return None
     manifest = samples_manifest(out)
     modified, name = logs.modified
-    if modified > manifest.get("logs_modified", modified):
+    path = out / LOGS
+    if path.is_file() and modified > json.loads(path.read_text())["modified"]:
         raise InputError(
             f"{out}: built before {logs.folder}/{name} was last modified ({modified[:19]} UTC); delete the folder, or "
             "name another --out, to build from the logs as they are now"
         )
     return manifest
+
+
+def remember(logs: Logs, folder: Path) -> None:
+    """For `built_before`; earlier versions did not."""
+    write_json(folder / LOGS, {"modified": logs.modified[0]})
 
 
 def write_tables(tables: Iterable[pa.Table], path: Path) -> int:

@@ -72,6 +72,8 @@ def launch(
     The same name and folder go on from the latest checkpoint. The workers are packed on as few nodes as have room.
     """
     drop_torn(work / name)
+    if others_of(work, name):
+        print(f"note: {work}: its checkpoints are of other options, samples or another version: this begins anew")
     report_without_waiting()
     sent = cast(Callable[[dict[str, object]], None], worker)  # a dictionary of any kind, as Ray has it
     of_ray = trainer(workers=compute.workers)
@@ -93,6 +95,13 @@ def launch(
         ).fit()
     assert result.checkpoint is not None  # every worker has reported: at the end of an arm at least
     return result.checkpoint
+
+
+def others_of(work: Path, name: str) -> list[str]:
+    """Trainings whose checkpoints are there, where there are none of this one."""
+    if not work.is_dir() or (work / name).exists():
+        return []
+    return sorted(path.name for path in work.iterdir() if path.name.startswith("ray_train-"))
 
 
 def train_models(

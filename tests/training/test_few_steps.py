@@ -20,6 +20,7 @@ from prerank.training import few, loop, worker
 from prerank.training.arms import student_arm, teacher_arms
 from prerank.training.few import FEW, dealt_of, points_of, said_of_few, too_few
 from prerank.training.finished import finished_models, fit_here
+from prerank.training.group import others_of
 from prerank.training.options import Compute
 from prerank.training.worker import Job, check
 
@@ -124,6 +125,15 @@ def test_what_cannot_be_dealt_is_refused_beforehand(samples):
         dealt_of(replace(BASE, optim=Optim(batch=30)), samples, COMPUTE)
     with pytest.raises(InputError, match="number of workers must divide the lanes"):
         dealt_of(BASE, samples, Compute(workers=3))
+
+
+def test_checkpoints_of_another_version_are_told_of(tmp_path):
+    """Their options have other keys, so that they have other names."""
+    assert others_of(tmp_path / "none", "ray_train-new") == others_of(tmp_path, "ray_train-new") == []
+    (tmp_path / "ray_train-old").mkdir()
+    assert others_of(tmp_path, "ray_train-new") == ["ray_train-old"]
+    (tmp_path / "ray_train-new").mkdir()
+    assert others_of(tmp_path, "ray_train-new") == [], "it goes on from its own"
 
 
 def test_a_teacher_without_a_click_is_refused_beforehand(samples, monkeypatch):
