@@ -1,5 +1,5 @@
 # make demo    set up, then run the whole line on simulated logs into runs/demo
-# make test    set up, then run all tests
+# make test    set up, then run all tests but the faults, two at a time
 # make fast    the tests that need no Ray cluster and no browser
 # make faults  the tests that kill workers, nodes and drivers, and break storage
 # make lint    the linters
