@@ -13,6 +13,7 @@ SHARED = ("cluster", "ray_cluster", "s3_environment")
 """Fixtures whose tests stay together where two workers of pytest-xdist share the tests; others stay with their file."""
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the marks in the same hook
 def pytest_collection_modifyitems(items):
     for item in items:
         shared = next((name for name in SHARED if name in item.fixturenames), None)
