@@ -1,7 +1,8 @@
 """The losses, each `loss(student, target, segment, **options) -> scalar`: what the student says, what that is held
 against, and which request each of the elements is of.
 
-Shapes: R requests of a batch, I items over all of them, P pairs, D a representation's width, N the longest request.
+Shapes: R requests of a batch, I items over all of them, P pairs, D a representation's width, N the longest request,
+B labels.
 Each is a mean over the segments of the batch, those without a term counting as 0, so that equal shares of a batch on
 several workers average to the loss of the whole.
 """
@@ -107,33 +108,121 @@ def info_nce(
     segment_I: Segments,
     *,
     label_I: Tensor | None = None,
+    of_label: float = 1.0,
+    ordered: bool = False,
+    anchor_I: Tensor | None = None,
     temperature: float = 1.0,
 ) -> Tensor:
     """Contrast between the representations of student (anchor i) and teacher (j) over the items of one request:
 
-        - mean_i 1/|P(i)| Σ_{j∈P(i)} log [ exp(<h_S(i), h_T(j)>/τ) / Σ_k exp(<h_S(i), h_T(k)>/τ) ]
+        - mean_i Σ_j w_ij log [ exp(<h_S(i), h_T(j)>/τ) / Σ_{k∈N(i,j)} exp(<h_S(i), h_T(k)>/τ) ]
 
-    `label_I` says what P(i) is: the items of the same label, such as the rank bins of the article; without labels the
-    item itself (CIT, CRD). The rows of both inputs have length 1. Memory is R·N², whatever the size of the logs.
+    w_ij is α/|P(i)| for the j of P(i), the items of i's label such as the rank bins of the article, and 1-α more for i
+    itself (CIT, CRD); α is `of_label`, and 0 without labels. N(i, j) are the items of the request. `ordered`, of labels
+    0, 1, 2, ... whose neighbours are alike: P(i) are all items, and N(i, j) of them those whose label is at least as
+    far from i's as j's is (Rank-N-Contrast, Zha et al., NeurIPS 2023, eq. 1). The mean is over the items where
+    `anchor_I` is true, by default all. The rows of both inputs have length 1. Memory is R·A·N with A anchors a request,
+    whatever the size of the logs.
 
     >>> apart = torch.eye(2)
     >>> info_nce(apart, apart, Segments(torch.tensor([0, 0]), 1))  # log(1 + 1/e) of each item
     tensor(0.3133)
     """
-    request_I, requests = segment_I.of_X, segment_I.count
-    if label_I is None:
-        label_I = torch.arange(len(request_I), device=request_I.device)
-    place_I, width = place_in_request(request_I, requests)
-    here_RN = place_I.new_zeros(requests, width, dtype=torch.bool)
-    here_RN[request_I, place_I] = True
-    student_RND = _pad(student_ID, request_I, place_I, requests, width)
-    teacher_RND = _pad(target_ID, request_I, place_I, requests, width)
-    label_RN = _pad(label_I, request_I, place_I, requests, width)
-    logit_RNN = (student_RND @ teacher_RND.transpose(1, 2)).float() / temperature
-    log_p_RNN = logit_RNN.masked_fill(~here_RN[:, None, :], torch.finfo(torch.float32).min).log_softmax(dim=2)
-    positive_RNN = (label_RN[:, :, None] == label_RN[:, None, :]) & here_RN[:, None, :] & here_RN[:, :, None]
-    total_RN = torch.where(positive_RNN, log_p_RNN, 0.0).sum(dim=2) / positive_RNN.sum(dim=2).clamp(min=1)
-    return -(total_RN.sum(dim=1) / here_RN.sum(dim=1).clamp(min=1)).sum() / requests
+    grid = _Grid(segment_I, anchor_I)
+    logit_RAN = grid.products(student_ID, target_ID) / temperature
+    logit_RAN = logit_RAN.masked_fill(~grid.here_RN[:, None, :], torch.finfo(torch.float32).min)
+    log_total_RA, loss_RA = logit_RAN.logsumexp(2), logit_RAN.new_zeros(())
+    if label_I is not None and of_label:
+        if ordered:
+            by_label_RA = _ordered(logit_RAN, label_I, grid)
+        else:
+            group_I = segment_I.of_X * (label_I.max() + 1) + label_I
+            like_RA = grid.rows(student_ID, _means(target_ID, group_I)[group_I]) / temperature
+            by_label_RA = log_total_RA - like_RA
+        loss_RA = of_label * by_label_RA
+    if label_I is None or of_label < 1:
+        of_own = 1.0 if label_I is None else 1 - of_label
+        loss_RA = loss_RA + of_own * (log_total_RA - grid.rows(student_ID, target_ID) / temperature)
+    return grid.mean(loss_RA)
+
+
+def relations(student_ID: Tensor, target_ID: Tensor, segment_I: Segments, *, anchor_I: Tensor | None = None) -> Tensor:
+    """Mean squared difference of the cosines between a request's items, the student's and the teacher's: relations
+    without a projection, so that the widths may differ (FTD, Kang et al., KDD 2021, within the request).
+
+    `anchor_I` and memory as in `info_nce`; the rows of both inputs have length 1.
+
+    >>> same, apart = torch.ones(2, 1), torch.eye(2)
+    >>> relations(same, apart, Segments(torch.tensor([0, 0]), 1))  # two of the four cosines are 1 and should be 0
+    tensor(0.5000)
+    """
+    grid = _Grid(segment_I, anchor_I)
+    apart_RAN = (grid.products(student_ID, student_ID) - grid.products(target_ID, target_ID)) ** 2
+    return grid.mean((apart_RAN * grid.here_RN[:, None, :]).sum(2) / grid.count_R[:, None])
+
+
+class _Grid:
+    """The anchors of each request against its items, padded: A anchors at most, N items at most."""
+
+    def __init__(self, segment_I: Segments, anchor_I: Tensor | None):
+        request_I, self.requests = segment_I.of_X, segment_I.count
+        place_I, self.items = place_in_request(request_I, self.requests)
+        self.request_I, self.place_I = request_I, place_I
+        self.here_RN = self._padded(torch.ones_like(request_I, dtype=torch.bool), request_I, place_I, self.items)
+        self.count_R = torch.bincount(request_I, minlength=self.requests).clamp(min=1)
+        if anchor_I is None:
+            anchor_I = torch.ones_like(request_I, dtype=torch.bool)
+        self.of_A = anchor_I.nonzero().squeeze(1)
+        self.request_A = request_I[self.of_A]
+        self.place_A, self.anchors = place_in_request(self.request_A, self.requests)
+
+    def anchored(self, value_I: Tensor) -> Tensor:
+        """[R, A, ...]"""
+        return self._padded(value_I[self.of_A], self.request_A, self.place_A, self.anchors)
+
+    def whole(self, value_I: Tensor) -> Tensor:
+        """[R, N, ...]"""
+        return self._padded(value_I, self.request_I, self.place_I, self.items)
+
+    def products(self, anchor_ID: Tensor, item_ID: Tensor) -> Tensor:
+        """float32 [R, A, N]: of each anchor with each item."""
+        return (self.anchored(anchor_ID) @ self.whole(item_ID).transpose(1, 2)).float()
+
+    def rows(self, a_ID: Tensor, b_ID: Tensor) -> Tensor:
+        """float32 [R, A]: of each anchor's row of a with its row of b."""
+        product_A = (a_ID[self.of_A].float() * b_ID[self.of_A].float()).sum(1)
+        return self._padded(product_A, self.request_A, self.place_A, self.anchors)
+
+    def mean(self, loss_RA: Tensor) -> Tensor:
+        """Over a request's anchors, then over the requests."""
+        return mean_by(loss_RA[self.request_A, self.place_A], Segments(self.request_A, self.requests)) / self.requests
+
+    def _padded(self, value_X: Tensor, request_X: Tensor, place_X: Tensor, width: int) -> Tensor:
+        padded = value_X.new_zeros(self.requests, width, *value_X.shape[1:])
+        return padded.index_put((request_X, place_X), value_X)
+
+
+def _ordered(logit_RAN: Tensor, label_I: Tensor, grid: _Grid) -> Tensor:
+    """Rank-N-Contrast's loss of each anchor [R, A]; sums by label, so that no triple of items is looked at."""
+    labels = int(label_I.max()) + 1
+    of_label_RNB = F.one_hot(grid.whole(label_I), labels) * grid.here_RN[:, :, None]
+    top_RA1 = logit_RAN.detach().amax(2, keepdim=True)
+    by_label_RAB = (logit_RAN - top_RA1).exp() @ of_label_RNB.float()
+    label_B = torch.arange(labels, device=label_I.device)
+    apart_BB = (label_B[:, None] - label_B).abs()
+    far_BBB = (apart_BB[:, None, :] >= apart_BB[:, :, None]).float()  # [of the anchor, of the positive, of another]
+    total_RAB = (far_BBB[grid.anchored(label_I)] @ by_label_RAB[..., None]).squeeze(3)
+    log_total_RAB = total_RAB.clamp(min=torch.finfo(torch.float32).tiny).log() + top_RA1
+    share_RB = of_label_RNB.sum(1) / grid.count_R[:, None]
+    mean_RA = torch.where(grid.here_RN[:, None, :], logit_RAN, 0.0).sum(2) / grid.count_R[:, None]
+    return (share_RB[:, None, :] * log_total_RAB).sum(2) - mean_RA
+
+
+def _means(value_ID: Tensor, group_I: Tensor) -> Tensor:
+    """float32 [G, D]: the mean of each group's rows."""
+    groups = int(group_I.max()) + 1 if len(group_I) else 0
+    sum_GD = torch.zeros(groups, value_ID.shape[1], device=value_ID.device).index_add(0, group_I, value_ID.float())
+    return sum_GD / torch.bincount(group_I, minlength=groups).clamp(min=1)[:, None]
 
 
 def log_softmax(score_I: Tensor, segment_I: Segments) -> Tensor:
@@ -153,8 +242,3 @@ def place_in_request(request_I: Tensor, requests: int) -> tuple[Tensor, int]:
     start_R = count_R.cumsum(0) - count_R
     place_I = torch.arange(len(request_I), device=request_I.device) - start_R[request_I]
     return place_I, int(count_R.max())
-
-
-def _pad(value_I: Tensor, request_I: Tensor, place_I: Tensor, requests: int, width: int) -> Tensor:
-    padded = value_I.new_zeros(requests, width, *value_I.shape[1:])
-    return padded.index_put((request_I, place_I), value_I)
