@@ -38,6 +38,8 @@ class Batch:
     target_I: Tensor | None = None
     """Clicked."""
     bin_I: Tensor | None = None
+    anchor_I: Tensor | None = None
+    """Those whose representations are held against all of their request's."""
     teacher_I: Tensor | None = None
     teacher_ID: Tensor | None = None
     hi_P: Tensor | None = None

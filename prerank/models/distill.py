@@ -5,16 +5,19 @@ L = L_hard + λ · MSE(scores)  (or the convex form)  + kl · KL  + w · InfoNCE
 What an arm's losses read of a batch, `prerank.samples.batches.training_batch` puts there.
 """
 
-from typing import Generic, TypeVar
+from dataclasses import dataclass
+from typing import Generic, TypeVar, cast
 
+import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional as F
 
 from prerank.models import losses
-from prerank.models.batch import Batch
+from prerank.models.batch import Batch, Inputs
 from prerank.models.losses import Segments
 from prerank.models.options import Arm
-from prerank.models.ranker import Scorer
+from prerank.models.ranker import Ranker, Scorer
 
 S = TypeVar("S", bound=Scorer)
 
@@ -34,16 +37,25 @@ class Distiller(nn.Module, Generic[S]):
         super().__init__()
         self.student = student
         self.arm = arm
+        self.tied = bool(arm.distill.contrast) and arm.distill.head == "tied"
         if arm.distill.contrast:
             if teacher_width is None:
                 raise ValueError("the contrastive loss needs the teacher's representation")
             self.project_student = nn.Linear(student.repr_width, arm.distill.projection)
             self.project_teacher = nn.Linear(teacher_width, arm.distill.projection)
+        if self.tied:
+            self.reader = nn.Parameter(torch.zeros(arm.distill.projection))
 
     def forward(self, batch: Batch, warmup: float = 1.0) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss and its parts; `warmup` in 0..1 scales λ."""
+        return self.loss(*self.scores(batch), batch, warmup)
+
+    def scores(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """score_I, the reader's path included, and repr_ID."""
         score_I, repr_ID = self.student(batch.features, batch.request_I)
-        return self.loss(score_I, repr_ID, batch, warmup)
+        if self.tied:
+            score_I = score_I + self.project_student(repr_ID) @ self.reader.detach()
+        return score_I, repr_ID
 
     def loss(
         self, score_I: Tensor, repr_ID: Tensor, batch: Batch, warmup: float = 1.0
@@ -66,8 +78,19 @@ class Distiller(nn.Module, Generic[S]):
             parts["kl"] = losses.kl(*self._distilled(score_I, batch), temperature=distill.kl_temperature)
             loss = loss + distill.kl * parts["kl"]
         if distill.contrast:
-            parts["contrast"] = self._contrast(repr_ID, batch)
+            assert batch.teacher_ID is not None
+            teacher_IP = F.normalize(self.project_teacher(batch.teacher_ID), dim=1)
+            parts["contrast"] = self._contrast(repr_ID, teacher_IP, batch)
             loss = loss + distill.contrast * parts["contrast"]
+            if self.tied:
+                parts["reader"] = self._read(teacher_IP.detach(), batch)
+                loss = loss + parts["reader"]
+        if distill.relations:
+            assert batch.teacher_ID is not None
+            segments = Segments(batch.request_I, batch.requests)
+            student_ID, teacher_ID = F.normalize(repr_ID, dim=1), F.normalize(batch.teacher_ID, dim=1)
+            parts["relations"] = losses.relations(student_ID, teacher_ID, segments, anchor_I=batch.anchor_I)
+            loss = loss + distill.relations * parts["relations"]
         return loss, {name: part.detach() for name, part in parts.items()}
 
     def hard(self, score_I: Tensor, batch: Batch) -> Tensor:
@@ -85,12 +108,50 @@ class Distiller(nn.Module, Generic[S]):
         assert here_I is not None
         return score_I[here_I], batch.teacher_I[here_I], Segments(batch.request_I[here_I], batch.requests)
 
-    def _contrast(self, repr_ID: Tensor, batch: Batch) -> Tensor:
-        assert batch.teacher_ID is not None
+    def _contrast(self, repr_ID: Tensor, teacher_IP: Tensor, batch: Batch) -> Tensor:
+        distill = self.arm.distill
         return losses.info_nce(
             F.normalize(self.project_student(repr_ID), dim=1),
-            F.normalize(self.project_teacher(batch.teacher_ID), dim=1),
+            teacher_IP,
             Segments(batch.request_I, batch.requests),
-            label_I=batch.bin_I if self.arm.distill.positives == "bin" else None,
-            temperature=self.arm.distill.temperature,
+            label_I=batch.bin_I if distill.positives == "bin" else None,
+            of_label=distill.of_bin,
+            ordered=distill.ordered,
+            anchor_I=batch.anchor_I,
+            temperature=distill.temperature,
         )
+
+    def _read(self, teacher_IP: Tensor, batch: Batch) -> Tensor:
+        """How far the reader is from the teacher's scores, in deviations from their mean over the request."""
+        assert batch.teacher_I is not None
+        segments = Segments(batch.request_I, batch.requests)
+        return losses.centred_mse(
+            teacher_IP.float() @ self.reader, losses.standardised(batch.teacher_I, segments), segments
+        )
+
+    def finished(self) -> dict[str, Tensor]:
+        """The student's weights as it is saved, with the reader's path in its last layer: no copies but of that.
+
+        w·h + b + v·(P h + p) is one row again: w + P'v, and b + v·p.
+        """
+        weights = dict(self.student.state_dict())
+        if self.tied:
+            layer = f"layers.{len(cast(Ranker, self.student).layers) - 1}"
+            with torch.no_grad():
+                weights[f"{layer}.weight"] = weights[f"{layer}.weight"] + self.reader @ self.project_student.weight
+                weights[f"{layer}.bias"] = weights[f"{layer}.bias"] + self.reader @ self.project_student.bias
+        return weights
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A ranker that scores with the given weights in place of its own, for a validation."""
+
+    ranker: nn.Module
+    weights: dict[str, Tensor]
+
+    def student(self, features: Inputs, request_I: Tensor) -> tuple[Tensor, Tensor]:
+        return functional_call(self.ranker, self.weights, (features, request_I))
+
+    def eval(self) -> None:
+        self.ranker.eval()

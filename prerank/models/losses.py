@@ -225,6 +225,18 @@ def _means(value_ID: Tensor, group_I: Tensor) -> Tensor:
     return sum_GD / torch.bincount(group_I, minlength=groups).clamp(min=1)[:, None]
 
 
+def standardised(score_I: Tensor, segment_I: Segments) -> Tensor:
+    """float32: each request's scores less their mean, over their deviation (0 where all are one)."""
+    request_I, requests = segment_I.of_X, segment_I.count
+    count_R = torch.bincount(request_I, minlength=requests).clamp(min=1)
+
+    def mean_R(value_I: Tensor) -> Tensor:
+        return torch.zeros(requests, device=value_I.device).index_add(0, request_I, value_I) / count_R
+
+    centred_I = score_I.float() - mean_R(score_I.float())[request_I]
+    return centred_I / mean_R(centred_I**2).sqrt().clamp(min=1e-6)[request_I]
+
+
 def log_softmax(score_I: Tensor, segment_I: Segments) -> Tensor:
     """log softmax of each request's scores, without padding."""
     score_I, request_I, requests = score_I.float(), segment_I.of_X, segment_I.count

@@ -4,8 +4,10 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from prerank.core.config import Above0, Positive, Weight, flatten
+from prerank.core.config import Above0, Positive, Share, Weight, flatten
 from prerank.core.errors import InputError
+
+Positions = Literal["teacher", "logged"]
 
 
 @dataclass(frozen=True)
@@ -32,14 +34,29 @@ class Distill:
     """τ of the InfoNCE loss."""
     positives: Literal["bin", "item"] = "bin"
     """Positives of an item: the items of its rank bin (the article), or itself alone (CIT)."""
+    of_bin: Share = 1.0
+    """α, the share of the bin among the positives, where they are by bin; the rest is the item's own."""
+    ordered: bool = True
+    """Rank bins have an order: only items whose bin is farther than the positive's are negatives (Rank-N-Contrast)."""
     merge_bins: Positive = 1
-    """So many neighbouring rank bins of the samples count as one."""
+    """So many neighbouring rank bins count as one."""
+    anchors: Positive = 16
+    """Items of a request, at most, that are held against all of it in a step; others in the next pass."""
     projection: Positive = 128
     """Width of the two projections; 128 in CRD."""
+    head: Literal["tied", "free"] = "tied"
+    """tied: the score reads the projection that the contrast aligns as the teacher's is read (SimKD), beside the last
+    layer, and both become one row of it when the student is saved; free: the last layer alone."""
+    relations: Weight = 0.0
+    """Weight of the distance between the cosines of a request's items, the student's and the teacher's (FTD)."""
 
     @property
     def active(self) -> bool:
-        return bool(self.score or self.kl or self.contrast)
+        return bool(self.score or self.kl or self.reads_representation)
+
+    @property
+    def reads_representation(self) -> bool:
+        return bool(self.contrast or self.relations)
 
 
 @dataclass(frozen=True)
@@ -76,6 +93,9 @@ class Arm:
     exposed and `unexposed_ratio` as many unexposed ones (sampled softmax), for the teacher."""
     unexposed_ratio: float = 0.0
     """Listwise: unexposed negatives drawn for each exposed item, anew each epoch; 0 is sample selection bias."""
+    positions: Positions = "teacher"
+    """Whose order of the fine lists the strategies and rank bins follow: the teacher's, against which recall is
+    measured, or the one in the logs."""
     select_by: Literal["recall", "hit_rate", "auc"] = "recall"
     """The validation metric of early stopping and of the best checkpoint."""
     distill: Distill = field(default_factory=Distill)
@@ -86,7 +106,9 @@ class Arm:
         """Raises InputError naming the key whose value makes no sense."""
         above_0 = ("optim.lr", "optim.batch", "optim.epoch_steps", "optim.epochs", "optim.patience", "optim.clip")
         above_0 += ("distill.temperature", "distill.kl_temperature", "distill.merge_bins", "distill.projection")
+        above_0 += ("distill.anchors",)
         from_0 = ("optim.weight_decay", "distill.score", "distill.kl", "distill.contrast", "distill.warmup_epochs")
+        from_0 += ("distill.relations", "distill.of_bin")
         values = flatten(self)
         for key in (*above_0, *from_0, "unexposed_ratio"):
             value, least = values[key], "above 0" if key in above_0 else "0 or more"
@@ -96,5 +118,7 @@ class Arm:
             raise InputError(
                 f"{self.name}: distill.score must be at most 1 in the convex form, got {self.distill.score}"
             )
+        if self.distill.of_bin > 1:
+            raise InputError(f"{self.name}: distill.of_bin must be at most 1, got {self.distill.of_bin}")
         if not self.features or any(width < 0 for width in self.widths):
             raise InputError(f"{self.name}: needs a feature at least, and widths of 0 or more, got {self.widths}")

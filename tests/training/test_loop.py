@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -18,7 +19,7 @@ from prerank.models.distill import Distiller
 from prerank.models.options import Arm, Distill, Optim
 from prerank.models.ranker import Ranker
 from prerank.samples.batches import columns
-from prerank.samples.draw import CODES
+from prerank.samples.draw import STRATEGIES
 from prerank.samples.files import sample_files
 from prerank.samples.reader import Reader
 from prerank.training import loop
@@ -69,7 +70,7 @@ def run(taught, folder, arm=ARM, kill_after=None, validate=None, every=2):
 def test_it_learns(taught, tmp_path):
     state, _best = run(taught, tmp_path, replace(ARM, optim=replace(ARM.optim, epochs=6)))
     first, last = state.history[0], state.history[-1]
-    assert last["train/loss"] < 0.9 * first["train/loss"]
+    assert last["train/loss"] < 0.95 * first["train/loss"]  # of which the contrast keeps the entropy of its positives
     assert last["val/recall_at_10"] > first["val/recall_at_10"] > 0
     assert state.best == max(epoch["val/recall_at_10"] for epoch in state.history)
 
@@ -91,8 +92,8 @@ def test_early_stopping_keeps_the_best(taught, tmp_path):
     recalls = iter([0.1, 0.5, 0.4, 0.3, 0.9])
     weights = []
 
-    def validate(distiller):
-        weights.append(checkpoint.weights(distiller.student))
+    def validate(shown):
+        weights.append(checkpoint.copied(shown.weights))
         return {"recall_at_10": next(recalls)}
 
     arm = replace(ARM, optim=Optim(batch=16, epochs=9, patience=2))
@@ -107,7 +108,8 @@ def test_a_loss_that_is_not_finite_stops(taught, tmp_path):
 
 
 def test_samples_without_a_pair_for_the_arm_are_an_error(taught, tmp_path, monkeypatch):
-    monkeypatch.setitem(CODES, "exposed", 64)
+    none = np.empty(0, np.int64)
+    monkeypatch.setitem(STRATEGIES, "exposed", lambda lists, config, bins: (none, none, none))
     arm = replace(ARM, strategies=("exposed",), distill=Distill())
     with pytest.raises(InputError, match="nothing to learn for strategies exposed"):
         run(taught, tmp_path, arm)
