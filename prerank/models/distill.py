@@ -5,6 +5,7 @@ L = L_hard + λ · MSE(scores)  (or the convex form)  + kl · KL  + w · InfoNCE
 What an arm's losses read of a batch, `prerank.samples.batches.training_batch` puts there.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar, cast
 
@@ -23,6 +24,10 @@ S = TypeVar("S", bound=Scorer)
 
 DISTANCES = {"logits": losses.score_mse, "centred": losses.centred_mse, "softmax": losses.softmax_mse}
 """By `Distill.on`."""
+
+
+STUDENT = "student."
+"""Before the names of its weights, among a distiller's."""
 
 
 class Distiller(nn.Module, Generic[S]):
@@ -129,18 +134,21 @@ class Distiller(nn.Module, Generic[S]):
             teacher_IP.float() @ self.reader, losses.standardised(batch.teacher_I, segments), segments
         )
 
-    def finished(self) -> dict[str, Tensor]:
-        """The student's weights as it is saved, with the reader's path in its last layer: no copies but of that.
+    def finished(self, weights: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """The student's weights as it is saved, with the reader's path in its last layer; from the module's `weights`,
+        by default as they stand.
 
         w·h + b + v·(P h + p) is one row again: w + P'v, and b + v·p.
         """
-        weights = dict(self.student.state_dict())
+        weights = self.state_dict() if weights is None else weights
+        out = {key.removeprefix(STUDENT): value for key, value in weights.items() if key.startswith(STUDENT)}
         if self.tied:
             layer = f"layers.{len(cast(Ranker, self.student).layers) - 1}"
             with torch.no_grad():
-                weights[f"{layer}.weight"] = weights[f"{layer}.weight"] + self.reader @ self.project_student.weight
-                weights[f"{layer}.bias"] = weights[f"{layer}.bias"] + self.reader @ self.project_student.bias
-        return weights
+                for part in ("weight", "bias"):
+                    through = weights["reader"] @ weights[f"project_student.{part}"]
+                    out[f"{layer}.{part}"] = out[f"{layer}.{part}"] + through
+        return out
 
 
 @dataclass(frozen=True)

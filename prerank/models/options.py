@@ -2,9 +2,9 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
-from prerank.core.config import Above0, Positive, Share, Weight, flatten
+from prerank.core.config import Above0, Count, Positive, Share, Weight, Within, flatten
 from prerank.core.errors import InputError
 
 Positions = Literal["teacher", "logged"]
@@ -73,7 +73,11 @@ class Optim:
     epochs: Positive = 10
     """At most so many epochs."""
     patience: Positive = 2
-    """Stop after so many epochs without a better validation metric."""
+    """Stop after so many epochs without a better validation metric, and `patience_steps` steps at least."""
+    patience_steps: Count = 0
+    average: Annotated[float, Within(0, 1)] = 0.0
+    """What is validated and kept are the weights' exponential means over steps: this share of the mean stays in each
+    step. 0: the weights themselves."""
     clip: Above0 = 5.0
     """Largest norm of the gradient."""
 
@@ -108,7 +112,7 @@ class Arm:
         above_0 += ("distill.temperature", "distill.kl_temperature", "distill.merge_bins", "distill.projection")
         above_0 += ("distill.anchors",)
         from_0 = ("optim.weight_decay", "distill.score", "distill.kl", "distill.contrast", "distill.warmup_epochs")
-        from_0 += ("distill.relations", "distill.of_bin")
+        from_0 += ("distill.relations", "distill.of_bin", "optim.patience_steps", "optim.average")
         values = flatten(self)
         for key in (*above_0, *from_0, "unexposed_ratio"):
             value, least = values[key], "above 0" if key in above_0 else "0 or more"
@@ -118,6 +122,8 @@ class Arm:
             raise InputError(
                 f"{self.name}: distill.score must be at most 1 in the convex form, got {self.distill.score}"
             )
+        if self.optim.average >= 1:
+            raise InputError(f"{self.name}: optim.average must be below 1, got {self.optim.average}")
         if self.distill.of_bin > 1:
             raise InputError(f"{self.name}: distill.of_bin must be at most 1, got {self.distill.of_bin}")
         if not self.features or any(width < 0 for width in self.widths):

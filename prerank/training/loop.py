@@ -24,6 +24,7 @@ from prerank.models.ranker import Ranker
 from prerank.samples.anew import Redraw
 from prerank.samples.batches import REDRAW, ahead, scoring_batch, training_batch
 from prerank.samples.reader import Reader
+from prerank.training.average import AveragedAdamW, weights_of
 
 
 class Validated(Protocol):
@@ -61,7 +62,10 @@ class Lesson:
 
 
 def make_optimizer(model: nn.Module, arm: Arm) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(model.parameters(), lr=arm.optim.lr, weight_decay=arm.optim.weight_decay, fused=True)
+    optim = arm.optim
+    if optim.average:
+        return AveragedAdamW([*model.parameters()], lr=optim.lr, weight_decay=optim.weight_decay, average=optim.average)
+    return torch.optim.AdamW(model.parameters(), lr=optim.lr, weight_decay=optim.weight_decay, fused=True)
 
 
 def train(
@@ -83,7 +87,8 @@ def train(
     """
     arm, steps, every = lesson.arm, lesson.reader.steps, lesson.checkpoint_steps
     distiller = cast(Distiller[Ranker], getattr(model, "module", model))
-    while state.epoch < arm.optim.epochs and state.epoch - state.best_epoch <= arm.optim.patience:
+    patience = max(arm.optim.patience, math.ceil(arm.optim.patience_steps / steps))
+    while state.epoch < arm.optim.epochs and state.epoch - state.best_epoch <= patience:
         model.train()
         for losses in _steps(lesson, model, optimizer, state):
             add(state.sums, losses)
@@ -98,7 +103,7 @@ def train(
             raise InputError(
                 f"{arm.name}: the samples hold nothing to learn for strategies {', '.join(arm.strategies)}"
             )
-        weights = distiller.finished()
+        weights = distiller.finished(weights_of(distiller, optimizer))
         values = lesson.validate(Shown(distiller.student, weights))
         state.history.append({"epoch": state.epoch, **means, **{f"val/{k}": v for k, v in values.items()}})
         chosen = _chosen(arm, values)
