@@ -59,7 +59,9 @@ class Distiller(nn.Module, Generic[S]):
         """score_I, the reader's path included, and repr_ID."""
         score_I, repr_ID = self.student(batch.features, batch.request_I)
         if self.tied:
-            score_I = score_I + self.project_student(repr_ID) @ self.reader.detach()
+            # v·(P h + p) of each item, by one row of weights.
+            row_D, bias = (self.reader.detach() @ part for part in self.project_student.parameters())
+            score_I = score_I + repr_ID @ row_D + bias
         return score_I, repr_ID
 
     def loss(
@@ -82,20 +84,15 @@ class Distiller(nn.Module, Generic[S]):
         if distill.kl:
             parts["kl"] = losses.kl(*self._distilled(score_I, batch), temperature=distill.kl_temperature)
             loss = loss + distill.kl * parts["kl"]
-        if distill.contrast:
-            assert batch.teacher_ID is not None
-            teacher_IP = F.normalize(self.project_teacher(batch.teacher_ID), dim=1)
-            parts["contrast"] = self._contrast(repr_ID, teacher_IP, batch)
-            loss = loss + distill.contrast * parts["contrast"]
-            if self.tied:
-                parts["reader"] = self._read(teacher_IP.detach(), batch)
-                loss = loss + parts["reader"]
-        if distill.relations:
-            assert batch.teacher_ID is not None
-            segments = Segments(batch.request_I, batch.requests)
-            student_ID, teacher_ID = F.normalize(repr_ID, dim=1), F.normalize(batch.teacher_ID, dim=1)
-            parts["relations"] = losses.relations(student_ID, teacher_ID, segments, anchor_I=batch.anchor_I)
-            loss = loss + distill.relations * parts["relations"]
+        if distill.reads_representation:
+            sides = self._sides(repr_ID, batch)
+            if distill.contrast:
+                parts |= self._contrast(sides)
+                loss = loss + distill.contrast * parts["contrast"] + parts.get("reader", 0.0)
+            if distill.relations:
+                student_ID, teacher_ID = F.normalize(sides.student_ID, dim=1), F.normalize(sides.teacher_ID, dim=1)
+                parts["relations"] = losses.relations(student_ID, teacher_ID, sides.segments)
+                loss = loss + distill.relations * parts["relations"]
         return loss, {name: part.detach() for name, part in parts.items()}
 
     def hard(self, score_I: Tensor, batch: Batch) -> Tensor:
@@ -113,26 +110,30 @@ class Distiller(nn.Module, Generic[S]):
         assert here_I is not None
         return score_I[here_I], batch.teacher_I[here_I], Segments(batch.request_I[here_I], batch.requests)
 
-    def _contrast(self, repr_ID: Tensor, teacher_IP: Tensor, batch: Batch) -> Tensor:
-        distill = self.arm.distill
-        return losses.info_nce(
-            F.normalize(self.project_student(repr_ID), dim=1),
+    def _sides(self, repr_ID: Tensor, batch: Batch) -> "_Sides":
+        assert batch.teacher_ID is not None
+        here_I = slice(None) if batch.contrasted_I is None else batch.contrasted_I
+        bin_I, teacher_I = (None if x is None else x[here_I] for x in (batch.bin_I, batch.teacher_I))
+        segments = Segments(batch.request_I[here_I], batch.requests)
+        return _Sides(segments, repr_ID[here_I], batch.teacher_ID, bin_I, teacher_I)
+
+    def _contrast(self, sides: "_Sides") -> dict[str, Tensor]:
+        distill, segments = self.arm.distill, sides.segments
+        teacher_IP = F.normalize(self.project_teacher(sides.teacher_ID), dim=1)
+        contrast = losses.info_nce(
+            F.normalize(self.project_student(sides.student_ID), dim=1),
             teacher_IP,
-            Segments(batch.request_I, batch.requests),
-            label_I=batch.bin_I if distill.positives == "bin" else None,
+            segments,
+            label_I=sides.bin_I if distill.positives == "bin" else None,
             of_label=distill.of_bin,
             ordered=distill.ordered,
-            anchor_I=batch.anchor_I,
             temperature=distill.temperature,
         )
-
-    def _read(self, teacher_IP: Tensor, batch: Batch) -> Tensor:
-        """How far the reader is from the teacher's scores, in deviations from their mean over the request."""
-        assert batch.teacher_I is not None
-        segments = Segments(batch.request_I, batch.requests)
-        return losses.centred_mse(
-            teacher_IP.float() @ self.reader, losses.standardised(batch.teacher_I, segments), segments
-        )
+        if not self.tied:
+            return {"contrast": contrast}
+        assert sides.teacher_I is not None
+        read_I, wanted_I = teacher_IP.detach().float() @ self.reader, losses.standardised(sides.teacher_I, segments)
+        return {"contrast": contrast, "reader": losses.centred_mse(read_I, wanted_I, segments)}
 
     def finished(self, weights: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """The student's weights as it is saved, with the reader's path in its last layer; from the module's `weights`,
@@ -149,6 +150,17 @@ class Distiller(nn.Module, Generic[S]):
                     through = weights["reader"] @ weights[f"project_student.{part}"]
                     out[f"{layer}.{part}"] = out[f"{layer}.{part}"] + through
         return out
+
+
+@dataclass(frozen=True)
+class _Sides:
+    """Student and teacher of the items that take part in the losses of representations."""
+
+    segments: Segments
+    student_ID: Tensor
+    teacher_ID: Tensor
+    bin_I: Tensor | None
+    teacher_I: Tensor | None
 
 
 @dataclass(frozen=True)

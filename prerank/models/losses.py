@@ -110,7 +110,6 @@ def info_nce(
     label_I: Tensor | None = None,
     of_label: float = 1.0,
     ordered: bool = False,
-    anchor_I: Tensor | None = None,
     temperature: float = 1.0,
 ) -> Tensor:
     """Contrast between the representations of student (anchor i) and teacher (j) over the items of one request:
@@ -120,102 +119,84 @@ def info_nce(
     w_ij is α/|P(i)| for the j of P(i), the items of i's label such as the rank bins of the article, and 1-α more for i
     itself (CIT, CRD); α is `of_label`, and 0 without labels. N(i, j) are the items of the request. `ordered`, of labels
     0, 1, 2, ... whose neighbours are alike: P(i) are all items, and N(i, j) of them those whose label is at least as
-    far from i's as j's is (Rank-N-Contrast, Zha et al., NeurIPS 2023, eq. 1). The mean is over the items where
-    `anchor_I` is true, by default all. The rows of both inputs have length 1. Memory is R·A·N with A anchors a request,
-    whatever the size of the logs.
+    far from i's as j's is (Rank-N-Contrast, Zha et al., NeurIPS 2023, eq. 1). The rows of both inputs have length 1.
+    Memory is R·N², whatever the size of the logs.
 
     >>> apart = torch.eye(2)
     >>> info_nce(apart, apart, Segments(torch.tensor([0, 0]), 1))  # log(1 + 1/e) of each item
     tensor(0.3133)
     """
-    grid = _Grid(segment_I, anchor_I)
-    logit_RAN = grid.products(student_ID, target_ID) / temperature
-    logit_RAN = logit_RAN.masked_fill(~grid.here_RN[:, None, :], torch.finfo(torch.float32).min)
-    log_total_RA, loss_RA = logit_RAN.logsumexp(2), logit_RAN.new_zeros(())
-    if label_I is not None and of_label:
-        if ordered:
-            by_label_RA = _ordered(logit_RAN, label_I, grid)
-        else:
-            group_I = segment_I.of_X * (label_I.max() + 1) + label_I
-            like_RA = grid.rows(student_ID, _means(target_ID, group_I)[group_I]) / temperature
-            by_label_RA = log_total_RA - like_RA
-        loss_RA = of_label * by_label_RA
+    grid = _Grid(segment_I)
+    logit_RNN = grid.products(student_ID, target_ID) / temperature
+    logit_RNN = logit_RNN.masked_fill(~grid.here_RN[:, None, :], torch.finfo(torch.float32).min)
+    log_total_I = grid.flat(logit_RNN.logsumexp(2))
+
+    def log_p(target_ID: Tensor) -> Tensor:
+        return (student_ID.float() * target_ID.float()).sum(1) / temperature - log_total_I
+
+    loss_I = torch.zeros_like(log_total_I)
     if label_I is None or of_label < 1:
-        of_own = 1.0 if label_I is None else 1 - of_label
-        loss_RA = loss_RA + of_own * (log_total_RA - grid.rows(student_ID, target_ID) / temperature)
-    return grid.mean(loss_RA)
+        loss_I = loss_I - (1.0 if label_I is None else 1 - of_label) * log_p(target_ID)
+    if label_I is not None and of_label and ordered:
+        loss_I = loss_I + of_label * _ordered(logit_RNN, label_I, grid)
+    elif label_I is not None and of_label:
+        group_I = segment_I.of_X * (label_I.max() + 1) + label_I
+        loss_I = loss_I - of_label * log_p(_means(target_ID, group_I)[group_I])
+    return mean_by(loss_I, segment_I) / segment_I.count
 
 
-def relations(student_ID: Tensor, target_ID: Tensor, segment_I: Segments, *, anchor_I: Tensor | None = None) -> Tensor:
+def relations(student_ID: Tensor, target_ID: Tensor, segment_I: Segments) -> Tensor:
     """Mean squared difference of the cosines between a request's items, the student's and the teacher's: relations
     without a projection, so that the widths may differ (FTD, Kang et al., KDD 2021, within the request).
 
-    `anchor_I` and memory as in `info_nce`; the rows of both inputs have length 1.
+    The rows of both inputs have length 1. Memory is R·N².
 
     >>> same, apart = torch.ones(2, 1), torch.eye(2)
     >>> relations(same, apart, Segments(torch.tensor([0, 0]), 1))  # two of the four cosines are 1 and should be 0
     tensor(0.5000)
     """
-    grid = _Grid(segment_I, anchor_I)
-    apart_RAN = (grid.products(student_ID, student_ID) - grid.products(target_ID, target_ID)) ** 2
-    return grid.mean((apart_RAN * grid.here_RN[:, None, :]).sum(2) / grid.count_R[:, None])
+    grid = _Grid(segment_I)
+    apart_RNN = (grid.products(student_ID, student_ID) - grid.products(target_ID, target_ID)) ** 2
+    return mean_by(grid.flat(apart_RNN.sum(2) / grid.count_R[:, None]), segment_I) / segment_I.count
 
 
 class _Grid:
-    """The anchors of each request against its items, padded: A anchors at most, N items at most."""
+    """The items of each request against each other, padded to the longest of N; what is padded is 0."""
 
-    def __init__(self, segment_I: Segments, anchor_I: Tensor | None):
-        request_I, self.requests = segment_I.of_X, segment_I.count
-        place_I, self.items = place_in_request(request_I, self.requests)
-        self.request_I, self.place_I = request_I, place_I
-        self.here_RN = self._padded(torch.ones_like(request_I, dtype=torch.bool), request_I, place_I, self.items)
-        self.count_R = torch.bincount(request_I, minlength=self.requests).clamp(min=1)
-        if anchor_I is None:
-            anchor_I = torch.ones_like(request_I, dtype=torch.bool)
-        self.of_A = anchor_I.nonzero().squeeze(1)
-        self.request_A = request_I[self.of_A]
-        self.place_A, self.anchors = place_in_request(self.request_A, self.requests)
+    def __init__(self, segment_I: Segments):
+        self.request_I, self.requests = segment_I.of_X, segment_I.count
+        self.place_I, self.width = place_in_request(self.request_I, self.requests)
+        self.here_RN = self.padded(torch.ones_like(self.request_I, dtype=torch.bool))
+        self.count_R = self.here_RN.sum(1).clamp(min=1)
 
-    def anchored(self, value_I: Tensor) -> Tensor:
-        """[R, A, ...]"""
-        return self._padded(value_I[self.of_A], self.request_A, self.place_A, self.anchors)
-
-    def whole(self, value_I: Tensor) -> Tensor:
+    def padded(self, value_I: Tensor) -> Tensor:
         """[R, N, ...]"""
-        return self._padded(value_I, self.request_I, self.place_I, self.items)
+        padded = value_I.new_zeros(self.requests, self.width, *value_I.shape[1:])
+        return padded.index_put((self.request_I, self.place_I), value_I)
 
-    def products(self, anchor_ID: Tensor, item_ID: Tensor) -> Tensor:
-        """float32 [R, A, N]: of each anchor with each item."""
-        return (self.anchored(anchor_ID) @ self.whole(item_ID).transpose(1, 2)).float()
+    def flat(self, value_RN: Tensor) -> Tensor:
+        """[I, ...]"""
+        return value_RN[self.request_I, self.place_I]
 
-    def rows(self, a_ID: Tensor, b_ID: Tensor) -> Tensor:
-        """float32 [R, A]: of each anchor's row of a with its row of b."""
-        product_A = (a_ID[self.of_A].float() * b_ID[self.of_A].float()).sum(1)
-        return self._padded(product_A, self.request_A, self.place_A, self.anchors)
-
-    def mean(self, loss_RA: Tensor) -> Tensor:
-        """Over a request's anchors, then over the requests."""
-        return mean_by(loss_RA[self.request_A, self.place_A], Segments(self.request_A, self.requests)) / self.requests
-
-    def _padded(self, value_X: Tensor, request_X: Tensor, place_X: Tensor, width: int) -> Tensor:
-        padded = value_X.new_zeros(self.requests, width, *value_X.shape[1:])
-        return padded.index_put((request_X, place_X), value_X)
+    def products(self, a_ID: Tensor, b_ID: Tensor) -> Tensor:
+        """float32 [R, N, N]: of each row of a with each of b."""
+        return (self.padded(a_ID) @ self.padded(b_ID).transpose(1, 2)).float()
 
 
-def _ordered(logit_RAN: Tensor, label_I: Tensor, grid: _Grid) -> Tensor:
-    """Rank-N-Contrast's loss of each anchor [R, A]; sums by label, so that no triple of items is looked at."""
+def _ordered(logit_RNN: Tensor, label_I: Tensor, grid: _Grid) -> Tensor:
+    """Rank-N-Contrast's loss of each item [I]; sums by label, so that no triple of items is looked at."""
     labels = int(label_I.max()) + 1
-    of_label_RNB = F.one_hot(grid.whole(label_I), labels) * grid.here_RN[:, :, None]
-    top_RA1 = logit_RAN.detach().amax(2, keepdim=True)
-    by_label_RAB = (logit_RAN - top_RA1).exp() @ of_label_RNB.float()
+    of_label_RNB = F.one_hot(grid.padded(label_I), labels) * grid.here_RN[:, :, None]
+    top_RN1 = logit_RNN.detach().amax(2, keepdim=True)
+    by_label_RNB = (logit_RNN - top_RN1).exp() @ of_label_RNB.float()
     label_B = torch.arange(labels, device=label_I.device)
     apart_BB = (label_B[:, None] - label_B).abs()
     far_BBB = (apart_BB[:, None, :] >= apart_BB[:, :, None]).float()  # [of the anchor, of the positive, of another]
-    total_RAB = (far_BBB[grid.anchored(label_I)] @ by_label_RAB[..., None]).squeeze(3)
-    log_total_RAB = total_RAB.clamp(min=torch.finfo(torch.float32).tiny).log() + top_RA1
+    total_IB = (far_BBB[label_I] @ grid.flat(by_label_RNB)[..., None]).squeeze(2)
+    log_total_IB = total_IB.clamp(min=torch.finfo(torch.float32).tiny).log() + grid.flat(top_RN1)
     share_RB = of_label_RNB.sum(1) / grid.count_R[:, None]
-    mean_RA = torch.where(grid.here_RN[:, None, :], logit_RAN, 0.0).sum(2) / grid.count_R[:, None]
-    return (share_RB[:, None, :] * log_total_RAB).sum(2) - mean_RA
+    mean_RN = torch.where(grid.here_RN[:, None, :], logit_RNN, 0.0).sum(2) / grid.count_R[:, None]
+    return (share_RB[grid.request_I] * log_total_IB).sum(1) - grid.flat(mean_RN)
 
 
 def _means(value_ID: Tensor, group_I: Tensor) -> Tensor:

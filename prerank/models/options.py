@@ -40,8 +40,9 @@ class Distill:
     """Rank bins have an order: only items whose bin is farther than the positive's are negatives (Rank-N-Contrast)."""
     merge_bins: Positive = 1
     """So many neighbouring rank bins count as one."""
-    anchors: Positive = 16
-    """Items of a request, at most, that are held against all of it in a step; others in the next pass."""
+    contrasted: Positive = 32
+    """Items of a request, at most, whose representations are held against each other in a step; others in the next pass
+    over the samples."""
     projection: Positive = 128
     """Width of the two projections; 128 in CRD."""
     head: Literal["tied", "free"] = "tied"
@@ -110,7 +111,7 @@ class Arm:
         """Raises InputError naming the key whose value makes no sense."""
         above_0 = ("optim.lr", "optim.batch", "optim.epoch_steps", "optim.epochs", "optim.patience", "optim.clip")
         above_0 += ("distill.temperature", "distill.kl_temperature", "distill.merge_bins", "distill.projection")
-        above_0 += ("distill.anchors",)
+        above_0 += ("distill.contrasted",)
         from_0 = ("optim.weight_decay", "distill.score", "distill.kl", "distill.contrast", "distill.warmup_epochs")
         from_0 += ("distill.relations", "distill.of_bin", "optim.patience_steps", "optim.average")
         values = flatten(self)

@@ -63,10 +63,17 @@ def positions_of(table: pa.Table, teacher_score: str | None) -> np.ndarray:
     if teacher_score is None:
         return logged
     request = segment_of(offsets_of(table["position"]))
-    out = np.empty_like(logged)
+    request = request.astype(np.int16 if len(table) < 2**15 else np.int64)  # of few bits, a sort by digits
     score = flat_numpy(table[teacher_score]).astype(np.float64)
-    out[np.lexsort((-score, request))] = logged[np.lexsort((logged, request))]
+    out = np.empty_like(logged)
+    out[_ordered(request, -score)] = logged[_ordered(request, logged)]
     return out
+
+
+def _ordered(request: np.ndarray, value: np.ndarray) -> np.ndarray:
+    """Indices of the items by request, and within it by value; ties as they stand. (`lexsort` takes twice the time.)"""
+    order = np.argsort(value, kind="stable")
+    return order[np.argsort(request[order], kind="stable")]
 
 
 def pool_of(table: pa.Table, position: np.ndarray, seed: int, number: int) -> Lists:

@@ -75,12 +75,12 @@ def training_batch(
         labels["teacher_I"] = tensor(flat_numpy(table[teacher_score])[keep_I].astype(np.float32))
     if distill.contrast:
         labels["bin_I"] = tensor(redraw.bins(lists.position, lists.length)[keep_I] // distill.merge_bins)
-    if distill.reads_representation:
-        labels["anchor_I"] = tensor(_anchors(lists, distill.anchors, number)[keep_I])
-        if teacher_score:
-            width = table["teacher_repr"].type.value_type.list_size
-            repr_ID = flat(table["teacher_repr"]).flatten().to_numpy(zero_copy_only=False).reshape(-1, width)
-            labels["teacher_ID"] = tensor(repr_ID[keep_I].astype(np.float32))
+    if distill.reads_representation and teacher_score:
+        contrasted_I = _in_turn(lists, distill.contrasted, number)  # of all items, as the others are kept with them
+        labels["contrasted_I"] = tensor(contrasted_I)
+        width = table["teacher_repr"].type.value_type.list_size
+        repr_ID = flat(table["teacher_repr"]).flatten().to_numpy(zero_copy_only=False).reshape(-1, width)
+        labels["teacher_ID"] = tensor(repr_ID[contrasted_I].astype(np.float32))
     return Batch(
         features=encode(table, features, None if keep_I.all() else np.flatnonzero(keep_I)),
         request_I=tensor(request_I[keep_I]),
@@ -98,8 +98,8 @@ def _positions(table: pa.Table, arm: Arm, teacher_score: str | None, items: int)
     return positions_of(table, teacher_score if arm.positions == "teacher" else None)
 
 
-def _anchors(lists: Lists, most: int, number: int) -> np.ndarray:
-    """bool [I]: about so many items of each request at most, others in the next pass until it was each one's turn."""
+def _in_turn(lists: Lists, most: int, number: int) -> np.ndarray:
+    """bool [I]: so many items of each request at most, others in the next pass until it was each one's turn."""
     every_R = np.maximum(1, -(-np.diff(lists.offsets) // most))
     place = np.arange(len(lists.request)) - lists.offsets[lists.request]
     return (place + number) % every_R[lists.request] == 0

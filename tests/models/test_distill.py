@@ -22,7 +22,7 @@ def setting(taught, widths=(6,), **distill):
         "a",
         ("price", "brand", "match"),
         widths,
-        distill=Distill(**{"projection": 5, "head": "free", "ordered": False, "anchors": 99, **distill}),
+        distill=Distill(**{"projection": 5, "head": "free", "ordered": False, "contrasted": 99, **distill}),
     )
     features = load_schema(taught).select(arm.features, where="test")
     [(path, _)] = sample_files(taught, "train")

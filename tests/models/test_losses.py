@@ -100,13 +100,11 @@ def normalised(seed, *shape):
 
 
 LABELS = [0, 0, 1, 1, 0, 2, 3, 1]
-ANCHORS = [True, False, True, False, True, False, True, True]
 
 
 @pytest.mark.parametrize("labels", [LABELS, list(range(8)), None])
-@pytest.mark.parametrize("anchors", [None, ANCHORS])
 @pytest.mark.parametrize(("of_label", "ordered"), [(1.0, False), (0.3, False), (1.0, True), (0.3, True), (0.0, True)])
-def test_info_nce(requests, labels, anchors, of_label, ordered):
+def test_info_nce(requests, labels, of_label, ordered):
     """By loops over i, j and k; of exact numbers in double precision."""
     _, _, segments = requests
     student, teacher = normalised(1, 2, 8, 5)
@@ -115,9 +113,8 @@ def test_info_nce(requests, labels, anchors, of_label, ordered):
     whole = 0.0
     for r in range(3):
         items = [i for i in range(8) if segments.of_X[i] == r]
-        taken = [i for i in items if not anchors or anchors[i]]
         total = 0.0
-        for i in taken:
+        for i in items:
             logit = {k: (student[i] @ teacher[k]).item() / 0.3 for k in items}
             apart = {k: abs(labels[k] - labels[i]) if labels else 0 for k in items}
 
@@ -131,7 +128,7 @@ def test_info_nce(requests, labels, anchors, of_label, ordered):
                 terms = [log_p(j, items) for j in items if apart[j] == 0]
                 total += of_label * sum(terms) / len(terms)
             total += (1 - of_label) * log_p(i, items)
-        whole -= total / max(1, len(taken))
+        whole -= total / len(items)
     loss = losses.info_nce(
         student,
         teacher,
@@ -139,28 +136,20 @@ def test_info_nce(requests, labels, anchors, of_label, ordered):
         label_I=torch.tensor(labels) if labels else None,
         of_label=of_label,
         ordered=ordered,
-        anchor_I=torch.tensor(anchors) if anchors else None,
         temperature=0.3,
     )
     assert loss.item() == pytest.approx(whole / 3, rel=1e-5)
 
 
-@pytest.mark.parametrize("anchors", [None, ANCHORS])
-def test_relations(requests, anchors):
+def test_relations(requests):
     _, _, segments = requests
     student, teacher = normalised(1, 8, 5), normalised(2, 8, 3)
     whole = 0.0
     for r in range(3):
         items = [i for i in range(8) if segments.of_X[i] == r]
-        terms = [
-            (student[i] @ student[j] - teacher[i] @ teacher[j]).item() ** 2
-            for i in items
-            for j in items
-            if not anchors or anchors[i]
-        ]
-        whole += sum(terms) / max(1, len(terms))
-    anchor = torch.tensor(anchors) if anchors else None
-    assert losses.relations(student, teacher, segments, anchor_I=anchor).item() == pytest.approx(whole / 3, rel=1e-5)
+        terms = [(student[i] @ student[j] - teacher[i] @ teacher[j]).item() ** 2 for i in items for j in items]
+        whole += sum(terms) / len(terms)
+    assert losses.relations(student, teacher, segments).item() == pytest.approx(whole / 3, rel=1e-5)
 
 
 def test_losses_survive_a_request_whose_items_were_left_out():

@@ -1,6 +1,6 @@
 """Pairs and bins drawn anew from a pool, against loops over its items."""
 
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 import pyarrow as pa
@@ -148,12 +148,11 @@ def test_pairs_and_bins_follow_one_order(taught, positions):
     assert all(batch.bin_I[a] <= batch.bin_I[b] for a, b in zip(better, worse, strict=True))
 
 
-def test_anchors_take_turns(taught):
-    distill = Distill(contrast=1.0, anchors=5)
+def test_items_take_turns_in_the_contrast(taught):
+    distill = Distill(contrast=1.0, contrasted=5)
     batches = [batch_of(taught, number, distill=distill)[0] for number in range(10)]
-    turns = sum(batch.anchor_I.long() for batch in batches)
-    counts = np.bincount(batches[0].request_I[batches[0].anchor_I])
-    assert turns.min() >= 1 and counts.max() <= 5 and counts.min() >= 1
-    assert not (batches[0].anchor_I & batches[1].anchor_I)[
-        np.bincount(batches[0].request_I)[batches[0].request_I] > 5
-    ].any()
+    size_R = np.bincount(batches[0].request_I)
+    for batch, after in pairwise(batches):
+        assert np.bincount(batch.request_I[batch.contrasted_I]).max() <= 5
+        assert not (batch.contrasted_I & after.contrasted_I)[size_R[batch.request_I] > 5].any()
+    assert sum(batch.contrasted_I.long() for batch in batches).min() >= 1
