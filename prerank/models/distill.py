@@ -1,6 +1,12 @@
 """What a student learns from: the hard loss, and beside it the teacher's scores and representations.
 
-L = L_hard + λ · MSE(scores)  (or the convex form)  + kl · KL  + w · InfoNCE
+L = L_hard + λ · MSE(scores)  (or the convex form)  + kl · KL  + w · InfoNCE + r · relations
+
+A head that only the hard pairs teach does not read what InfoNCE aligns, so by default the score is read from the
+projection (SimKD, Chen et al., CVPR 2022): s = v·P(h), where v, the reader, learns by least squares to give the
+teacher's scores (within the request, in deviations) from the *teacher's* projection, and reads the student's by the
+same weights. P is then not normalised in the contrast, whose logits are <P h_S, z_T>/τ: the scale of P is that which
+fits, and score and contrast see the same linear map. v and P are one row of the last layer where the student is saved.
 
 What an arm's losses read of a batch, `prerank.samples.batches.training_batch` puts there.
 """
@@ -56,12 +62,12 @@ class Distiller(nn.Module, Generic[S]):
         return self.loss(*self.scores(batch), batch, warmup)
 
     def scores(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """score_I, the reader's path included, and repr_ID."""
+        """score_I, read from the projection where the head is tied, and repr_ID."""
         score_I, repr_ID = self.student(batch.features, batch.request_I)
         if self.tied:
-            # v·(P h + p) of each item, by one row of weights.
+            # v·(P h + p) by one row of weights; DDP waits for a gradient of what it stands in the place of.
             row_D, bias = (self.reader.detach() @ part for part in self.project_student.parameters())
-            score_I = score_I + repr_ID @ row_D + bias
+            score_I = repr_ID @ row_D + bias + 0.0 * score_I
         return score_I, repr_ID
 
     def loss(
@@ -120,8 +126,9 @@ class Distiller(nn.Module, Generic[S]):
     def _contrast(self, sides: "_Sides") -> dict[str, Tensor]:
         distill, segments = self.arm.distill, sides.segments
         teacher_IP = F.normalize(self.project_teacher(sides.teacher_ID), dim=1)
+        student_IP = self.project_student(sides.student_ID)
         contrast = losses.info_nce(
-            F.normalize(self.project_student(sides.student_ID), dim=1),
+            student_IP if self.tied else F.normalize(student_IP, dim=1),
             teacher_IP,
             segments,
             label_I=sides.bin_I if distill.positives == "bin" else None,
@@ -136,10 +143,8 @@ class Distiller(nn.Module, Generic[S]):
         return {"contrast": contrast, "reader": losses.centred_mse(read_I, wanted_I, segments)}
 
     def finished(self, weights: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
-        """The student's weights as it is saved, with the reader's path in its last layer; from the module's `weights`,
-        by default as they stand.
-
-        w·h + b + v·(P h + p) is one row again: w + P'v, and b + v·p.
+        """The student's weights as it is saved, its last layer that of the reader where it is tied: v·(P h + p) is one
+        row, P'v, and v·p. From the module's `weights`, by default as they stand.
         """
         weights = self.state_dict() if weights is None else weights
         out = {key.removeprefix(STUDENT): value for key, value in weights.items() if key.startswith(STUDENT)}
@@ -147,8 +152,8 @@ class Distiller(nn.Module, Generic[S]):
             layer = f"layers.{len(cast(Ranker, self.student).layers) - 1}"
             with torch.no_grad():
                 for part in ("weight", "bias"):
-                    through = weights["reader"] @ weights[f"project_student.{part}"]
-                    out[f"{layer}.{part}"] = out[f"{layer}.{part}"] + through
+                    row = weights["reader"] @ weights[f"project_student.{part}"]
+                    out[f"{layer}.{part}"] = row.reshape(out[f"{layer}.{part}"].shape)
         return out
 
 

@@ -119,8 +119,8 @@ def info_nce(
     w_ij is α/|P(i)| for the j of P(i), the items of i's label such as the rank bins of the article, and 1-α more for i
     itself (CIT, CRD); α is `of_label`, and 0 without labels. N(i, j) are the items of the request. `ordered`, of labels
     0, 1, 2, ... whose neighbours are alike: P(i) are all items, and N(i, j) of them those whose label is at least as
-    far from i's as j's is (Rank-N-Contrast, Zha et al., NeurIPS 2023, eq. 1). The rows of both inputs have length 1.
-    Memory is R·N², whatever the size of the logs.
+    far from i's as j's is (Rank-N-Contrast, Zha et al., NeurIPS 2023, eq. 1). The target's rows have length 1, and
+    those of the student where cosines are asked for. Memory is R·N², whatever the size of the logs.
 
     >>> apart = torch.eye(2)
     >>> info_nce(apart, apart, Segments(torch.tensor([0, 0]), 1))  # log(1 + 1/e) of each item

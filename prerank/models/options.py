@@ -40,14 +40,15 @@ class Distill:
     """Rank bins have an order: only items whose bin is farther than the positive's are negatives (Rank-N-Contrast)."""
     merge_bins: Positive = 1
     """So many neighbouring rank bins count as one."""
-    contrasted: Positive = 32
+    contrasted: Positive = 16
     """Items of a request, at most, whose representations are held against each other in a step; others in the next pass
     over the samples."""
-    projection: Positive = 128
-    """Width of the two projections; 128 in CRD."""
+    projection: Positive = 64
+    """Width of the two projections; 128 in CRD, which doubles their time."""
     head: Literal["tied", "free"] = "tied"
-    """tied: the score reads the projection that the contrast aligns as the teacher's is read (SimKD), beside the last
-    layer, and both become one row of it when the student is saved; free: the last layer alone."""
+    """tied: with a contrast, the score is read from the projection that it aligns, by what reads the teacher's scores
+    from the teacher's (SimKD); both are one row of the last layer when the student is saved. free: a last layer that
+    the other losses alone teach."""
     relations: Weight = 0.0
     """Weight of the distance between the cosines of a request's items, the student's and the teacher's (FTD)."""
 
