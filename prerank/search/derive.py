@@ -56,13 +56,16 @@ def derive(
     costs = Costs(features, fetch, table)
     found = Knapsack(costs, worth_M, budget_us, TOLERANCE * largest).solve(networks)
     if found is None:
-        name, chosen, us = cheapest(costs, networks)
-        raise InputError(
-            f"--budget-us {budget_us:g} (workflows.rivals: --budgets): nothing fits; the cheapest, {name} with widths "
-            f"{chosen}, takes {us:.1f}; allow at least that"
-        )
+        raise InputError(too_little(budget_us, *cheapest(costs, networks)))
     kept_M, network = found
     return Arch(tuple(f.name for f, keep in zip(features, kept_M, strict=True) if keep), network.widths)
+
+
+def too_little(budget_us: float, name: str, widths: tuple[int, ...], us: float) -> str:
+    return (
+        f"--budget-us {budget_us:g} (workflows.rivals: --budgets): nothing fits; the cheapest, {name} with widths "
+        f"{widths}, takes {us:.1f}; allow at least that"
+    )
 
 
 def cheapest(costs: Costs, networks: Sequence[Network]) -> tuple[str, tuple[int, ...], float]:
