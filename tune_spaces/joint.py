@@ -3,6 +3,7 @@
 from ray import tune
 
 SPACE = {
+    "search.method": tune.choice(["autofas"]),
     "distill.score": tune.loguniform(0.1, 10.0),
     "distill.temperature": tune.loguniform(0.03, 1.0),
     "latency.penalty": tune.loguniform(0.01, 3.0),

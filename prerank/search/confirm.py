@@ -17,8 +17,8 @@ from prerank.models.arch import Arch
 from prerank.search.confirmed import TIE, Row
 from prerank.search.propose import Space, Values, neighbours, proposals
 
-STEPS = (60, 180, 540, 540)
-"""Of a training at each rung."""
+LONGER = (1, 3, 9, 9)
+"""How many times `search.steps` a training of each rung has."""
 SEEDS = ((0,), (1,), (2,), (3, 4))
 """Of a rung's trainings, beside the search's own; the last rung counts that of the rung before as well."""
 PRICE = (1, 3, 9, 18)
@@ -64,12 +64,14 @@ class Confirm:
     ask: Ask
     say: Callable[[str], None] = lambda said: None
     seed: int = 0
+    steps: int = 60
+    """Of a training of the first rung."""
     told: dict[tuple[Arch, int], np.ndarray] = field(default_factory=dict)
     """[R] by set and rung."""
     spent: int = 0
 
     def valued(self, names: tuple[str, ...], widths: tuple[int, ...], kind: str) -> list[Values]:
-        (told,) = self.ask([Task(kind, Arch(names, widths), STEPS[1], (self.seed,))])
+        (told,) = self.ask([Task(kind, Arch(names, widths), LONGER[1] * self.steps, (self.seed,))])
         return [dict(values) for values in told["values"]]
 
     def look(self, archs: Sequence[Arch]) -> None:
@@ -110,7 +112,7 @@ class Confirm:
 
     def best(self, budget_us: float) -> Arch | None:
         """Of those at the last rung the best within the budget; of those within a `TIE` of it, the cheapest."""
-        last = [arch for arch, rung in self.told if rung == len(STEPS) - 1 and self._fits(arch, budget_us)]
+        last = [arch for arch, rung in self.told if rung == len(LONGER) - 1 and self._fits(arch, budget_us)]
         if not last:
             return None
         most = max(self.mean(arch) for arch in last)
@@ -119,7 +121,7 @@ class Confirm:
 
     def tried(self, budget_us: float) -> int:
         """How many came to the last rung."""
-        return sum(rung == len(STEPS) - 1 and self._fits(arch, budget_us) for arch, rung in self.told)
+        return sum(rung == len(LONGER) - 1 and self._fits(arch, budget_us) for arch, rung in self.told)
 
     def rung(self, arch: Arch) -> int:
         return max(rung for of, rung in self.told if of == arch)
@@ -143,7 +145,7 @@ class Confirm:
         ]
 
     def _requests(self, arch: Arch) -> list[float | None]:
-        metric_R = self.told.get((arch, len(STEPS) - 1), np.zeros(0))
+        metric_R = self.told.get((arch, len(LONGER) - 1), np.zeros(0))
         return [None if np.isnan(x) else round(float(x), 6) for x in metric_R]
 
     def _fits(self, arch: Arch, budget_us: float) -> bool:
@@ -152,10 +154,12 @@ class Confirm:
     def _train(self, asked: Sequence[tuple[Arch, int]]) -> None:
         new = [(arch, rung) for arch, rung in asked if (arch, rung) not in self.told]
         seeds = [tuple(self.seed * 1000 + seed for seed in SEEDS[rung]) for _, rung in new]
-        tasks = [Task("train", arch, STEPS[rung], of) for (arch, rung), of in zip(new, seeds, strict=True)]
+        tasks = [
+            Task("train", arch, LONGER[rung] * self.steps, of) for (arch, rung), of in zip(new, seeds, strict=True)
+        ]
         for (arch, rung), told in zip(new, self.ask(tasks) if tasks else [], strict=True):
             metric_R = np.array([np.nan if x is None else x for x in told["metric"]], float)
-            if rung == len(STEPS) - 1 and (arch, rung - 1) in self.told:
+            if rung == len(LONGER) - 1 and (arch, rung - 1) in self.told:
                 seeds = len(SEEDS[rung])
                 metric_R = (seeds * metric_R + self.told[arch, rung - 1]) / (seeds + 1)
             self.told[arch, rung] = metric_R
@@ -164,7 +168,7 @@ class Confirm:
     def _promoted(self, mine: list[Arch]) -> list[tuple[Arch, int]]:
         """Those that belong to the best of their rung and have not gone on."""
         asked: list[tuple[Arch, int]] = []
-        for rung in range(len(STEPS) - 1):
+        for rung in range(len(LONGER) - 1):
             here = [arch for arch in mine if (arch, rung) in self.told]
             here.sort(key=lambda arch: (-self.mean(arch, rung), self.space.latency_us(arch)))
             best = here[: math.ceil(len(here) / KEPT)]

@@ -15,7 +15,7 @@ from prerank.logs.schema import load_schema
 from prerank.models.arch import Arch
 from prerank.models.distill import Distiller
 from prerank.models.ranker import Ranker
-from prerank.search.confirm import STEPS, Ask, Task, Told
+from prerank.search.confirm import LONGER, Ask, Task, Told
 from prerank.search.rivals import FSCD, Gradient, Permutation, Rival, SqueezeExcite
 from prerank.search.short import FASTER, hold, measured, run_steps, trained
 from prerank.search.spec import Spec
@@ -55,7 +55,8 @@ class Evaluator:
     @cached_property
     def _full(self) -> Ranker:
         """Of all features, which has learned the embeddings of all ids."""
-        return trained(Arch(self.spec.arm.features, self.spec.arm.widths), self.held, STEPS[1], self.spec.arm.seed)
+        arch, steps = Arch(self.spec.arm.features, self.spec.arm.widths), LONGER[1] * self.spec.search.steps
+        return trained(arch, self.held, steps, self.spec.arm.seed)
 
     def _valued(self, task: Task) -> list[dict[str, float]]:
         """network: what the metric and the loss lose by each feature's shuffling, and the loss's gradient; of the other

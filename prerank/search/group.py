@@ -99,7 +99,7 @@ def key_of(specs: list[Spec], samples: Path, k: int, lanes: int) -> str:
 
     def options(spec: Spec) -> dict[str, object]:
         """Without those of proposals where they say nothing, so that what stands from before they were there counts."""
-        alone = () if spec.search.method == "propose" else ("trainings", "front")
+        alone = () if spec.search.method == "propose" else ("trainings", "steps", "front")
         return {key: value for key, value in plain(spec.search).items() if key not in alone}
 
     said = [

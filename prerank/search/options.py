@@ -23,8 +23,10 @@ class Search:
     """Candidate widths of each layer, with commas; 0 is the identity. A single one a layer is not searched."""
     layers: Positive = 2
     trainings: Positive = 300
-    """Of propose, what a budget may cost: trainings of 60 steps, or as much of longer ones. More never finds less on
-    the validation days."""
+    """Of propose, what a budget may cost: trainings of `steps`, or as much of longer ones. More never finds less on the
+    validation days."""
+    steps: Positive = 60
+    """Of propose, of the shortest training; the best of these go on to three and nine times as many."""
     front: str = "0.5,2"
     """Of propose: other budgets that are searched too, as shares of this one, with commas; with all that was trained
     they make the front of recall and latency."""
@@ -68,6 +70,8 @@ class Search:
         for key, least in (
             ("layers", 1),
             ("trainings", 1),
+            ("steps", 1),
+            ("trainings", 1),
             ("epochs", 1),
             ("warmup_epochs", 0),
             ("every", 1),
@@ -75,6 +79,8 @@ class Search:
         ):
             if getattr(self, key) < least:
                 raise InputError(f"{name}: search.{key} must be {least} or more, got {getattr(self, key)}")
+        if self.joint and self.method != "autofas":
+            raise InputError(f"{name}: search.joint is of search.method autofas; give both, or leave it out")
         if self.warmup_epochs >= self.epochs:
             raise InputError(f"{name}: search.warmup_epochs must be below search.epochs, got {self.warmup_epochs}")
         for key, most in (("gate_lr", math.inf), ("width_lr", math.inf), ("gate_start", 1), ("tight", 1.0 + 1e-9)):

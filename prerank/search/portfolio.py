@@ -15,7 +15,7 @@ from prerank.search.spec import Spec
 def find(spec: Spec, schema: Schema, ask: Ask, say: Callable[[str], None] = lambda said: None) -> Confirmed:
     """Values, proposes, confirms and refines, for the budget and then for the others of the front."""
     space = space_of(spec, schema)
-    confirm = Confirm(space, ask, say, spec.arm.seed)
+    confirm = Confirm(space, ask, say, spec.arm.seed, spec.search.steps)
     widths, every = spec.arm.widths, spec.arm.features
     budgets_us = [spec.budget_us, *(float(share) * spec.budget_us for share in names(spec.search.front))]
     say(f"what each of {len(every)} features is worth")

@@ -30,7 +30,8 @@ def lost(
     """By feature of the ranker what the metric loses when its values are shuffled, the mean over the requests.
 
     A request's values are shuffled among the requests, an item's among all items (Breiman, 2001), but what is compared
-    is the metric of whole lists, not a loss of drawn items: a feature that orders the middle of the list counts too. Of the first `candidates` or a little more.
+    is the metric of whole lists, not a loss of drawn items: a feature that orders the middle of the list counts too.
+    It is reckoned on so many `candidates`, or a few more.
     """
     generator = torch.Generator().manual_seed(seed)
     sums, count = dict.fromkeys((feature.name for feature in features), 0.0), 0

@@ -69,7 +69,14 @@ def head(tmp_path_factory):
 
 def test_a_job_that_is_stopped_and_the_same_again(head, logs, tmp_path):
     out = tmp_path / "run"
-    command = ["workflows.pipeline", "--logs", logs, "--out", out, *["--k", "12", "--search.epochs", "3"]]
+    command = [
+        "workflows.pipeline",
+        "--logs",
+        logs,
+        "--out",
+        out,
+        *["--k", "12", "--search.method", "autofas", "--search.epochs", "3"],
+    ]
     command += ["--search.warmup-epochs", "1", "--optim.batch", "16", "--optim.epoch-steps", "1"]
     command += ["--optim.epochs", "2", "--compute.cpus", "0.5"]
     outputs = {out / "samples": "samples", out / "teacher": "teacher", out / "taught": "samples"}

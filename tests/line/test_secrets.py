@@ -15,7 +15,7 @@ from server_fixture import started
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 ROOT = Path(__file__).parents[2]
 SMALL = ("--k", "12", "--optim.batch", "16", "--optim.epoch-steps", "1", "--optim.epochs", "2", "--compute.cpus", "0.5")
-SEARCH = ("--search.epochs", "3", "--search.warmup-epochs", "1")
+SEARCH = ("--search.method", "autofas", "--search.epochs", "3", "--search.warmup-epochs", "1")
 
 
 @pytest.fixture(scope="module")

@@ -38,7 +38,7 @@ def config(logs, tmp_path_factory):
         folder / "out",
         widths="8",
         k=12,
-        search=Search(widths="8,4,0", layers=2, epochs=4, warmup_epochs=1, fold=2),
+        search=Search("autofas", "8,4,0", layers=2, epochs=4, warmup_epochs=1, fold=2),
         latency=Latency(candidates=48),
         distill=Distill(score=1.0, contrast=0.5, projection=4),
         optim=Optim(batch=16, epoch_steps=1),
