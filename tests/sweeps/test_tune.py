@@ -131,6 +131,7 @@ def test_faults_are_named_before_anything_runs(config, change, complaint, tmp_pa
     assert not (tmp_path / "mlflow.db").exists()
 
 
+@pytest.mark.slow
 def test_trials_find_what_was_named_from_the_drivers_folder(config, monkeypatch, tmp_path):
     """Ray Tune runs each trial in a folder of its own."""
 
