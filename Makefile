@@ -27,7 +27,7 @@ test: setup
 	$(TESTS) -m "not faults"
 
 fast: setup
-	$(VENV)/bin/python -m pytest -n 2 -m "not ray and not slow and not browser"
+	$(TESTS) -m "not ray and not slow and not browser"
 
 faults: setup
 	$(TESTS) -m faults

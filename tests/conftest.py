@@ -56,7 +56,9 @@ def pytest_collection_modifyitems(config, items):
     items.sort(key=turns.get)
 
 
-def pytest_collection_finish():
+def pytest_collection_finish(session):
+    if getattr(session.config.option, "loadgroup", False) and not all("@" in item.nodeid for item in session.items):
+        raise pytest.UsageError("this pytest-xdist keeps no groups together with this pytest; see pyproject.toml")
     gc.collect()
     gc.freeze()
     gc.enable()
