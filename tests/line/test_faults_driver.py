@@ -4,7 +4,8 @@ import json
 from contextlib import nullcontext
 
 import pytest
-from nodes_fixture import Driver, Watch, assert_none_doubled, content, left_behind, runs_of
+from driver_fixture import Driver
+from nodes_fixture import Watch, assert_none_doubled, content, left_behind, runs_of
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.faults]
 FLAGS = "--search.method autofas "

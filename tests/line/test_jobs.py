@@ -11,8 +11,9 @@ from pathlib import Path
 
 import psutil
 import pytest
+from driver_fixture import PATIENCE_S, ROOT, environment, tail
 from mlflow.tracking import MlflowClient
-from nodes_fixture import PATIENCE_S, ROOT, Watch, assert_none_doubled, environment, left_behind, runs_of, tail
+from nodes_fixture import Watch, assert_none_doubled, left_behind, runs_of
 from server_fixture import answering, free_port
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.faults]

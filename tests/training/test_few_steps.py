@@ -41,6 +41,7 @@ def line(logs, folder, k):
     return samples, taught
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("items", [60, 80])
 def test_the_line_learns_from_36_requests(tmp_path, capsys, monkeypatch, items):
     """60 exposures a request, of 60 candidates or of 80: no negatives at all, or fewer than the teacher asks for."""
@@ -60,6 +61,7 @@ def test_the_line_learns_from_36_requests(tmp_path, capsys, monkeypatch, items):
     assert student["best"]["val/recall_at_20"] > 20 / items + 0.2, "a blind draw keeps 20 of the items"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not REAL.is_dir(), reason="needs the ClueWeb09 logs: CLUEWEB_DIR")
 def test_the_line_learns_from_real_queries(tmp_path, monkeypatch):
     """36 queries of the TREC Web Track: the student keeps more of the teacher's top 100 than a blind draw does."""
