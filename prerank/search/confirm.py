@@ -70,9 +70,10 @@ class Confirm:
     """[R] by set and rung."""
     spent: int = 0
 
-    def valued(self, names: tuple[str, ...], widths: tuple[int, ...], kind: str) -> list[Values]:
-        (told,) = self.ask([Task(kind, Arch(names, widths), LONGER[1] * self.steps, (self.seed,))])
-        return [dict(values) for values in told["values"]]
+    def valued(self, asked: Sequence[tuple[str, Arch]]) -> list[list[Values]]:
+        """Of each kind of valuer, on the features and widths, what it says."""
+        told = self.ask([Task(kind, arch, LONGER[1] * self.steps, (self.seed,)) for kind, arch in asked])
+        return [[dict(values) for values in one["values"]] for one in told]
 
     def look(self, archs: Sequence[Arch]) -> None:
         """Trains sets for the front alone."""
@@ -89,11 +90,15 @@ class Confirm:
         mine = {arch: None for arch, rung in self.told if rung >= 2 and self._fits(arch, budget_us)}
         queue = [arch for arch in proposals(self.space, valued, budget_us) if arch not in mine]
         refined: set[Arch] = set()
-        left = trainings
+        left, near = trainings, False
         while left > 0:
             asked = self._promoted(list(mine))
             if not asked:
-                queue = queue or self._near(list(mine), refined, valued, budget_us)
+                # Proposals and refinements take turns: what valuers say of all features, and of the best set so far.
+                found = self._near(list(mine), refined, valued, budget_us) if near or not queue else []
+                near = not near
+                if found:
+                    queue = [*found, *(arch for arch in queue if arch not in found)]
                 asked = [(arch, 0) for arch in queue[:AT_ONCE]]
                 queue = queue[AT_ONCE:]
             if not asked:
@@ -176,14 +181,14 @@ class Confirm:
         return asked
 
     def _near(self, mine: list[Arch], refined: set[Arch], valued: Sequence[Values], budget_us: float) -> list[Arch]:
-        """Proposals near the best that was not refined yet, nor any that is not among the first."""
-        confirmed = [arch for arch in mine if self.rung(arch) >= 2]
-        confirmed.sort(key=lambda arch: (-self.rung(arch), -self.mean(arch), self.space.latency_us(arch)))
+        """Proposals near the best, or near one of the next best where nothing near it is new."""
+        confirmed = [arch for arch in mine if self.rung(arch) >= 1]
+        confirmed.sort(key=lambda arch: (-self.mean(arch), self.space.latency_us(arch)))
         for arch in confirmed[:BASES]:
             if arch in refined:
                 continue
             refined.add(arch)
-            lost, gained = self.valued(arch.features, arch.widths, "near")
+            ((lost, gained),) = self.valued([("near", arch)])
             others = [{n: v for n, v in values.items() if n not in lost} for values in (gained, *valued[:1])]
             near = neighbours(self.space, arch, [{**lost, **other} for other in others], budget_us, TRIES)
             near = [other for other in near if (other, 0) not in self.told and other not in mine]

@@ -19,9 +19,11 @@ def find(spec: Spec, schema: Schema, ask: Ask, say: Callable[[str], None] = lamb
     widths, every = spec.arm.widths, spec.arm.features
     budgets_us = [spec.budget_us, *(float(share) * spec.budget_us for share in names(spec.search.front))]
     say(f"what each of {len(every)} features is worth")
-    in_metric, *of_loss = confirm.valued(every, widths, "network")
-    valued = [in_metric, *(confirm.valued(some, widths, "network")[0] for some in below_caps(space, budgets_us))]
-    valued += [*of_loss, *(confirm.valued(every, widths, kind)[0] for kind in OF_LOSS)]
+    below = [("network", Arch(some, widths)) for some in below_caps(space, budgets_us)]
+    asked = [("network", Arch(every, widths)), *below, *((kind, Arch(every, widths)) for kind in OF_LOSS)]
+    (in_metric, *of_loss), *others = confirm.valued(asked)
+    valued = [in_metric, *(values[0] for values in others[: len(below)]), *of_loss]
+    valued += [values[0] for values in others[len(below) :]]
     for budget_us in budgets_us:
         incumbent = incumbent_of(spec, schema, budget_us)
         confirm.search(budget_us, valued, [incumbent] if incumbent else [], spec.search.trainings)
