@@ -55,9 +55,6 @@ def table_of(seed):
     def nested(x):
         return pa.ListArray.from_arrays(offsets, pa.array(x))
 
-    best = np.flatnonzero(clicked) % ITEMS
-    lo = np.stack([np.delete(np.arange(ITEMS), b) for b in best]).astype(np.int32)
-    pairs = pa.array(np.arange(0, REQUESTS * (ITEMS - 1) + 1, ITEMS - 1, dtype=np.int32))
     return pa.table(
         {
             "user": pa.FixedSizeListArray.from_arrays(pa.array(rng.normal(size=2 * REQUESTS).astype(np.float32)), 2),
@@ -65,9 +62,7 @@ def table_of(seed):
             "clicked": nested(clicked),
             "exposed": nested(np.ones(n, dtype=bool)),
             "teacher_score": nested(score),
-            "pair_hi": pa.ListArray.from_arrays(pairs, pa.array(np.repeat(best, ITEMS - 1).astype(np.int32))),
-            "pair_lo": pa.ListArray.from_arrays(pairs, pa.array(lo.ravel())),
-            "pair_strategy": pa.ListArray.from_arrays(pairs, pa.array(np.ones(lo.size, dtype=np.uint8))),
+            "request_id": pa.array(np.arange(REQUESTS)),
         }
     )
 

@@ -1,4 +1,4 @@
-"""What a student learns from its teacher: λ, the contrast and its τ, the rank bins, and whose pairs."""
+"""What a student learns from its teacher: λ, the contrast with its τ and α, and whose pairs."""
 
 from ray import tune
 
@@ -6,7 +6,8 @@ SPACE = {
     "distill.score": tune.loguniform(0.1, 10.0),
     "distill.contrast": tune.loguniform(0.03, 3.0),
     "distill.temperature": tune.loguniform(0.03, 1.0),
-    "distill.merge_bins": tune.choice([1, 2, 5]),
+    "distill.of_bin": tune.uniform(0.0, 1.0),
+    "distill.ordered": tune.choice([True, False]),
     "strategy": tune.choice(
         ["exposed", "exposed,low_rank_negatives", "exposed,low_rank_negatives,rank_pairs,bin_pairs"]
     ),

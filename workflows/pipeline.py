@@ -30,7 +30,7 @@ from prerank.latency.served import serving_costs
 from prerank.latency.table import load_table
 from prerank.logs.folder import Logs, open_logs
 from prerank.logs.schema import load_schema
-from prerank.models.options import Arm, Distill, Optim
+from prerank.models.options import Arm, Distill, Optim, Positions
 from prerank.reports.cautions import warn_of
 from prerank.reports.pipeline.page import write_report
 from prerank.reports.pipeline.summary import log, rows_of, search_facts
@@ -76,6 +76,8 @@ class Pipeline:
     seed: Seed = 0
     draw: DrawConfig = DrawConfig()
     split: Split = Split()
+    positions: Positions = "teacher"
+    """Whose order of the fine lists the strategies and rank bins follow: the teacher's, or the one that was logged."""
     distill: Distill = Distill(score=1.0, contrast=0.5)
     """What the arms score, contrast and all distil, and the search."""
     budget_us: Annotated[float | None, Within(0, above=True)] = None
@@ -110,7 +112,7 @@ def main(config: Pipeline) -> Results:
         with child("teach", out, parent) as tracked:
             rows = teach.main(teach.Teach(samples, teacher, taught, gpu=config.compute.gpu))["rows"]
             tracked.metrics({"requests": float(sum(rows.values()))})
-        shared = {name: getattr(config, name) for name in ("distill", "optim", "seed")}
+        shared = {name: getattr(config, name) for name in ("positions", "distill", "optim", "seed")}
         base = student_arm(taught, features=names(config.features), widths=widths(config.widths), **shared)
         rungs = ladder(base)
         search = searched(config, taught, table, out, parent)

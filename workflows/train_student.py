@@ -8,7 +8,7 @@ from pathlib import Path
 
 from prerank.core import cli
 from prerank.core.config import Positive, Seed, Widths, names, widths
-from prerank.models.options import Arm, Distill, Optim
+from prerank.models.options import Arm, Distill, Optim, Positions
 from prerank.tracking.runs import Run
 from prerank.training.arms import student_arm
 from prerank.training.options import Compute
@@ -30,6 +30,8 @@ class TrainStudent:
     """Hidden widths, with commas."""
     strategy: str = ""
     """Whose pairs to learn from, with commas; empty: every strategy in the samples."""
+    positions: Positions = "teacher"
+    """Whose order of the fine lists the strategies and rank bins follow: the teacher's, or the one that was logged."""
     k: Positive = 150
     """Cut-off of the validation metrics."""
     seed: Seed = 0
@@ -56,6 +58,7 @@ def options_of(config: TrainStudent) -> Options:
         "features": names(config.features),
         "widths": widths(config.widths),
         "strategies": names(config.strategy),
+        "positions": config.positions,
         "distill": config.distill,
         "optim": config.optim,
         "seed": config.seed,

@@ -38,8 +38,11 @@ class Batch:
     target_I: Tensor | None = None
     """Clicked."""
     bin_I: Tensor | None = None
+    contrasted_I: Tensor | None = None
+    """Whether the losses of representations look at the item; None: they look at all."""
     teacher_I: Tensor | None = None
     teacher_ID: Tensor | None = None
+    """Of those that `contrasted_I` marks."""
     hi_P: Tensor | None = None
     lo_P: Tensor | None = None
     group_P: Tensor | None = None

@@ -6,6 +6,7 @@ the data it stands.
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -88,7 +89,12 @@ def load_best(folder: Path, name: str) -> tuple[State, dict[str, Tensor]]:
 
 def weights(model: nn.Module) -> dict[str, Tensor]:
     """A copy of the weights on the CPU."""
-    return {key: value.detach().cpu().clone().contiguous() for key, value in model.state_dict().items()}
+    return copied(model.state_dict())
+
+
+def copied(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """On the CPU."""
+    return {key: value.detach().cpu().clone().contiguous() for key, value in weights.items()}
 
 
 class Proof(TypedDict):

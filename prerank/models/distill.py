@@ -1,25 +1,39 @@
 """What a student learns from: the hard loss, and beside it the teacher's scores and representations.
 
-L = L_hard + λ · MSE(scores)  (or the convex form)  + kl · KL  + w · InfoNCE
+L = L_hard + λ · MSE(scores)  (or the convex form)  + kl · KL  + w · InfoNCE + r · relations
+
+A head that only the hard pairs teach does not read what InfoNCE aligns, so by default the score is read from the
+projection (SimKD, Chen et al., CVPR 2022): s = v·P(h), where v, the reader, learns by least squares to give the
+teacher's scores (within the request, in deviations) from the *teacher's* projection, and reads the student's by the
+same weights. P is then not normalised in the contrast, whose logits are <P h_S, z_T>/τ: the scale of P is that which
+fits, and score and contrast see the same linear map. v and P are one row of the last layer where the student is saved.
 
 What an arm's losses read of a batch, `prerank.samples.batches.training_batch` puts there.
 """
 
-from typing import Generic, TypeVar
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Generic, TypeVar, cast
 
+import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional as F
 
 from prerank.models import losses
-from prerank.models.batch import Batch
+from prerank.models.batch import Batch, Inputs
 from prerank.models.losses import Segments
 from prerank.models.options import Arm
-from prerank.models.ranker import Scorer
+from prerank.models.ranker import Ranker, Scorer
 
 S = TypeVar("S", bound=Scorer)
 
 DISTANCES = {"logits": losses.score_mse, "centred": losses.centred_mse, "softmax": losses.softmax_mse}
 """By `Distill.on`."""
+
+
+STUDENT = "student."
+"""Before the names of its weights, among a distiller's."""
 
 
 class Distiller(nn.Module, Generic[S]):
@@ -34,16 +48,27 @@ class Distiller(nn.Module, Generic[S]):
         super().__init__()
         self.student = student
         self.arm = arm
+        self.tied = bool(arm.distill.contrast) and arm.distill.head == "tied"
         if arm.distill.contrast:
             if teacher_width is None:
                 raise ValueError("the contrastive loss needs the teacher's representation")
             self.project_student = nn.Linear(student.repr_width, arm.distill.projection)
             self.project_teacher = nn.Linear(teacher_width, arm.distill.projection)
+        if self.tied:
+            self.reader = nn.Parameter(torch.zeros(arm.distill.projection))
 
     def forward(self, batch: Batch, warmup: float = 1.0) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss and its parts; `warmup` in 0..1 scales λ."""
+        return self.loss(*self.scores(batch), batch, warmup)
+
+    def scores(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """score_I, read from the projection where the head is tied, and repr_ID."""
         score_I, repr_ID = self.student(batch.features, batch.request_I)
-        return self.loss(score_I, repr_ID, batch, warmup)
+        if self.tied:
+            # v·(P h + p) by one row of weights; DDP waits for a gradient of what it stands in the place of.
+            row_D, bias = (self.reader.detach() @ part for part in self.project_student.parameters())
+            score_I = repr_ID @ row_D + bias + 0.0 * score_I
+        return score_I, repr_ID
 
     def loss(
         self, score_I: Tensor, repr_ID: Tensor, batch: Batch, warmup: float = 1.0
@@ -65,9 +90,15 @@ class Distiller(nn.Module, Generic[S]):
         if distill.kl:
             parts["kl"] = losses.kl(*self._distilled(score_I, batch), temperature=distill.kl_temperature)
             loss = loss + distill.kl * parts["kl"]
-        if distill.contrast:
-            parts["contrast"] = self._contrast(repr_ID, batch)
-            loss = loss + distill.contrast * parts["contrast"]
+        if distill.reads_representation:
+            sides = self._sides(repr_ID, batch)
+            if distill.contrast:
+                parts |= self._contrast(sides)
+                loss = loss + distill.contrast * parts["contrast"] + parts.get("reader", 0.0)
+            if distill.relations:
+                student_ID, teacher_ID = F.normalize(sides.student_ID, dim=1), F.normalize(sides.teacher_ID, dim=1)
+                parts["relations"] = losses.relations(student_ID, teacher_ID, sides.segments)
+                loss = loss + distill.relations * parts["relations"]
         return loss, {name: part.detach() for name, part in parts.items()}
 
     def hard(self, score_I: Tensor, batch: Batch) -> Tensor:
@@ -85,12 +116,67 @@ class Distiller(nn.Module, Generic[S]):
         assert here_I is not None
         return score_I[here_I], batch.teacher_I[here_I], Segments(batch.request_I[here_I], batch.requests)
 
-    def _contrast(self, repr_ID: Tensor, batch: Batch) -> Tensor:
+    def _sides(self, repr_ID: Tensor, batch: Batch) -> "_Sides":
         assert batch.teacher_ID is not None
-        return losses.info_nce(
-            F.normalize(self.project_student(repr_ID), dim=1),
-            F.normalize(self.project_teacher(batch.teacher_ID), dim=1),
-            Segments(batch.request_I, batch.requests),
-            label_I=batch.bin_I if self.arm.distill.positives == "bin" else None,
-            temperature=self.arm.distill.temperature,
+        here_I = slice(None) if batch.contrasted_I is None else batch.contrasted_I
+        bin_I, teacher_I = (None if x is None else x[here_I] for x in (batch.bin_I, batch.teacher_I))
+        segments = Segments(batch.request_I[here_I], batch.requests)
+        return _Sides(segments, repr_ID[here_I], batch.teacher_ID, bin_I, teacher_I)
+
+    def _contrast(self, sides: "_Sides") -> dict[str, Tensor]:
+        distill, segments = self.arm.distill, sides.segments
+        teacher_IP = F.normalize(self.project_teacher(sides.teacher_ID), dim=1)
+        student_IP = self.project_student(sides.student_ID)
+        contrast = losses.info_nce(
+            student_IP if self.tied else F.normalize(student_IP, dim=1),
+            teacher_IP,
+            segments,
+            label_I=sides.bin_I if distill.positives == "bin" else None,
+            of_label=distill.of_bin,
+            ordered=distill.ordered,
+            temperature=distill.temperature,
         )
+        if not self.tied:
+            return {"contrast": contrast}
+        assert sides.teacher_I is not None
+        read_I, wanted_I = teacher_IP.detach().float() @ self.reader, losses.standardised(sides.teacher_I, segments)
+        return {"contrast": contrast, "reader": losses.centred_mse(read_I, wanted_I, segments)}
+
+    def finished(self, weights: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """The student's weights as it is saved, its last layer that of the reader where it is tied: v·(P h + p) is one
+        row, P'v, and v·p. From the module's `weights`, by default as they stand.
+        """
+        weights = self.state_dict() if weights is None else weights
+        out = {key.removeprefix(STUDENT): value for key, value in weights.items() if key.startswith(STUDENT)}
+        if self.tied:
+            layer = f"layers.{len(cast(Ranker, self.student).layers) - 1}"
+            with torch.no_grad():
+                for part in ("weight", "bias"):
+                    row = weights["reader"] @ weights[f"project_student.{part}"]
+                    out[f"{layer}.{part}"] = row.reshape(out[f"{layer}.{part}"].shape)
+        return out
+
+
+@dataclass(frozen=True)
+class _Sides:
+    """Student and teacher of the items that take part in the losses of representations."""
+
+    segments: Segments
+    student_ID: Tensor
+    teacher_ID: Tensor
+    bin_I: Tensor | None
+    teacher_I: Tensor | None
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A ranker that scores with the given weights in place of its own, for a validation."""
+
+    ranker: nn.Module
+    weights: dict[str, Tensor]
+
+    def student(self, features: Inputs, request_I: Tensor) -> tuple[Tensor, Tensor]:
+        return functional_call(self.ranker, self.weights, (features, request_I))
+
+    def eval(self) -> None:
+        self.ranker.eval()

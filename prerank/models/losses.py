@@ -1,7 +1,8 @@
 """The losses, each `loss(student, target, segment, **options) -> scalar`: what the student says, what that is held
 against, and which request each of the elements is of.
 
-Shapes: R requests of a batch, I items over all of them, P pairs, D a representation's width, N the longest request.
+Shapes: R requests of a batch, I items over all of them, P pairs, D a representation's width, N the longest request,
+B labels.
 Each is a mean over the segments of the batch, those without a term counting as 0, so that equal shares of a batch on
 several workers average to the loss of the whole.
 """
@@ -107,33 +108,114 @@ def info_nce(
     segment_I: Segments,
     *,
     label_I: Tensor | None = None,
+    of_label: float = 1.0,
+    ordered: bool = False,
     temperature: float = 1.0,
 ) -> Tensor:
     """Contrast between the representations of student (anchor i) and teacher (j) over the items of one request:
 
-        - mean_i 1/|P(i)| Σ_{j∈P(i)} log [ exp(<h_S(i), h_T(j)>/τ) / Σ_k exp(<h_S(i), h_T(k)>/τ) ]
+        - mean_i Σ_j w_ij log [ exp(<h_S(i), h_T(j)>/τ) / Σ_{k∈N(i,j)} exp(<h_S(i), h_T(k)>/τ) ]
 
-    `label_I` says what P(i) is: the items of the same label, such as the rank bins of the article; without labels the
-    item itself (CIT, CRD). The rows of both inputs have length 1. Memory is R·N², whatever the size of the logs.
+    w_ij is α/|P(i)| for the j of P(i), the items of i's label such as the rank bins of the article, and 1-α more for i
+    itself (CIT, CRD); α is `of_label`, and 0 without labels. N(i, j) are the items of the request. `ordered`, of labels
+    0, 1, 2, ... whose neighbours are alike: P(i) are all items, and N(i, j) of them those whose label is at least as
+    far from i's as j's is (Rank-N-Contrast, Zha et al., NeurIPS 2023, eq. 1). The target's rows have length 1, and
+    those of the student where cosines are asked for. Memory is R·N², whatever the size of the logs.
 
     >>> apart = torch.eye(2)
     >>> info_nce(apart, apart, Segments(torch.tensor([0, 0]), 1))  # log(1 + 1/e) of each item
     tensor(0.3133)
     """
+    grid = _Grid(segment_I)
+    logit_RNN = grid.products(student_ID, target_ID) / temperature
+    logit_RNN = logit_RNN.masked_fill(~grid.here_RN[:, None, :], torch.finfo(torch.float32).min)
+    log_total_I = grid.flat(logit_RNN.logsumexp(2))
+
+    def log_p(target_ID: Tensor) -> Tensor:
+        return (student_ID.float() * target_ID.float()).sum(1) / temperature - log_total_I
+
+    loss_I = torch.zeros_like(log_total_I)
+    if label_I is None or of_label < 1:
+        loss_I = loss_I - (1.0 if label_I is None else 1 - of_label) * log_p(target_ID)
+    if label_I is not None and of_label and ordered:
+        loss_I = loss_I + of_label * _ordered(logit_RNN, label_I, grid)
+    elif label_I is not None and of_label:
+        group_I = segment_I.of_X * (label_I.max() + 1) + label_I
+        loss_I = loss_I - of_label * log_p(_means(target_ID, group_I)[group_I])
+    return mean_by(loss_I, segment_I) / segment_I.count
+
+
+def relations(student_ID: Tensor, target_ID: Tensor, segment_I: Segments) -> Tensor:
+    """Mean squared difference of the cosines between a request's items, the student's and the teacher's: relations
+    without a projection, so that the widths may differ (FTD, Kang et al., KDD 2021, within the request).
+
+    The rows of both inputs have length 1. Memory is R·N².
+
+    >>> same, apart = torch.ones(2, 1), torch.eye(2)
+    >>> relations(same, apart, Segments(torch.tensor([0, 0]), 1))  # two of the four cosines are 1 and should be 0
+    tensor(0.5000)
+    """
+    grid = _Grid(segment_I)
+    apart_RNN = (grid.products(student_ID, student_ID) - grid.products(target_ID, target_ID)) ** 2
+    return mean_by(grid.flat(apart_RNN.sum(2) / grid.count_R[:, None]), segment_I) / segment_I.count
+
+
+class _Grid:
+    """The items of each request against each other, padded to the longest of N; what is padded is 0."""
+
+    def __init__(self, segment_I: Segments):
+        self.request_I, self.requests = segment_I.of_X, segment_I.count
+        self.place_I, self.width = place_in_request(self.request_I, self.requests)
+        self.here_RN = self.padded(torch.ones_like(self.request_I, dtype=torch.bool))
+        self.count_R = self.here_RN.sum(1).clamp(min=1)
+
+    def padded(self, value_I: Tensor) -> Tensor:
+        """[R, N, ...]"""
+        padded = value_I.new_zeros(self.requests, self.width, *value_I.shape[1:])
+        return padded.index_put((self.request_I, self.place_I), value_I)
+
+    def flat(self, value_RN: Tensor) -> Tensor:
+        """[I, ...]"""
+        return value_RN[self.request_I, self.place_I]
+
+    def products(self, a_ID: Tensor, b_ID: Tensor) -> Tensor:
+        """float32 [R, N, N]: of each row of a with each of b."""
+        return (self.padded(a_ID) @ self.padded(b_ID).transpose(1, 2)).float()
+
+
+def _ordered(logit_RNN: Tensor, label_I: Tensor, grid: _Grid) -> Tensor:
+    """Rank-N-Contrast's loss of each item [I]; sums by label, so that no triple of items is looked at."""
+    labels = int(label_I.max()) + 1
+    of_label_RNB = F.one_hot(grid.padded(label_I), labels) * grid.here_RN[:, :, None]
+    top_RN1 = logit_RNN.detach().amax(2, keepdim=True)
+    by_label_RNB = (logit_RNN - top_RN1).exp() @ of_label_RNB.float()
+    label_B = torch.arange(labels, device=label_I.device)
+    apart_BB = (label_B[:, None] - label_B).abs()
+    far_BBB = (apart_BB[:, None, :] >= apart_BB[:, :, None]).float()  # [of the anchor, of the positive, of another]
+    total_IB = (far_BBB[label_I] @ grid.flat(by_label_RNB)[..., None]).squeeze(2)
+    log_total_IB = total_IB.clamp(min=torch.finfo(torch.float32).tiny).log() + grid.flat(top_RN1)
+    share_RB = of_label_RNB.sum(1) / grid.count_R[:, None]
+    mean_RN = torch.where(grid.here_RN[:, None, :], logit_RNN, 0.0).sum(2) / grid.count_R[:, None]
+    return (share_RB[grid.request_I] * log_total_IB).sum(1) - grid.flat(mean_RN)
+
+
+def _means(value_ID: Tensor, group_I: Tensor) -> Tensor:
+    """float32 [G, D]: the mean of each group's rows."""
+    groups = int(group_I.max()) + 1 if len(group_I) else 0
+    sum_GD = torch.zeros(groups, value_ID.shape[1], device=value_ID.device).index_add(0, group_I, value_ID.float())
+    return sum_GD / torch.bincount(group_I, minlength=groups).clamp(min=1)[:, None]
+
+
+def standardised(score_I: Tensor, segment_I: Segments) -> Tensor:
+    """float32: each request's scores less their mean, over their deviation (0 where all are one)."""
     request_I, requests = segment_I.of_X, segment_I.count
-    if label_I is None:
-        label_I = torch.arange(len(request_I), device=request_I.device)
-    place_I, width = place_in_request(request_I, requests)
-    here_RN = place_I.new_zeros(requests, width, dtype=torch.bool)
-    here_RN[request_I, place_I] = True
-    student_RND = _pad(student_ID, request_I, place_I, requests, width)
-    teacher_RND = _pad(target_ID, request_I, place_I, requests, width)
-    label_RN = _pad(label_I, request_I, place_I, requests, width)
-    logit_RNN = (student_RND @ teacher_RND.transpose(1, 2)).float() / temperature
-    log_p_RNN = logit_RNN.masked_fill(~here_RN[:, None, :], torch.finfo(torch.float32).min).log_softmax(dim=2)
-    positive_RNN = (label_RN[:, :, None] == label_RN[:, None, :]) & here_RN[:, None, :] & here_RN[:, :, None]
-    total_RN = torch.where(positive_RNN, log_p_RNN, 0.0).sum(dim=2) / positive_RNN.sum(dim=2).clamp(min=1)
-    return -(total_RN.sum(dim=1) / here_RN.sum(dim=1).clamp(min=1)).sum() / requests
+    count_R = torch.bincount(request_I, minlength=requests).clamp(min=1)
+
+    def mean_R(value_I: Tensor) -> Tensor:
+        return torch.zeros(requests, device=value_I.device).index_add(0, request_I, value_I) / count_R
+
+    centred_I = score_I.float() - mean_R(score_I.float())[request_I]
+    return centred_I / mean_R(centred_I**2).sqrt().clamp(min=1e-6)[request_I]
 
 
 def log_softmax(score_I: Tensor, segment_I: Segments) -> Tensor:
@@ -153,8 +235,3 @@ def place_in_request(request_I: Tensor, requests: int) -> tuple[Tensor, int]:
     start_R = count_R.cumsum(0) - count_R
     place_I = torch.arange(len(request_I), device=request_I.device) - start_R[request_I]
     return place_I, int(count_R.max())
-
-
-def _pad(value_I: Tensor, request_I: Tensor, place_I: Tensor, requests: int, width: int) -> Tensor:
-    padded = value_I.new_zeros(requests, width, *value_I.shape[1:])
-    return padded.index_put((request_I, place_I), value_I)

@@ -2,10 +2,12 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
-from prerank.core.config import Above0, Positive, Weight, flatten
+from prerank.core.config import Above0, Count, Positive, Share, Weight, Within, flatten
 from prerank.core.errors import InputError
+
+Positions = Literal["teacher", "logged"]
 
 
 @dataclass(frozen=True)
@@ -32,14 +34,31 @@ class Distill:
     """τ of the InfoNCE loss."""
     positives: Literal["bin", "item"] = "bin"
     """Positives of an item: the items of its rank bin (the article), or itself alone (CIT)."""
+    of_bin: Share = 1.0
+    """α, the share of the bin among the positives, where they are by bin; the rest is the item's own."""
+    ordered: bool = True
+    """Rank bins have an order: only items whose bin is farther than the positive's are negatives (Rank-N-Contrast)."""
     merge_bins: Positive = 1
-    """So many neighbouring rank bins of the samples count as one."""
-    projection: Positive = 128
-    """Width of the two projections; 128 in CRD."""
+    """So many neighbouring rank bins count as one."""
+    contrasted: Positive = 16
+    """Items of a request, at most, whose representations are held against each other in a step; others in the next pass
+    over the samples."""
+    projection: Positive = 64
+    """Width of the two projections; 128 in CRD, which doubles their time."""
+    head: Literal["tied", "free"] = "tied"
+    """tied: with a contrast, the score is read from the projection that it aligns, by what reads the teacher's scores
+    from the teacher's (SimKD); both are one row of the last layer when the student is saved. free: a last layer that
+    the other losses alone teach."""
+    relations: Weight = 0.0
+    """Weight of the distance between the cosines of a request's items, the student's and the teacher's (FTD)."""
 
     @property
     def active(self) -> bool:
-        return bool(self.score or self.kl or self.contrast)
+        return bool(self.score or self.kl or self.reads_representation)
+
+    @property
+    def reads_representation(self) -> bool:
+        return bool(self.contrast or self.relations)
 
 
 @dataclass(frozen=True)
@@ -56,7 +75,11 @@ class Optim:
     epochs: Positive = 10
     """At most so many epochs."""
     patience: Positive = 2
-    """Stop after so many epochs without a better validation metric."""
+    """Stop after so many epochs without a better validation metric, and `patience_steps` steps at least."""
+    patience_steps: Count = 0
+    average: Annotated[float, Within(0, 1)] = 0.0
+    """What is validated and kept are the weights' exponential means over steps: this share of the mean stays in each
+    step. 0: the weights themselves."""
     clip: Above0 = 5.0
     """Largest norm of the gradient."""
 
@@ -76,6 +99,9 @@ class Arm:
     exposed and `unexposed_ratio` as many unexposed ones (sampled softmax), for the teacher."""
     unexposed_ratio: float = 0.0
     """Listwise: unexposed negatives drawn for each exposed item, anew each epoch; 0 is sample selection bias."""
+    positions: Positions = "teacher"
+    """Whose order of the fine lists the strategies and rank bins follow: the teacher's, against which recall is
+    measured, or the one in the logs."""
     select_by: Literal["recall", "hit_rate", "auc"] = "recall"
     """The validation metric of early stopping and of the best checkpoint."""
     distill: Distill = field(default_factory=Distill)
@@ -86,7 +112,9 @@ class Arm:
         """Raises InputError naming the key whose value makes no sense."""
         above_0 = ("optim.lr", "optim.batch", "optim.epoch_steps", "optim.epochs", "optim.patience", "optim.clip")
         above_0 += ("distill.temperature", "distill.kl_temperature", "distill.merge_bins", "distill.projection")
+        above_0 += ("distill.contrasted",)
         from_0 = ("optim.weight_decay", "distill.score", "distill.kl", "distill.contrast", "distill.warmup_epochs")
+        from_0 += ("distill.relations", "distill.of_bin", "optim.patience_steps", "optim.average")
         values = flatten(self)
         for key in (*above_0, *from_0, "unexposed_ratio"):
             value, least = values[key], "above 0" if key in above_0 else "0 or more"
@@ -96,5 +124,9 @@ class Arm:
             raise InputError(
                 f"{self.name}: distill.score must be at most 1 in the convex form, got {self.distill.score}"
             )
+        if self.optim.average >= 1:
+            raise InputError(f"{self.name}: optim.average must be below 1, got {self.optim.average}")
+        if self.distill.of_bin > 1:
+            raise InputError(f"{self.name}: distill.of_bin must be at most 1, got {self.distill.of_bin}")
         if not self.features or any(width < 0 for width in self.widths):
             raise InputError(f"{self.name}: needs a feature at least, and widths of 0 or more, got {self.widths}")

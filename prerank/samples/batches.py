@@ -18,44 +18,51 @@ from prerank.core.nested import flat, flat_numpy, offsets_of, rank_within, segme
 from prerank.logs.schema import Feature
 from prerank.models.batch import Bags, Batch
 from prerank.models.options import Arm
-from prerank.samples.draw import CODES, UNIFORM
+from prerank.samples.anew import Redraw, pairs_anew, pool_of, positions_of, reads_places
+from prerank.samples.draw import UNIFORM, Lists
 
 T = TypeVar("T")
+REDRAW = Redraw()
 
 
 def columns(arm: Arm, teacher_score: str | None) -> tuple[str, ...]:
     """The columns of the samples that training this arm reads; without a `teacher_score`, none of the teacher's."""
-    names = [*arm.features, "clicked", "exposed"]
+    names, distill = [*arm.features, "clicked", "exposed", "request_id"], arm.distill
     if arm.hard == "listwise":
-        names += ["request_id", "item_id", "drawn"]
-    else:
-        names += ["pair_hi", "pair_lo", "pair_strategy"]
-    if teacher_score and (arm.distill.score or arm.distill.kl):
+        names += ["item_id", "drawn"]
+    if reads_places(arm):
+        names.append("position")
+    if teacher_score and (distill.active or (reads_places(arm) and arm.positions == "teacher")):
         names.append(teacher_score)
-    if arm.distill.contrast:
-        names += ["bin", *(["teacher_repr"] if teacher_score else [])]
+    if teacher_score and distill.reads_representation:
+        names.append("teacher_repr")
     return tuple(names)
 
 
 def training_batch(
-    table: pa.Table, arm: Arm, features: tuple[Feature, ...], epoch: int, teacher_score: str | None = None
+    table: pa.Table,
+    arm: Arm,
+    features: tuple[Feature, ...],
+    number: int,
+    teacher_score: str | None = None,
+    redraw: Redraw = REDRAW,
 ) -> Batch:
-    """The batch that `arm` learns from; items that none of its losses reads are left out before any is encoded.
+    """The batch that `arm` learns from in the pass of that number over the samples; items that none of its losses
+    reads are left out before any is encoded.
 
     Without a `teacher_score` column the batch has no teacher's side: a joint search puts its own in.
     """
-    offsets = offsets_of(table["clicked"])
-    requests, request_I = table.num_rows, segment_of(offsets)
-    exposed_I = flat_numpy(table["exposed"])
-    distill, labels = arm.distill, {}
-    pairs = None if arm.hard == "listwise" else _pairs(table, arm.strategies, offsets)
+    request_I = segment_of(offsets_of(table["clicked"]))
+    exposed_I, distill, labels = flat_numpy(table["exposed"]), arm.distill, {}
+    lists = pool_of(table, _positions(table, arm, teacher_score, len(request_I)), arm.seed, number)
+    pairs = None if arm.hard == "listwise" else pairs_anew(lists, arm.strategies, redraw)
     if pairs is None:
-        keep_I = _sampled(table, arm, request_I, epoch)
+        keep_I = _sampled(table, arm, request_I, number)
     else:
         hi_P, lo_P, _ = pairs
         keep_I = np.zeros(len(request_I), dtype=bool)
         keep_I[hi_P] = keep_I[lo_P] = True
-    if distill.kl or distill.contrast or (distill.score and distill.items == "all"):
+    if distill.kl or distill.reads_representation or (distill.score and distill.items == "all"):
         keep_I[:] = True
     elif distill.score:
         keep_I |= exposed_I
@@ -63,23 +70,39 @@ def training_batch(
         hi_P, lo_P, group_P = pairs
         new_I = np.cumsum(keep_I) - 1
         labels |= {"hi_P": tensor(new_I[hi_P]), "lo_P": tensor(new_I[lo_P]), "group_P": tensor(group_P)}
-        labels["groups"] = requests * len(arm.strategies)
-    if teacher_score and (distill.score or distill.kl):
+        labels["groups"] = table.num_rows * len(arm.strategies)
+    if teacher_score and distill.active:
         labels["teacher_I"] = tensor(flat_numpy(table[teacher_score])[keep_I].astype(np.float32))
     if distill.contrast:
-        labels["bin_I"] = tensor(flat_numpy(table["bin"])[keep_I].astype(np.int64) // distill.merge_bins)
-    if distill.contrast and teacher_score:
+        labels["bin_I"] = tensor(redraw.bins(lists.position, lists.length)[keep_I] // distill.merge_bins)
+    if distill.reads_representation and teacher_score:
+        contrasted_I = _in_turn(lists, distill.contrasted, number)  # of all items, as the others are kept with them
+        labels["contrasted_I"] = tensor(contrasted_I)
         width = table["teacher_repr"].type.value_type.list_size
         repr_ID = flat(table["teacher_repr"]).flatten().to_numpy(zero_copy_only=False).reshape(-1, width)
-        labels["teacher_ID"] = tensor(repr_ID[keep_I].astype(np.float32))
+        labels["teacher_ID"] = tensor(repr_ID[contrasted_I].astype(np.float32))
     return Batch(
         features=encode(table, features, None if keep_I.all() else np.flatnonzero(keep_I)),
         request_I=tensor(request_I[keep_I]),
-        requests=requests,
+        requests=table.num_rows,
         exposed_I=tensor(exposed_I[keep_I]),
         target_I=tensor(flat_numpy(table["clicked"])[keep_I]),
         **labels,
     )
+
+
+def _positions(table: pa.Table, arm: Arm, teacher_score: str | None, items: int) -> np.ndarray:
+    """int64 [I]: of the items in their fine lists, 0 where the arm does not learn from it."""
+    if not reads_places(arm):
+        return np.zeros(items, np.int64)
+    return positions_of(table, teacher_score if arm.positions == "teacher" else None)
+
+
+def _in_turn(lists: Lists, most: int, number: int) -> np.ndarray:
+    """bool [I]: so many items of each request at most, others in the next pass until it was each one's turn."""
+    every_R = np.maximum(1, -(-np.diff(lists.offsets) // most))
+    place = np.arange(len(lists.request)) - lists.offsets[lists.request]
+    return (place + number) % every_R[lists.request] == 0
 
 
 def scoring_batch(table: pa.Table, features: tuple[Feature, ...]) -> Batch:
@@ -88,29 +111,14 @@ def scoring_batch(table: pa.Table, features: tuple[Feature, ...]) -> Batch:
     return Batch(encode(table, features, None), tensor(request_I), table.num_rows)
 
 
-def _pairs(
-    table: pa.Table, strategies: tuple[str, ...], offsets: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Item indices of the pairs that the strategies built, and their (request, strategy) group."""
-    request_P = segment_of(offsets_of(table["pair_hi"]))
-    slot = np.full(256, -1)
-    for index, name in enumerate(strategies):
-        slot[CODES[name]] = index
-    slot_P = slot[flat_numpy(table["pair_strategy"])]
-    mine = slot_P >= 0
-    request_P, slot_P = request_P[mine], slot_P[mine]
-    hi_P, lo_P = (flat_numpy(table[name])[mine] + offsets[request_P] for name in ("pair_hi", "pair_lo"))
-    return hi_P, lo_P, request_P * len(strategies) + slot_P
-
-
-def _sampled(table: pa.Table, arm: Arm, request_I: np.ndarray, epoch: int) -> np.ndarray:
+def _sampled(table: pa.Table, arm: Arm, request_I: np.ndarray, number: int) -> np.ndarray:
     """Exposed items and `unexposed_ratio` times as many of the uniform draw, of the requests with a click: bool [I]."""
     clicked_I, exposed_I = flat_numpy(table["clicked"]), flat_numpy(table["exposed"])
     drawn = np.flatnonzero((flat_numpy(table["drawn"]) & UNIFORM > 0) & ~exposed_I)
     request_hash = hash_ids(table["request_id"])[request_I[drawn]]
     item_hash = hash_ids(flat(table["item_id"]))[drawn]
     rank = rank_within(
-        request_I[drawn], keyed_uniform(arm.seed, f"negatives of epoch {epoch}", request_hash, item_hash)
+        request_I[drawn], keyed_uniform(arm.seed, f"negatives of epoch {number}", request_hash, item_hash)
     )
     wanted_R = np.round(arm.unexposed_ratio * np.bincount(request_I[exposed_I], minlength=table.num_rows))
     keep_I = exposed_I.copy()

@@ -113,7 +113,7 @@ def draw(
     either (a click and uniform items), are left out. Where positions are unknown (-1) lists stay whole: only `exposed`
     pairs and the uniform items can be marked, and `draw` is called again when a teacher has given positions.
     """
-    lists = _Lists.of(table, seed)
+    lists = Lists.of(table, seed)
     known = not (lists.position < 0).any()
     usable = [name for name in strategies if known or name not in NEED_POSITIONS]
     bins = rank_bins(lists.position, lists.length, config) if known else np.full(len(lists.position), -1, np.int16)
@@ -121,9 +121,9 @@ def draw(
     drawn = np.where(lists.exposed, CODES["exposed"], 0).astype(np.uint8)
     pairs: dict[str, Pairs] = {}
     for name in usable:
-        items, better, worse = _STRATEGIES[name](lists, config, bins)
+        items, better, worse = STRATEGIES[name](lists, config, bins)
         drawn[items] |= CODES[name]
-        pairs[name] = _cap(lists, better, worse, config.max_pairs, name)
+        pairs[name] = capped(lists, better, worse, config.max_pairs, name)
     wanted_R = config.uniform_of(np.bincount(lists.request[lists.exposed], minlength=lists.n))
     drawn[lists.draw(~lists.exposed, wanted_R, "uniform")] |= UNIFORM
 
@@ -167,7 +167,7 @@ def undrawn(table: pa.Table) -> pa.Table:
 
 
 @dataclass(frozen=True)
-class _Lists:
+class Lists:
     """What strategies draw from: the fine lists of R requests, flat."""
 
     offsets: np.ndarray
@@ -178,9 +178,13 @@ class _Lists:
     request_hash: np.ndarray
     item_hash: np.ndarray
     seed: int
+    salt: str = ""
+    """Draws of another salt are others."""
+    of_list: np.ndarray | None = None
+    """int64 [N]: the length of the list that an item is of, where it is not here as a whole."""
 
     @classmethod
-    def of(cls, table: pa.Table, seed: int) -> "_Lists":
+    def of(cls, table: pa.Table, seed: int) -> "Lists":
         offsets = offsets_of(table["item_id"])
         request = segment_of(offsets)
         position = flat_numpy(table["position"]).astype(np.int64)
@@ -195,7 +199,7 @@ class _Lists:
     @property
     def length(self) -> np.ndarray:
         """int64 [N]: length of the list that an item is in."""
-        return np.diff(self.offsets)[self.request]
+        return np.diff(self.offsets)[self.request] if self.of_list is None else self.of_list
 
     def any(self, flags: np.ndarray) -> np.ndarray:
         """bool [R]"""
@@ -207,7 +211,7 @@ class _Lists:
         k [R] has a number for each request.
         """
         items = np.flatnonzero(eligible)
-        number = keyed_uniform(self.seed, salt, self.request_hash[items], self.item_hash[items])
+        number = keyed_uniform(self.seed, salt + self.salt, self.request_hash[items], self.item_hash[items])
         most = k if isinstance(k, int) else k[self.request[items]]
         return items[lowest_within((self.request if cell is None else cell)[items], number, most)]
 
@@ -227,25 +231,25 @@ Pairs = tuple[np.ndarray, np.ndarray]
 """The better and the worse item of each."""
 
 
-def _exposed(lists: _Lists, config: DrawConfig, bins: np.ndarray) -> Picked:
+def _exposed(lists: Lists, config: DrawConfig, bins: np.ndarray) -> Picked:
     clicked, passed = np.flatnonzero(lists.clicked), np.flatnonzero(lists.exposed & ~lists.clicked)
     return np.flatnonzero(lists.exposed), *lists.cross(clicked, passed)
 
 
-def _low_rank_negatives(lists: _Lists, config: DrawConfig, bins: np.ndarray) -> Picked:
+def _low_rank_negatives(lists: Lists, config: DrawConfig, bins: np.ndarray) -> Picked:
     tail = ~lists.exposed & (lists.position >= lists.length * (1 - config.tail_share))
     items = lists.draw(tail, config.tail_negatives, "low_rank_negatives")
     return items, *lists.cross(np.flatnonzero(lists.clicked), items)
 
 
-def _rank_pairs(lists: _Lists, config: DrawConfig, bins: np.ndarray) -> Picked:
+def _rank_pairs(lists: Lists, config: DrawConfig, bins: np.ndarray) -> Picked:
     items = lists.draw(np.ones(len(lists.request), bool), config.rank_items, "rank_pairs")
     a, b = lists.cross(items, items)
     better = lists.position[a] < lists.position[b]
     return items, a[better], b[better]
 
 
-def _bin_pairs(lists: _Lists, config: DrawConfig, bins: np.ndarray) -> Picked:
+def _bin_pairs(lists: Lists, config: DrawConfig, bins: np.ndarray) -> Picked:
     cell = lists.request * (int(bins.max(initial=0)) + 1) + bins
     items = lists.draw(np.ones(len(lists.request), bool), config.bin_items, "bin_pairs", cell)
     a, b = lists.cross(items, items)
@@ -253,7 +257,7 @@ def _bin_pairs(lists: _Lists, config: DrawConfig, bins: np.ndarray) -> Picked:
     return items, a[better], b[better]
 
 
-_STRATEGIES = {
+STRATEGIES = {
     "exposed": _exposed,
     "low_rank_negatives": _low_rank_negatives,
     "rank_pairs": _rank_pairs,
@@ -261,16 +265,16 @@ _STRATEGIES = {
 }
 
 
-def _cap(lists: _Lists, better: np.ndarray, worse: np.ndarray, most: int, name: str) -> Pairs:
+def capped(lists: Lists, better: np.ndarray, worse: np.ndarray, most: int, name: str) -> Pairs:
     request = lists.request[better]
     if np.bincount(request, minlength=1).max() <= most:
         return better, worse
     keys = (lists.request_hash[better], lists.item_hash[better], lists.item_hash[worse])
-    keep = lowest_within(request, keyed_uniform(lists.seed, f"pairs of {name}", *keys), most)
+    keep = lowest_within(request, keyed_uniform(lists.seed, f"pairs of {name}{lists.salt}", *keys), most)
     return better[keep], worse[keep]
 
 
-def _pool(table: pa.Table, schema: Schema, lists: _Lists, useful: np.ndarray, keep: np.ndarray) -> pa.Table:
+def _pool(table: pa.Table, schema: Schema, lists: Lists, useful: np.ndarray, keep: np.ndarray) -> pa.Table:
     """Rows where `useful` [R], in them the items where `keep` [N]."""
     of_request = {"request_id", "ts"} | {feature.name for feature in schema.features if feature.of_request}
     code = np.cumsum(useful) - 1
@@ -285,9 +289,7 @@ def _pool(table: pa.Table, schema: Schema, lists: _Lists, useful: np.ndarray, ke
     return pa.table(columns)
 
 
-def _with_pairs(
-    out: pa.Table, pairs: dict[str, Pairs], lists: _Lists, useful: np.ndarray, keep: np.ndarray
-) -> pa.Table:
+def _with_pairs(out: pa.Table, pairs: dict[str, Pairs], lists: Lists, useful: np.ndarray, keep: np.ndarray) -> pa.Table:
     """Appends the pairs as indices within the request's pool, ordered by strategy, better and worse item."""
     empty = np.empty(0, np.int64)
     better = np.concatenate([empty, *(better for better, _ in pairs.values())])

@@ -17,7 +17,8 @@ from prerank.sweeps.space import Space
 from prerank.sweeps.trial import LATENCY
 
 SCHEDULED = ("optim.lr", "optim.weight_decay", "distill.score", "distill.kl", "distill.contrast", "distill.temperature")
-SCHEDULED += ("distill.kl_temperature", "latency.penalty", "search.gate_lr", "search.width_lr", "search.entropy")
+SCHEDULED += ("distill.kl_temperature", "distill.of_bin", "distill.relations")
+SCHEDULED += ("latency.penalty", "search.gate_lr", "search.width_lr", "search.entropy")
 """Keys that can change in the middle of a training, as population-based training changes them."""
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from prerank.logs.schema import load_schema
 from prerank.models.arch import Arch, load_arch
 from prerank.models.checkpoint import Proof
-from prerank.models.options import Arm, Distill, Optim
+from prerank.models.options import Arm, Distill, Optim, Positions
 from prerank.samples.files import samples_manifest
 from prerank.training.worker import Trained, teacher_column
 
@@ -19,6 +19,7 @@ def student_arm(
     features: tuple[str, ...] = (),
     widths: tuple[int, ...] = (64, 32),
     strategies: tuple[str, ...] = (),
+    positions: Positions = "teacher",
     distill: Distill | None = None,
     optim: Optim | None = None,
     seed: int = 0,
@@ -37,6 +38,7 @@ def student_arm(
         features=tuple(feature.name for feature in selected),
         widths=chosen.widths,
         strategies=strategies or tuple(manifest["strategies"]),
+        positions=positions,
         select_by="recall" if teacher_column(samples, "val") else "auc",
         distill=distill or Distill(),
         optim=optim or Optim(),

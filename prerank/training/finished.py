@@ -19,6 +19,7 @@ from prerank.samples.files import check_k, samples_manifest
 from prerank.tracking.runs import Run, run, send_unsent
 from prerank.training.few import dealt_of, facts_of, said_of_few, tags_of
 from prerank.training.options import Compute
+from prerank.training.order import said_of_order
 from prerank.training.progress import Drawing
 from prerank.training.worker import Job, Trained, alone, check, train_arm
 
@@ -76,7 +77,7 @@ def finished_models(
     todo = [*missing.values(), *beside.arms]
     if missing:
         check(todo, samples)
-        for said in said_of_few(kind, todo, samples, job.compute):
+        for said in (*said_of_few(kind, todo, samples, job.compute), *said_of_order(kind, todo, samples)):
             print(said)
         if any(arm.select_by == "recall" for arm in missing.values()):
             check_k(samples, k)

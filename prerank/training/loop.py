@@ -18,15 +18,17 @@ from prerank.logs.schema import Feature
 from prerank.models import checkpoint
 from prerank.models.batch import Inputs
 from prerank.models.checkpoint import State
-from prerank.models.distill import Distiller
+from prerank.models.distill import Distiller, Shown
 from prerank.models.options import Arm
 from prerank.models.ranker import Ranker
-from prerank.samples.batches import ahead, scoring_batch, training_batch
+from prerank.samples.anew import Redraw
+from prerank.samples.batches import REDRAW, ahead, scoring_batch, training_batch
 from prerank.samples.reader import Reader
+from prerank.training.average import AveragedAdamW, weights_of
 
 
 class Validated(Protocol):
-    """What a validation scores with: a `Distiller`, or a method of the search."""
+    """What a validation scores with: `Shown`, or a method of the search."""
 
     @property
     def student(self) -> Callable[[Inputs, Tensor], tuple[Tensor, Tensor]]:
@@ -55,10 +57,15 @@ class Lesson:
     """The column of the samples that holds the teacher's score."""
     checkpoint_steps: int = 0
     """Also save in mid-epoch every so many steps; 0 saves after each epoch alone."""
+    redraw: Redraw = REDRAW
+    """How pairs and rank bins are drawn in each pass."""
 
 
 def make_optimizer(model: nn.Module, arm: Arm) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(model.parameters(), lr=arm.optim.lr, weight_decay=arm.optim.weight_decay, fused=True)
+    optim = arm.optim
+    if optim.average:
+        return AveragedAdamW([*model.parameters()], lr=optim.lr, weight_decay=optim.weight_decay, average=optim.average)
+    return torch.optim.AdamW(model.parameters(), lr=optim.lr, weight_decay=optim.weight_decay, fused=True)
 
 
 def train(
@@ -80,7 +87,8 @@ def train(
     """
     arm, steps, every = lesson.arm, lesson.reader.steps, lesson.checkpoint_steps
     distiller = cast(Distiller[Ranker], getattr(model, "module", model))
-    while state.epoch < arm.optim.epochs and state.epoch - state.best_epoch <= arm.optim.patience:
+    patience = max(arm.optim.patience, math.ceil(arm.optim.patience_steps / steps))
+    while state.epoch < arm.optim.epochs and state.epoch - state.best_epoch <= patience:
         model.train()
         for losses in _steps(lesson, model, optimizer, state):
             add(state.sums, losses)
@@ -95,12 +103,13 @@ def train(
             raise InputError(
                 f"{arm.name}: the samples hold nothing to learn for strategies {', '.join(arm.strategies)}"
             )
-        values = lesson.validate(distiller)
+        weights = distiller.finished(weights_of(distiller, optimizer))
+        values = lesson.validate(Shown(distiller.student, weights))
         state.history.append({"epoch": state.epoch, **means, **{f"val/{k}": v for k, v in values.items()}})
         chosen = _chosen(arm, values)
         if state.best is None or chosen > state.best:
             state.best, state.best_epoch = chosen, state.epoch
-            best = checkpoint.weights(distiller.student)
+            best = checkpoint.copied(weights)
         state.epoch, state.step, state.sums = state.epoch + 1, 0, {}
         save(state, distiller, optimizer, best)
     return best
@@ -119,7 +128,7 @@ def _steps(
     warmup_steps = arm.distill.warmup_epochs * reader.steps
     begun = state.epoch * reader.steps + state.step
     made = (
-        training_batch(table, arm, lesson.features, reader.pass_of(step), lesson.teacher_score)
+        training_batch(table, arm, lesson.features, reader.pass_of(step), lesson.teacher_score, lesson.redraw)
         for step, table in enumerate(reader.epoch(state.epoch, state.step), begun)
     )
     for batch in ahead(made):

@@ -24,9 +24,10 @@ from prerank.models.distill import Distiller
 from prerank.models.options import Arm
 from prerank.models.ranker import Ranker
 from prerank.models.stats import load_stats
+from prerank.samples.anew import Redraw, shares_around
 from prerank.samples.batches import columns, scoring_batch
 from prerank.samples.draw import NEED_POSITIONS, UNIFORM, DrawConfig
-from prerank.samples.files import sample_files, samples_manifest
+from prerank.samples.files import candidates_of, sample_files, samples_manifest
 from prerank.samples.fitting import drawn_by
 from prerank.samples.reader import Reader, sequential
 from prerank.tracking.runs import Run
@@ -156,9 +157,8 @@ def train_arm(arm: Arm, job: Job, worker: Worker) -> None:
     def progress(state: State) -> None:
         worker.tell(arm.name, state.epoch * reader.steps + state.step, arm.optim.epochs * reader.steps, note)
 
-    lesson = loop.Lesson(
-        arm, features, reader, validation(job, features, worker), teacher_score, compute.checkpoint_steps
-    )
+    validate, redraw = validation(job, features, worker), redraw_of(samples, job.k)
+    lesson = loop.Lesson(arm, features, reader, validate, teacher_score, compute.checkpoint_steps, redraw)
     best = loop.train(lesson, model, optimizer, state=state, best=best, save=save, progress=progress)
     worker.tell(arm.name, state.epoch * reader.steps, state.epoch * reader.steps, note, now=True)
     (done / f"{arm.name}.latest.safetensors").unlink(missing_ok=True)
@@ -188,6 +188,12 @@ def validation(job: Job, features: tuple[Feature, ...], worker: Worker) -> loop.
     names = _scored_columns(features, score)
     tables = sequential(files_of(job.samples, "val"), names, worker.rank, worker.world)
     return loop.validator(tables, features, k=job.k, teacher_score=score, device=worker.device)
+
+
+def redraw_of(samples: Path, k: int) -> Redraw:
+    """How pairs are drawn anew: as at first; and rank bins, with an edge at K of the candidates."""
+    manifest = samples_manifest(samples)
+    return Redraw(drawn_by(manifest["draw"]), shares_around(k, candidates_of(samples)))
 
 
 def per_request(ranker: Ranker, features: tuple[Feature, ...], samples: Path, k: int) -> pa.Table:
@@ -227,8 +233,9 @@ def check(arms: list[Arm], samples: Path, *, taught: bool = True) -> None:
             )
         if taught and arm.distill.active and teacher_score is None:
             raise InputError(f"{samples}: no teacher_score and no fine_score to distil from; run workflows.teach first")
-        if taught and arm.distill.contrast and "teacher_repr" not in present:
-            raise InputError(f"{samples}: no teacher_repr for --distill.contrast; run workflows.teach first")
+        if taught and arm.distill.reads_representation and "teacher_repr" not in present:
+            name = "contrast" if arm.distill.contrast else "relations"
+            raise InputError(f"{samples}: no teacher_repr for --distill.{name}; run workflows.teach first")
         missing = [name for name in arm.strategies if name not in built]
         if arm.hard == "pairwise" and missing:
             raise InputError(

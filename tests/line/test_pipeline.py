@@ -19,7 +19,9 @@ from workflows import evaluate, pipeline, train_student
 from workflows.pipeline import Pipeline
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
-NAMES = ["base", "low_rank_negatives", "rank_pairs", "bin_pairs", "score", "contrast", "all", "searched", "teacher"]
+STRATEGIES = ["low_rank_negatives", "rank_pairs", "bin_pairs"]
+NAMES = ["base", *STRATEGIES, "score", "contrast", "all", *(f"no_{name}" for name in STRATEGIES)]
+NAMES += ["no_score", "no_contrast", "searched", "teacher"]
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["positions", "no_positions"])

@@ -9,7 +9,7 @@ import torch
 
 from prerank.logs.schema import load_schema
 from prerank.models import losses
-from prerank.models.distill import DISTANCES, Distiller
+from prerank.models.distill import DISTANCES, Distiller, Shown
 from prerank.models.losses import Segments
 from prerank.models.options import Arm, Distill
 from prerank.models.ranker import Ranker
@@ -17,16 +17,23 @@ from prerank.samples.batches import columns, training_batch
 from prerank.samples.files import sample_files
 
 
-def setting(taught, **distill):
-    arm = Arm("a", ("price", "brand", "match"), (6,), distill=Distill(projection=5, **distill))
+def setting(taught, widths=(6,), **distill):
+    arm = Arm(
+        "a",
+        ("price", "brand", "match"),
+        widths,
+        distill=Distill(**{"projection": 5, "head": "free", "ordered": False, "contrasted": 99, **distill}),
+    )
     features = load_schema(taught).select(arm.features, where="test")
     [(path, _)] = sample_files(taught, "train")
     batch = training_batch(
         pq.read_table(path, columns=list(columns(arm, "teacher_score"))), arm, features, 0, "teacher_score"
     )
     torch.manual_seed(0)
-    ranker = Ranker(features, arm.widths, json.loads((taught / "stats.json").read_text()))
-    return Distiller(ranker, arm, 8 if arm.distill.contrast else None), batch
+    stats = json.loads((taught / "stats.json").read_text())
+    distiller = Distiller(Ranker(features, arm.widths, stats), arm, 8 if arm.distill.contrast else None)
+    distiller.features, distiller.stats = features, stats
+    return distiller, batch
 
 
 def test_without_distillation_the_loss_is_the_hard_one(taught):
@@ -87,6 +94,56 @@ def test_positives_by_item_are_the_diagonal(taught):
         logits = student[mine] @ teacher[mine].T / distiller.arm.distill.temperature
         total += torch.nn.functional.cross_entropy(logits, torch.arange(int(mine.sum())))
     assert distiller(batch)[1]["contrast"].item() == pytest.approx((total / batch.requests).item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("widths", [(6,), (6, 0, 4), ()])
+def test_a_tied_head_is_merged_into_the_last_layer(taught, widths):
+    """What is saved scores as the training did, through the projection and the reader."""
+    distiller, batch = setting(taught, widths=widths, contrast=1.0, head="tied")
+    distiller.reader.data = torch.randn(5, generator=torch.Generator().manual_seed(3))
+    score, repr_ = distiller.student(batch.features, batch.request_I)
+    through = distiller.project_student(repr_) @ distiller.reader
+    fresh = Ranker(distiller.features, widths, distiller.stats)
+    fresh.load_state_dict(distiller.finished())
+    assert torch.allclose(fresh(batch.features, batch.request_I)[0], through, rtol=1e-5, atol=1e-5)
+    shown = Shown(distiller.student, distiller.finished()).student(batch.features, batch.request_I)
+    assert torch.allclose(shown[0], through, rtol=1e-5, atol=1e-5) and torch.equal(shown[1], repr_)
+    hard = losses.pairwise(through, (batch.hi_P, batch.lo_P), Segments(batch.group_P, batch.groups))
+    assert distiller(batch)[1]["hard"].item() == pytest.approx(hard.item(), rel=1e-6)
+    assert not torch.allclose(through, score)
+
+
+def test_the_reader_learns_from_the_teachers_side_alone(taught):
+    """Against its least squares by lstsq; and the hard loss moves what it reads of the student, never the reader."""
+    distiller, batch = setting(taught, contrast=1.0, head="tied")
+    teacher = torch.nn.functional.normalize(distiller.project_teacher(batch.teacher_ID), dim=1).detach()
+    rows, wanted = [], []
+    for r in range(batch.requests):
+        mine = batch.request_I == r
+        if mine.any():
+            scores = batch.teacher_I[mine]
+            rows.append((teacher[mine] - teacher[mine].mean(0)) / mine.sum().sqrt())
+            wanted.append((scores - scores.mean()) / scores.std(correction=0) / mine.sum().sqrt())
+    best = torch.linalg.lstsq(torch.cat(rows).double(), torch.cat(wanted).double()[:, None]).solution[:, 0].float()
+    distiller.reader.data = best
+    distiller(batch)[0].backward()
+    assert distiller.reader.grad.abs().max() < 1e-4
+    distiller.zero_grad()
+    distiller.hard(distiller.scores(batch)[0], batch).backward()
+    assert distiller.reader.grad is None and distiller.project_student.weight.grad.abs().sum() > 0
+
+
+def test_relations_need_no_projection(taught):
+    distiller, batch = setting(taught, relations=0.5)
+    loss, parts = distiller(batch)
+    assert loss.item() == pytest.approx((parts["hard"] + 0.5 * parts["relations"]).item(), rel=1e-6)
+    student, teacher = (
+        torch.nn.functional.normalize(x, dim=1)
+        for x in (distiller.student(batch.features, batch.request_I)[1], batch.teacher_ID)
+    )
+    segments = Segments(batch.request_I, batch.requests)
+    assert parts["relations"].item() == pytest.approx(losses.relations(student, teacher, segments).item(), rel=1e-6)
+    assert {name.split(".")[0] for name, _ in distiller.named_parameters()} == {"student"}
 
 
 def test_the_contrast_moves_the_students_trunk(taught):

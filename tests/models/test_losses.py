@@ -11,7 +11,7 @@ from prerank.models import losses
 from prerank.models.losses import Segments
 
 SIZES = (4, 1, 3)
-LOSSES = ("pairwise", "listwise", "score_mse", "centred_mse", "softmax_mse", "kl", "info_nce")
+LOSSES = ("pairwise", "listwise", "score_mse", "centred_mse", "softmax_mse", "kl", "info_nce", "relations")
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def test_the_example_of_every_loss_runs(name):
 def test_every_loss_has_one_signature():
     """What the student says, what it is held against, which request an element is of; and options by name."""
     public = {name for name, f in vars(losses).items() if inspect.isfunction(f) and f.__module__ == losses.__name__}
-    helpers = {"mean_by", "log_softmax", "place_in_request", "_pad"}
+    helpers = {"mean_by", "log_softmax", "place_in_request", "standardised", "_ordered", "_means"}
     assert public - helpers == set(LOSSES)
     for name in LOSSES:
         first, second, third, *options = inspect.signature(getattr(losses, name)).parameters.values()
@@ -95,30 +95,70 @@ def test_scores_and_kl(requests):
     assert losses.kl(student, teacher, segments, temperature=2.0).item() == pytest.approx(kl / 3, rel=1e-5)
 
 
-@pytest.mark.parametrize("labels", [[0, 0, 1, 1, 0, 2, 2, 1], list(range(8)), None])
-def test_info_nce(requests, labels):
+def normalised(seed, *shape):
+    return torch.nn.functional.normalize(torch.randn(*shape, generator=torch.Generator().manual_seed(seed)), dim=-1)
+
+
+LABELS = [0, 0, 1, 1, 0, 2, 3, 1]
+
+
+@pytest.mark.parametrize("labels", [LABELS, list(range(8)), None])
+@pytest.mark.parametrize(("of_label", "ordered"), [(1.0, False), (0.3, False), (1.0, True), (0.3, True), (0.0, True)])
+def test_info_nce(requests, labels, of_label, ordered):
+    """By loops over i, j and k; of exact numbers in double precision."""
     _, _, segments = requests
-    generator = torch.Generator().manual_seed(1)
-    student, teacher = torch.nn.functional.normalize(torch.randn(2, 8, 5, generator=generator), dim=2)
-    expected = 0.0
+    student, teacher = normalised(1, 2, 8, 5)
+    if not labels:
+        of_label = 0.0
+    whole = 0.0
     for r in range(3):
         items = [i for i in range(8) if segments.of_X[i] == r]
         total = 0.0
         for i in items:
-            denominator = sum(math.exp((student[i] @ teacher[k]).item() / 0.3) for k in items)
-            positives = [j for j in items if labels[j] == labels[i]] if labels else [i]
-            logs = [math.log(math.exp((student[i] @ teacher[j]).item() / 0.3) / denominator) for j in positives]
-            total += sum(logs) / len(logs)
-        expected -= total / len(items)
-    label = torch.tensor(labels) if labels else None
-    loss = losses.info_nce(student, teacher, segments, label_I=label, temperature=0.3)
-    assert loss.item() == pytest.approx(expected / 3, rel=1e-5)
+            logit = {k: (student[i] @ teacher[k]).item() / 0.3 for k in items}
+            apart = {k: abs(labels[k] - labels[i]) if labels else 0 for k in items}
+
+            def log_p(j, rivals, logit=logit):
+                return logit[j] - math.log(sum(math.exp(logit[k]) for k in rivals))
+
+            if of_label and ordered:
+                terms = [log_p(j, [k for k in items if apart[k] >= apart[j]]) for j in items]
+                total += of_label * sum(terms) / len(terms)
+            elif of_label:
+                terms = [log_p(j, items) for j in items if apart[j] == 0]
+                total += of_label * sum(terms) / len(terms)
+            total += (1 - of_label) * log_p(i, items)
+        whole -= total / len(items)
+    loss = losses.info_nce(
+        student,
+        teacher,
+        segments,
+        label_I=torch.tensor(labels) if labels else None,
+        of_label=of_label,
+        ordered=ordered,
+        temperature=0.3,
+    )
+    assert loss.item() == pytest.approx(whole / 3, rel=1e-5)
+
+
+def test_relations(requests):
+    _, _, segments = requests
+    student, teacher = normalised(1, 8, 5), normalised(2, 8, 3)
+    whole = 0.0
+    for r in range(3):
+        items = [i for i in range(8) if segments.of_X[i] == r]
+        terms = [(student[i] @ student[j] - teacher[i] @ teacher[j]).item() ** 2 for i in items for j in items]
+        whole += sum(terms) / len(terms)
+    assert losses.relations(student, teacher, segments).item() == pytest.approx(whole / 3, rel=1e-5)
 
 
 def test_losses_survive_a_request_whose_items_were_left_out():
     segments = Segments(torch.tensor([0, 0, 2, 2]), 3)
     h = torch.nn.functional.normalize(torch.randn(4, 3), dim=1).requires_grad_()
     loss = losses.info_nce(h, h.detach(), segments, temperature=0.1)
+    label = torch.tensor([0, 1, 0, 0])
+    loss += losses.info_nce(h, h.detach(), segments, label_I=label, ordered=True, temperature=0.01)
+    loss += losses.relations(h, h.detach(), segments)
     loss += losses.kl(h[:, 0], h.detach()[:, 1], segments, temperature=2.0)
     loss.backward()
     assert torch.isfinite(loss) and torch.isfinite(h.grad).all()

@@ -10,7 +10,9 @@ import torch
 from logs_fixture import SCHEMA
 
 from prerank.logs.schema import parse_schema
-from prerank.models.batch import Bags
+from prerank.models.batch import Bags, Batch
+from prerank.models.distill import Distiller
+from prerank.models.options import Arm, Distill
 from prerank.models.ranker import Ranker
 from prerank.serving.graph import BLANK, ITEMS, REQUEST, empty_graph, inputs_graph, layer_graph, ranker_graph
 
@@ -100,6 +102,23 @@ def test_equals_the_ranker(features, widths):
         (score,) = run.run(None, inputs)
         assert score.shape == (n,) and score.dtype == np.float32
         np.testing.assert_allclose(score, by_torch(model, features, inputs, n), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("widths", [(16, 8), ()])
+def test_a_tied_head_is_served_as_it_was_trained(widths):
+    """The reader's path through the projection, as the training scores it, against the graph of what is saved."""
+    arm = Arm("a", tuple(f.name for f in FEATURES), widths, distill=Distill(contrast=1.0))
+    distiller = Distiller(ranker(FEATURES, widths), arm, teacher_width=6)
+    torch.nn.init.normal_(distiller.reader)
+    saved = ranker(FEATURES, widths, seed=1)
+    saved.load_state_dict(distiller.finished())
+    inputs = request(FEATURES, 37)
+
+    def trained(features, request_I):
+        return distiller.scores(Batch(features, request_I, 1))
+
+    (score,) = session(ranker_graph(saved, FEATURES)).run(None, inputs)
+    np.testing.assert_allclose(score, by_torch(trained, FEATURES, inputs, 37), rtol=1e-5, atol=1e-5)
 
 
 def test_lists_may_be_of_any_length():

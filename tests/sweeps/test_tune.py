@@ -117,7 +117,7 @@ def test_a_grid_has_the_quantiles_of_its_ranges():
         ({"trials": 0}, "--trials must be 1 or more"),
         ({"sampler": "grid"}, "--sampler grid needs whole trials: give --scheduler none"),
         ({"scheduler": "pbt"}, "give --sampler random"),
-        ({"scheduler": "pbt", "sampler": "random", "space": "distill"}, "distill.merge_bins, strategy cannot change"),
+        ({"scheduler": "pbt", "sampler": "random", "space": "distill"}, "distill.ordered, strategy cannot change"),
         ({"space": "joint", "latency_table": None}, "--space joint searches: give --latency-table"),
         ({"space": "joint", "budget_us": 5.0}, "--budget-us 5 .*nothing fits"),
         ({"features": "pricy"}, "unknown feature 'pricy'"),

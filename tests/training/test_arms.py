@@ -18,7 +18,13 @@ def test_a_student_by_default_and_by_options(samples, taught, tmp_path):
     assert arm.features == ("query_city", "price", "brand")  # the schema's hand_picked, in its order
     assert arm.widths == (64, 32) and arm.select_by == "recall" and arm.name == "student"
     assert arm.strategies == ("exposed", "low_rank_negatives", "rank_pairs", "bin_pairs")
-    asked = {"strategies": ("exposed",), "distill": Distill(score=0.5), "optim": Optim(lr=0.1), "seed": 3}
+    asked = {
+        "strategies": ("exposed",),
+        "positions": "logged",
+        "distill": Distill(score=0.5),
+        "optim": Optim(lr=0.1),
+        "seed": 3,
+    }
     named = student_arm(taught, features=("match", "price"), widths=(8,), **asked)
     assert named == replace(arm, features=("price", "match"), widths=(8,), **asked)
     path = tmp_path / "arch.json"

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -18,10 +19,11 @@ from prerank.models.distill import Distiller
 from prerank.models.options import Arm, Distill, Optim
 from prerank.models.ranker import Ranker
 from prerank.samples.batches import columns
-from prerank.samples.draw import CODES
+from prerank.samples.draw import STRATEGIES
 from prerank.samples.files import sample_files
 from prerank.samples.reader import Reader
 from prerank.training import loop
+from prerank.training.average import AveragedAdamW, weights_of
 
 ARM = Arm(
     "student",
@@ -69,20 +71,22 @@ def run(taught, folder, arm=ARM, kill_after=None, validate=None, every=2):
 def test_it_learns(taught, tmp_path):
     state, _best = run(taught, tmp_path, replace(ARM, optim=replace(ARM.optim, epochs=6)))
     first, last = state.history[0], state.history[-1]
-    assert last["train/loss"] < 0.9 * first["train/loss"]
+    assert all(last[name] < first[name] for name in ("train/loss", "train/hard", "train/contrast"))
     assert last["val/recall_at_10"] > first["val/recall_at_10"] > 0
     assert state.best == max(epoch["val/recall_at_10"] for epoch in state.history)
 
 
+@pytest.mark.parametrize("average", [0.0, 0.9])
 @pytest.mark.parametrize("kill_after", [1, 3, 5])
-def test_interrupted_and_resumed_equals_uninterrupted(taught, tmp_path, kill_after):
+def test_interrupted_and_resumed_equals_uninterrupted(taught, tmp_path, kill_after, average):
+    arm = replace(ARM, optim=replace(ARM.optim, average=average))
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     whole.mkdir()
     parts.mkdir()
-    state, best = run(taught, whole)
+    state, best = run(taught, whole, arm)
     with pytest.raises(Killed):
-        run(taught, parts, kill_after=kill_after)
-    resumed, resumed_best = run(taught, parts)
+        run(taught, parts, arm, kill_after=kill_after)
+    resumed, resumed_best = run(taught, parts, arm)
     assert resumed.history == state.history and resumed.best_epoch == state.best_epoch
     assert all(torch.equal(best[name], resumed_best[name]) for name in best)
 
@@ -91,8 +95,8 @@ def test_early_stopping_keeps_the_best(taught, tmp_path):
     recalls = iter([0.1, 0.5, 0.4, 0.3, 0.9])
     weights = []
 
-    def validate(distiller):
-        weights.append(checkpoint.weights(distiller.student))
+    def validate(shown):
+        weights.append(checkpoint.copied(shown.weights))
         return {"recall_at_10": next(recalls)}
 
     arm = replace(ARM, optim=Optim(batch=16, epochs=9, patience=2))
@@ -101,13 +105,41 @@ def test_early_stopping_keeps_the_best(taught, tmp_path):
     assert all(torch.equal(best[name], weights[1][name]) for name in best)
 
 
+def test_patience_lasts_so_many_steps_at_least(taught, tmp_path):
+    arm = replace(ARM, optim=Optim(batch=16, epochs=9, patience=1, patience_steps=7 * 3))
+    recalls = iter([0.5, *[0.4] * 8])
+    state, _ = run(taught, tmp_path, arm, validate=lambda shown: {"recall_at_10": next(recalls)})
+    assert state.epoch == 1 + 3
+
+
+def test_means_of_weights_are_those_of_a_loop():
+    """By a plain AdamW beside it, whose steps it must not change."""
+    weights = [torch.nn.Parameter(torch.tensor([1.0, -2.0])) for _ in range(2)]
+    plain = torch.optim.AdamW(weights[:1], lr=0.1, weight_decay=0.01, fused=True)
+    averaged = AveragedAdamW(weights[1:], lr=0.1, weight_decay=0.01, average=0.4)
+    mean = None
+    for step in range(1, 9):
+        for weight, optimizer in zip(weights, (plain, averaged), strict=True):
+            weight.grad = 2 * weight.detach() - step
+            optimizer.step()
+        stays = min(0.4, (1 + step) / (10 + step))
+        now = weights[0].detach().clone()
+        mean = now if mean is None else stays * mean + (1 - stays) * now
+    assert torch.equal(weights[0], weights[1])
+    model = torch.nn.Module()
+    model.w = weights[1]
+    assert torch.allclose(weights_of(model, averaged)["w"], mean)
+    assert torch.equal(weights_of(model, plain)["w"], weights[1])
+
+
 def test_a_loss_that_is_not_finite_stops(taught, tmp_path):
     with pytest.raises(FloatingPointError, match=r"student: the loss of epoch 0 is not finite; lower optim.lr"):
         run(taught, tmp_path, replace(ARM, distill=Distill(score=1e39)))
 
 
 def test_samples_without_a_pair_for_the_arm_are_an_error(taught, tmp_path, monkeypatch):
-    monkeypatch.setitem(CODES, "exposed", 64)
+    none = np.empty(0, np.int64)
+    monkeypatch.setitem(STRATEGIES, "exposed", lambda lists, config, bins: (none, none, none))
     arm = replace(ARM, strategies=("exposed",), distill=Distill())
     with pytest.raises(InputError, match="nothing to learn for strategies exposed"):
         run(taught, tmp_path, arm)

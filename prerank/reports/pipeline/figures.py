@@ -21,18 +21,20 @@ def figures(results: Results) -> dict[str, Figure]:
     Plain `Figure` objects on white: nothing is registered anywhere, so nothing has to be closed.
     """
     k = results["logs"]["k"]
-    recall = series_of(results, "recall", skip="teacher")  # the teacher's own is 1 at every k
-    hit_rate = series_of(results, "hit_rate")
+    few = results.copy()  # lines of all techniques but one would hide the others: the ladder alone shows them
+    few["rows"] = [row for row in results["rows"] if not row["name"].startswith("no_")]
+    recall = series_of(few, "recall", skip="teacher")  # the teacher's own is 1 at every k
+    hit_rate = series_of(few, "hit_rate")
     validated = f"val/recall_at_{k}"
     training = {
         row["name"]: [(e["epoch"], 100 * e[validated]) for e in history if e.get(validated) is not None]
-        for row in students(results, base=True)
+        for row in students(few, base=True)
         if (history := row.get("history"))
     }
     training = {name: points for name, points in training.items() if points}
     drawn = {
         "ladder": _ladder(results),
-        "latency_recall": _latency_recall(results),
+        "latency_recall": _latency_recall(few),
         "recall_at_k": _curves(recall, "Recall@k of the teacher's top k, %", mark=k) if recall else None,
         "hit_rate_at_k": _curves(hit_rate, "Hit-rate@k of clicked items, %", mark=k) if hit_rate else None,
         "training": _curves(training, f"Validation recall@{k} after each epoch, %") if training else None,
