@@ -1,5 +1,4 @@
-"""The article's three together: λ of the scores, the contrast with its τ and α, and the latency penalty around the
-supernet."""
+"""The article's three together: λ of the scores, the contrast with its τ and α, and the penalty around the supernet."""
 
 from ray import tune
 

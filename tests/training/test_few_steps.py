@@ -152,9 +152,9 @@ def test_each_pass_has_its_own_negatives(tmp_path, monkeypatch):
     samples, seen = build(tmp_path / "logs", tmp_path / "samples", draw=DrawConfig(uniform_items=40)), []
     made = loop.training_batch
 
-    def spied(table, arm, features, number, teacher_score):
+    def spied(table, arm, features, number, *how):
         seen.append(number)
-        return made(table, arm, features, number, teacher_score)
+        return made(table, arm, features, number, *how)
 
     monkeypatch.setattr(loop, "training_batch", spied)
     arm = replace(teacher_arms(samples, widths=(8,))[0], optim=Optim(batch=16, epoch_steps=5, epochs=2, patience=9))
