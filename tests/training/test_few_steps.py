@@ -127,6 +127,8 @@ def test_what_cannot_be_dealt_is_refused_beforehand(samples):
         dealt_of(replace(BASE, optim=Optim(batch=30)), samples, COMPUTE)
     with pytest.raises(InputError, match="number of workers must divide the lanes"):
         dealt_of(BASE, samples, Compute(workers=3))
+    with pytest.raises(InputError, match=r"optim.batch 128 is more than the 120 training requests.*lower it to 120"):
+        dealt_of(replace(BASE, optim=Optim(batch=128)), samples, COMPUTE)
 
 
 def test_checkpoints_of_another_version_are_told_of(tmp_path):
