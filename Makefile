@@ -8,6 +8,8 @@
 PYTHON ?= python3
 VENV := .venv
 STAMP := $(VENV)/.installed
+# What needs the same cluster or server goes to the same of two workers, and what takes longest begins first.
+TESTS := $(VENV)/bin/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
 .PHONY: setup demo test fast faults lint
 setup: $(STAMP)
@@ -22,13 +24,13 @@ demo: setup
 	$(VENV)/bin/python -m workflows.pipeline --logs runs/logs --out runs/demo
 
 test: setup
-	$(VENV)/bin/python -m pytest -n 2 --dist loadgroup -m "not faults"
+	$(TESTS) -m "not faults"
 
 fast: setup
-	$(VENV)/bin/python -m pytest -n 2 -m "not ray and not slow and not browser"
+	$(TESTS) -m "not ray and not slow and not browser"
 
 faults: setup
-	$(VENV)/bin/python -m pytest -m faults
+	$(TESTS) -m faults
 
 lint: setup
 	$(VENV)/bin/ruff check .

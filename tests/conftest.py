@@ -1,32 +1,86 @@
-"""One Ray cluster and one set of small samples for all tests."""
+"""What all tests share: one Ray cluster, one set of samples, one student, and a start of each server.
 
+Two workers of pytest-xdist go through the tests side by side, and each has its own of what it needs: what needs the
+same is given to the same worker.
+"""
+
+import gc
+import os
+import sys
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from unittest import mock
+
+import forks
 import pytest
-from hypothesis import HealthCheck, settings
-from logs_fixture import write_logs
+import quick  # noqa: F401
+import server_fixture
 
-# How long an example takes is the machine's affair.
-settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("untimed")
-
-
-SHARED = ("cluster", "ray_cluster", "s3_environment")
-"""Fixtures whose tests stay together where two workers of pytest-xdist share the tests; others stay with their file."""
+CLUSTERS = ("ray_cluster", "cluster")
+"""Fixtures whose tests stay together where two workers share the tests; the others stay with their file."""
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the marks in the same hook
-def pytest_collection_modifyitems(items):
+def pytest_configure(config):
+    """A server of forks and a store of MLflow, which xdist's workers find in their environment."""
+    if not hasattr(config, "workerinput"):
+        shared = ExitStack()
+        folder = Path(shared.enter_context(tempfile.TemporaryDirectory(prefix="prerank-")))
+        os.environ[server_fixture.STORE] = str(folder / "mlflow.db")
+        shared.enter_context(forks.served(folder / "forks"))
+        config.add_cleanup(shared.close)
+    if hasattr(config, "workerinput") or config.getoption("dist", "no") == "no":  # this process runs tests
+        from hypothesis import HealthCheck, settings
+
+        # How long an example takes is the machine's affair.
+        settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+        settings.load_profile("untimed")
+
+
+def cluster_of(item):
+    return next((name for name in CLUSTERS if name in item.fixturenames), None)
+
+
+def pytest_itemcollected(item):
+    item.add_marker(pytest.mark.xdist_group(cluster_of(item) or item.path.stem))
+
+
+def pytest_collection_modifyitems(config, items):
+    """Where two workers share the tests, what takes longest begins first."""
+    if not getattr(config.option, "loadgroup", False):
+        return
+    turns = {}
     for item in items:
-        shared = next((name for name in SHARED if name in item.fixturenames), None)
-        item.add_marker(pytest.mark.xdist_group(shared or item.path.stem))
+        slow = any(item.get_closest_marker(name) for name in ("ray", "slow", "browser"))
+        turns[item] = CLUSTERS.index(cluster_of(item)) if cluster_of(item) else len(CLUSTERS) + (not slow)
+    items.sort(key=turns.get)
+
+
+def pytest_collection_finish(session):
+    if getattr(session.config.option, "loadgroup", False) and not all("@" in item.nodeid for item in session.items):
+        raise pytest.UsageError("this pytest-xdist keeps no groups together with this pytest; see pyproject.toml")
+    gc.collect()
+    gc.freeze()
+    gc.enable()
+    if "mlflow" in sys.modules:  # its import takes seconds
+        server_fixture.copy_stores()
 
 
 @pytest.fixture(scope="session")
-def ray_cluster():
+def forked():
+    """The server of forks has imported all, before Ray begins to count how long its workers take to come."""
+    forks.Fork(["-m", "quick"], dict(os.environ)).wait()
+
+
+@pytest.fixture(scope="session")
+def ray_cluster(s3_environment, forked):
+    """A cluster on this machine, whose workers know the S3 server."""
     import ray
 
     from prerank.core.cluster.start import start_ray
 
-    start_ray()
+    with mock.patch.dict(os.environ, s3_environment):
+        start_ray()
     yield
     ray.shutdown()
 
@@ -51,7 +105,7 @@ def bucket(s3_environment, monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def cluster(tmp_path_factory):
+def cluster(tmp_path_factory, forked):
     """Three nodes on this machine."""
     from nodes_fixture import Nodes
 
@@ -88,7 +142,7 @@ def tracked(nodes, mlflow_server):
 @pytest.fixture(scope="session")
 def one_worker(cluster, mlflow_server, taught, tmp_path_factory):
     """The flags of a small training, and the student that one worker makes of it without a disturbance."""
-    from nodes_fixture import Driver
+    from driver_fixture import Driver
 
     folder = tmp_path_factory.mktemp("one")
     flags = f"--samples {taught} --widths 16,8 --features price,quality,brand,match,user_tags --k 10 --optim.batch 16"
@@ -104,6 +158,8 @@ def one_worker(cluster, mlflow_server, taught, tmp_path_factory):
 @pytest.fixture(scope="session")
 def logs(tmp_path_factory):
     """Logs of 240 requests on 4 days, 24 items a fine list, 48 candidates."""
+    from logs_fixture import write_logs
+
     folder = tmp_path_factory.mktemp("logs")
     write_logs(folder, requests=240, days=4)
     return folder

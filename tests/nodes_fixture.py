@@ -1,7 +1,4 @@
-"""A Ray cluster of several nodes on this machine, drivers that can be killed, and what tests of faults look at.
-
-python tests/nodes_fixture.py FOLDER     hosts the cluster: a line of `Nodes.ask` in, a line of JSON out
-"""
+"""A Ray cluster of several nodes on this machine, and what tests of faults look at."""
 
 import hashlib
 import json
@@ -10,18 +7,16 @@ import secrets
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import pyarrow as pa
 import pytest
 import torch
+from driver_fixture import environment, tail
 from mlflow.tracking import MlflowClient
 from safetensors.torch import load_file
 
@@ -29,12 +24,6 @@ from prerank.core.errors import InputError
 from prerank.core.outputs import read_manifest
 from prerank.core.storage import parquet
 from prerank.samples.files import sample_files
-
-ROOT = Path(__file__).parents[1]
-CPUS = 2
-"""Of a node; the head has none."""
-PATIENCE_S = 600
-LOST_SOON = {"health_check_period_ms": 500, "health_check_timeout_ms": 1000, "health_check_failure_threshold": 4}
 
 
 class Nodes:
@@ -47,7 +36,7 @@ class Nodes:
         token.chmod(0o600)
         auth = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
         self.env = environment() | auth | {"HELD": str(self.held.folder)}
-        command = [sys.executable, "-m", "nodes_fixture"]
+        command = [sys.executable, "-m", "nodes_host"]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "start_new_session": True}
         with open(self.log, "a") as file:
             self.host = subprocess.Popen(command, env=self.env, stderr=file, **pipes)
@@ -85,27 +74,6 @@ class Nodes:
         pytest.fail(f"no cluster:\n{tail(self.log)}")
 
 
-def _host() -> None:
-    from ray.cluster_utils import Cluster
-
-    # What /tmp/ray says of the latest cluster is not for the tests to change.
-    with mock.patch("ray._private.utils.write_ray_address"), tempfile.TemporaryDirectory(prefix="prerank-") as short:
-        options = {"node_ip_address": "127.0.0.1", "include_dashboard": False, "temp_dir": short}
-        head = {"num_cpus": 0, "_system_config": LOST_SOON}
-        cluster = Cluster(initialize_head=True, head_node_args=options | head)
-        print("> " + cluster.address, flush=True)
-        nodes = {}
-        for line in sys.stdin:
-            if line.startswith("add"):
-                node = cluster.add_node(**options, num_cpus=CPUS)
-                nodes[node.node_id] = node
-                print("> " + node.node_id, flush=True)
-            else:
-                cluster.remove_node(nodes.pop(line.split()[1]), allow_graceful=False)
-                print("> lost", flush=True)
-        cluster.shutdown()
-
-
 class Held:
     """Points at which processes of the cluster wait: see held.py."""
 
@@ -134,65 +102,6 @@ class Held:
     def forget(self) -> None:
         for path in self.folder.iterdir():
             path.unlink()
-
-
-def environment() -> dict[str, str]:
-    """This process's, with the code and the tests to import, and without what points to a cluster or a store."""
-    env = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_ADDRESS", "RAY_AUTH", "MLFLOW_"))}
-    env |= {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # for which a driver on 127.0.0.1 joins under that address
-    return env | {
-        "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}",
-        "OMP_NUM_THREADS": "1",
-        "RAY_worker_niceness": "0",
-    }
-
-
-class Driver:
-    """A workflow as a process of its own, with its output in a file."""
-
-    def __init__(self, log: Path, env: dict[str, str], *command: Any) -> None:
-        command = [sys.executable, "-m", *map(str, command)]
-        self.log = log
-        with open(log, "a") as file:
-            output = {"stdout": file, "stderr": subprocess.STDOUT, "start_new_session": True}
-            self.process = subprocess.Popen(command, env=env, **output)
-
-    def wait_for(self, condition: Callable[[], Any], what: str) -> Any:
-        """What the condition says at last; fails with the output where it does not come, or the driver ends before."""
-        begun = time.monotonic()
-        while not (found := condition()):
-            if self.process.poll() is not None:
-                pytest.fail(f"{what}: the driver ended with {self.process.returncode} before:\n{tail(self.log)}")
-            if time.monotonic() - begun > PATIENCE_S:
-                pytest.fail(f"{what}: not within {PATIENCE_S} s:\n{tail(self.log)}")
-            time.sleep(0.05)
-        return found
-
-    def end(self) -> int:
-        """The exit code."""
-        try:
-            return self.process.wait(PATIENCE_S)
-        except subprocess.TimeoutExpired:
-            pytest.fail(f"does not end:\n{tail(self.log)}")
-
-    def ends_well(self) -> None:
-        assert self.end() == 0, tail(self.log)
-
-    def kill(self) -> None:
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
-
-    def __enter__(self) -> "Driver":
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        if self.process.poll() is None:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
-
-
-def tail(log: Path) -> str:
-    return log.read_text()[-5000:]
 
 
 class Watch:
@@ -299,7 +208,3 @@ def tmpfs(folder: Path, kib: int) -> Iterator[Callable[[int], None]]:
         yield resize
     finally:
         subprocess.run(["umount", "--lazy", folder], check=True)
-
-
-if __name__ == "__main__":
-    _host()

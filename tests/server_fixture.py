@@ -1,9 +1,12 @@
 """Servers for tests, on loopback or a private socket: `mlflow server`, a PostgreSQL cluster, any that answers HTTP."""
 
+import functools
+import inspect
 import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -11,7 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -65,6 +68,41 @@ def stop(server: subprocess.Popen, with_signal: signal.Signals = signal.SIGTERM)
     server.wait()
 
 
+STORE = "PRERANK_TESTS_STORE"
+"""Names a SQLite file that MLflow has set up, by a hundred migrations; tests and their processes start from copies."""
+
+
+def set_up_store() -> Path:
+    """That file, which is made the first time."""
+    template = Path(os.environ[STORE])
+    if not template.exists():
+        from mlflow.store.db import utils
+        from sqlalchemy import create_engine
+
+        mine = template.with_suffix(f".{os.getpid()}")
+        engine = create_engine(f"sqlite:///{mine}")
+        inspect.unwrap(utils._initialize_tables)(engine)
+        engine.dispose()
+        mine.rename(template)
+    return template
+
+
+def copy_stores() -> None:
+    """Has MLflow fill a new SQLite file from that one, for as long as this process lives."""
+    from mlflow.store.db import utils
+
+    set_up = utils._initialize_tables
+
+    @functools.wraps(set_up)
+    def copy(engine):
+        if engine.dialect.name != "sqlite":
+            return set_up(engine)
+        with closing(sqlite3.connect(set_up_store())) as whole, closing(engine.raw_connection()) as empty:
+            whole.backup(empty.driver_connection)
+
+    utils._initialize_tables = copy
+
+
 @contextmanager
 def started(store_uri: str, artifacts: Path, port: int | None = None) -> Iterator[str]:
     """`mlflow server` on `store_uri`; its URL. Give `port` to start it again where it was."""
@@ -73,6 +111,9 @@ def started(store_uri: str, artifacts: Path, port: int | None = None) -> Iterato
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", store_uri, "--artifacts-destination", str(artifacts)]
     artifacts.mkdir(parents=True, exist_ok=True)
+    file = Path(store_uri.removeprefix("sqlite:///"))
+    if store_uri.startswith("sqlite:") and not file.exists():
+        shutil.copy(set_up_store(), file)
     with answering(command, f"{url}/health", artifacts.parent / f"{artifacts.name}.server.log"):
         yield url
 

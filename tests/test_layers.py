@@ -6,23 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from floors_fixture import FLOORS
 
 import prerank
 
 HOUSE = Path(prerank.__file__).parent
-
-FLOORS = (
-    ("core",),
-    ("logs", "tracking"),
-    ("models", "sources"),
-    ("samples",),
-    ("evaluation", "serving"),
-    ("latency", "training"),
-    ("search",),
-    ("reports", "sweeps"),
-    ("benchmarks",),
-)
-"""From the ground up. Rooms of one floor do not know of each other; workflows and tune_spaces stand on top of all."""
 
 LET_IN = {
     "ray": (

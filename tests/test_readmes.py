@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from floors_fixture import FLOORS
 from guides import commands, parsed
-from test_layers import FLOORS
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("prerank", "workflows", "tune_spaces", "cluster", "tests")

@@ -1,9 +1,9 @@
-"""The article's three together: λ of the scores, the contrast with its τ and α, and the latency penalty around the
-supernet."""
+"""The article's three together: λ of the scores, the contrast with its τ and α, and the penalty around the supernet."""
 
 from ray import tune
 
 SPACE = {
+    "search.method": tune.choice(["autofas"]),
     "distill.score": tune.loguniform(0.1, 10.0),
     "distill.contrast": tune.loguniform(0.03, 3.0),
     "distill.temperature": tune.loguniform(0.03, 1.0),

@@ -3,6 +3,7 @@
 from ray import tune
 
 SPACE = {
+    "search.method": tune.choice(["autofas"]),
     "latency.penalty": tune.loguniform(0.01, 3.0),
     "search.gate_lr": tune.loguniform(0.01, 0.2),
     "search.width_lr": tune.loguniform(0.003, 0.1),

@@ -23,6 +23,7 @@ from prerank.core.outputs import write_json
 from prerank.core.storage import write_parquet
 from prerank.evaluation.evaluate import evaluate, plan
 from prerank.evaluation.preflight import check_clicks, check_lists, check_truth_of, space_of
+from prerank.evaluation.results_file import finished
 from prerank.latency.formula import latency_us
 from prerank.latency.options import Latency
 from prerank.latency.served import serving_costs
@@ -30,6 +31,7 @@ from prerank.latency.table import load_table
 from prerank.logs.folder import Logs, open_logs
 from prerank.logs.schema import load_schema
 from prerank.models.options import Arm, Distill, Optim, Positions
+from prerank.reports.cautions import warn_of
 from prerank.reports.pipeline.page import write_report
 from prerank.reports.pipeline.summary import log, rows_of, search_facts
 from prerank.reports.pipeline.table import terminal_table
@@ -45,7 +47,6 @@ from prerank.training.group import train_models
 from prerank.training.ladder import ladder, only_scores
 from prerank.training.options import Compute
 from workflows import build_samples, profile_latency, search_arch, teach, train_teacher
-from workflows.evaluate import finished, warn_of
 
 CURVE = (10, 25, 50, 75, 100, 150, 200, 300, 400)
 

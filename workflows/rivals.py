@@ -27,6 +27,7 @@ from prerank.latency.options import Latency
 from prerank.logs.folder import open_logs
 from prerank.logs.schema import load_schema
 from prerank.models.options import Distill, Optim
+from prerank.reports.cautions import warn_of
 from prerank.reports.search.rivals import best_lines, recall_against_latency, terminal_table
 from prerank.samples.files import samples_manifest
 from prerank.search import contest
@@ -37,7 +38,6 @@ from prerank.training.group import train_models
 from prerank.training.options import Compute
 from prerank.training.worker import Job
 from workflows import search_arch
-from workflows.evaluate import warn_of
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,10 @@
-"""Searches the features and widths of a student under a latency budget (AutoFAS), and writes arch.json.
+"""Searches the features and widths of a student under a latency budget, and writes arch.json.
 
     python -m workflows.search_arch --samples runs/taught --latency-table runs/latency.json --out runs/search
     python -m workflows.train_student --samples runs/taught --arch runs/search/arch.json --out runs/searched
 
-Beside it stand the history of gates and widths and its pictures. The second command trains what was found from scratch.
+Beside it stands front.json, the best that was found for each latency; with `--search.method autofas`, the paper's own
+search, the history of its gates and widths. The second command trains what was found from scratch.
 """
 
 from dataclasses import dataclass
@@ -20,7 +21,9 @@ from prerank.latency.table import load_table
 from prerank.logs.schema import load_schema
 from prerank.models.options import Arm, Distill, Optim
 from prerank.reports.search.figures import search_figures
+from prerank.reports.search.front import front_figure
 from prerank.samples.files import samples_manifest
+from prerank.search.confirmed import Confirmed
 from prerank.search.found import read_found_arch
 from prerank.search.group import search_all
 from prerank.search.options import Search
@@ -83,6 +86,10 @@ def main(config: SearchArch, parent: Run | None = None) -> FoundArch:
                     drawn = search_figures(
                         found.history, arch=arch, features=features, widths=choices, budget_us=spec.budget_us
                     )
+                    if isinstance(found, Confirmed):
+                        print(found.choice(schema).said(spec.arm.select_by))
+                        drawn["front"] = front_figure(found.front(schema), spec.budget_us)
+                        tracked.metrics({"search/front_area": found.front(schema)["area"]})
                     for name, figure in drawn.items():
                         figure.savefig(folder / f"{name}.png", dpi=110)
             tracked.metrics({key: value for key, value in read_found_arch(out).items() if isinstance(value, float)})

@@ -153,7 +153,7 @@ def planned_by(config: Tune, drawn: Drawn, *, searches: bool) -> Planned:
 
 def plan_of(config: Tune, searches: bool) -> Plan:
     same = ("trials", "sampler", "scheduler", "grace", "reduction", "concurrent", "retries", "seed")
-    epochs = config.optim.epochs + (config.search.epochs if searches else 0)
+    epochs = config.optim.epochs + (config.search.epochs if searches and config.search.method != "propose" else 0)
     return Plan(epochs=epochs, **{name: getattr(config, name) for name in same})
 
 

@@ -22,6 +22,7 @@ from prerank.core.cluster.private import (
     OUT_OF_MEMORY,
     causes,
     no_word_of_unhandled_errors,
+    own_words,
 )
 from prerank.core.config import apply, check
 from prerank.core.documents import load_yaml
@@ -75,7 +76,7 @@ def _run(main: Callable[[Config], Result], config_type: type[Config]) -> Result:
         fault = _input_error(error) or _full_disk(error, out) or _refused_path(error) or _no_memory(error)
         if fault is None:
             raise
-        print(f"error: {' '.join(str(fault).splitlines())}", file=sys.stderr)
+        print(f"error: {' '.join(own_words(str(fault)).splitlines())}", file=sys.stderr)
         sys.exit(2)
 
 

@@ -111,7 +111,7 @@ class Reader:
     @cached_property
     def groups(self) -> list[tuple[Path, int, int]]:
         """(file, row group, rows) of every row group."""
-        groups = [(path, index, rows) for path in self.files for index, rows in enumerate(row_counts(path))]
+        groups = self._all_groups
         if not self.fold:
             return groups
         if self._rows_of:
@@ -119,9 +119,19 @@ class Reader:
         return [groups[i] for i in self._mine(len(groups))]
 
     @cached_property
+    def _all_groups(self) -> list[tuple[Path, int, int]]:
+        """Those of both sides of the fold."""
+        return [(path, index, rows) for path in self.files for index, rows in enumerate(row_counts(path))]
+
+    @cached_property
+    def _opened(self) -> Callable[[Path], pq.ParquetFile]:
+        """Files stay open as long as this reader, and no longer: at the same place others may stand then."""
+        return lru_cache(maxsize=256)(open_file)
+
+    @cached_property
     def _rows_of(self) -> dict[tuple[Path, int], np.ndarray]:
         """By row group the rows that are this reader's, where the fold is one of rows."""
-        groups = [(path, index, rows) for path in self.files for index, rows in enumerate(row_counts(path))]
+        groups = self._all_groups
         if len(groups) >= self.fold:
             return {}
         ends = np.cumsum([rows for _, _, rows in groups], dtype=int)
@@ -198,24 +208,24 @@ class Reader:
     def _group(self, path: Path, index: int) -> pa.Table:
         """This reader's rows of a row group."""
         held, names = self.tables.get((path, index)), list(self.columns)
-        table = open_file(path).read_row_group(index, columns=names) if held is None else held.select(names)
+        table = self._opened(path).read_row_group(index, columns=names) if held is None else held.select(names)
         return table.take(self._rows_of[path, index]) if self._rows_of else table
 
 
 def sequential(files: tuple[Path, ...], columns: tuple[str, ...], rank: int = 0, world: int = 1) -> Iterator[pa.Table]:
     """Every row once, in order, in tables of a row group; whole row groups are dealt to the workers, none is lost."""
     groups = [(path, index) for path in files for index in range(len(row_counts(path)))]
+    opened = lru_cache(maxsize=1)(open_file)
     for path, index in groups[rank::world]:
-        yield open_file(path).read_row_group(index, columns=list(columns))
+        yield opened(path).read_row_group(index, columns=list(columns))
 
 
-@lru_cache(maxsize=256)
 def open_file(path: Path) -> pq.ParquetFile:
     return parquet(path, kept=True)
 
 
-@lru_cache(maxsize=65536)
 def row_counts(path: Path) -> tuple[int, ...]:
+    """Of each row group."""
     with parquet(path) as file:
         metadata = file.metadata
     return tuple(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))

@@ -21,6 +21,7 @@ from prerank.latency.formula import times_us
 from prerank.logs.schema import Schema
 from prerank.models.arch import Arch
 from prerank.models.options import Arm
+from prerank.search.confirmed import Confirmed, SavedConfirmed
 from prerank.search.equal_budget import BestRival, Entry, Row, best_rivals, rows_of
 from prerank.search.found import Found, Saved, found_from
 from prerank.search.group import check_spec, key_of, search_all
@@ -28,9 +29,11 @@ from prerank.search.options import MethodName, Search
 from prerank.search.spec import Spec
 from prerank.training.worker import Job
 
-OURS = ("autofas_fixed_widths", "autofas")
+AUTOFAS = ("autofas_fixed_widths", "autofas")
 """Those that search within the budget: one search a budget, for both; the former derives with the base widths alone."""
-METHODS = ("hand_picked", "random", "gradient", "permutation", "squeeze_excite", "fscd", *OURS)
+OURS = "propose"
+"""One search for all budgets."""
+METHODS = ("hand_picked", "random", "gradient", "permutation", "squeeze_excite", "fscd", *AUTOFAS, OURS)
 ALL = "all_features"
 """Beside them: the student of all features, which no budget binds."""
 
@@ -113,18 +116,18 @@ class Contest:
                 replace(
                     self.base,
                     arm=replace(self.base.arm, name=name, seed=seed),
-                    search=replace(self.base.search, method=searched),
-                    budget_us=self.base.budget_us * (factor if method in OURS else 1.0),
+                    search=replace(self.base.search, method=searched, front=self._front() if method == OURS else ""),
+                    budget_us=self.base.budget_us * (factor if method in AUTOFAS else 1.0),
                 ),
             )
         return specs
 
-    def entries(self, found: dict[str, Found], schema: Schema) -> list[Entry]:
+    def entries(self, found: dict[str, Found | Confirmed], schema: Schema) -> list[Entry]:
         """By budget, method and seed the best that fits, and last the student of all features."""
         entries = []
         for factor, method, seed in product(self.factors, self.methods, range(self.seeds)):
             searched, budget_us = found[self._name(method, factor, seed)], factor * self.base.budget_us
-            if method == "autofas_fixed_widths":
+            if method == "autofas_fixed_widths" and isinstance(searched, Found):
                 searched = searched.with_fixed_widths()
             arch = searched.derive(schema, budget_us)
             entries.append(Entry(method, seed, factor, budget_us, arch, self._times(arch, schema)))
@@ -149,13 +152,21 @@ class Contest:
             },
             "interval": "95%, paired by request and seed, of the pigeonhole bootstrap over both (Owen 2007)",
             "rows": rows_of(entries, measured.per_request),
-            "best_rivals": best_rivals(entries, measured.per_request, of="autofas", apart_from=OURS),
+            "best_rivals": best_rivals(entries, measured.per_request, of=self._of(), apart_from=(*AUTOFAS, OURS)),
             "mlflow": mlflow,
         }
 
+    def _of(self) -> str:
+        """Which method the rivals are held against: ours, and without it the paper's."""
+        return OURS if OURS in self.methods else "autofas"
+
+    def _front(self) -> str:
+        """The other budgets, as shares of the reference's."""
+        return ",".join(f"{factor:g}" for factor in self.factors if factor != 1)
+
     def _name(self, method: str, factor: float, seed: int) -> str:
         """Of the search that the method derives from."""
-        return f"{_searched(method)}-x{factor:g}-s{seed}" if method in OURS else f"{_searched(method)}-s{seed}"
+        return f"{_searched(method)}-x{factor:g}-s{seed}" if method in AUTOFAS else f"{_searched(method)}-s{seed}"
 
     def _times(self, arch: Arch, schema: Schema) -> dict[str, float]:
         features = schema.select(arch.features, where="arch.json")
@@ -163,14 +174,14 @@ class Contest:
 
 
 def _searched(method: str) -> str:
-    return "autofas" if method in OURS else method
+    return "autofas" if method in AUTOFAS else method
 
 
-def searched(specs: dict[str, Spec], job: Job, out: Path) -> dict[str, Found]:
+def searched(specs: dict[str, Spec], job: Job, out: Path) -> dict[str, Found | Confirmed]:
     """What the searches found, by name, from `out/searches` where they are done; those that are not are run."""
     keys = {name: key_of([spec], job.samples, job.k, job.compute.lanes) for name, spec in specs.items()}
     files = {name: out / "searches" / f"{name}.json" for name in specs}
-    saved = {name: cast(Saved | None, known(path, keys[name])) for name, path in files.items()}
+    saved = {name: cast(Saved | SavedConfirmed | None, known(path, keys[name])) for name, path in files.items()}
     missing = [specs[name] for name in specs if saved[name] is None]
     if missing:
         work = out / ".searches.work"

@@ -71,6 +71,8 @@ class BestRival(Versus):
 
     factor: float | None
     budget_us: float | None
+    method: NotRequired[str]
+    """That is held against it; in files from before there were several, autofas."""
     rival: str
 
 
@@ -137,7 +139,7 @@ def best_rivals(
         if method == of and rivals:
             rival = max(rivals, key=lambda k: spread(_values(groups[k], "recall", per_request))["mean"])
             versus = _against(ours, groups[rival], per_request)
-            best.append({"factor": factor, "budget_us": budget_us, "rival": rival[2], **versus})
+            best.append({"factor": factor, "budget_us": budget_us, "method": of, "rival": rival[2], **versus})
     return best
 
 

@@ -11,6 +11,7 @@ from prerank.core.outputs import write_json
 from prerank.logs.schema import Schema
 from prerank.models import checkpoint
 from prerank.models.arch import Arch
+from prerank.search.confirmed import Confirmed, SavedConfirmed
 from prerank.search.derive import derive
 from prerank.search.method import SearchEpoch
 from prerank.search.spec import FoundArch, Spec, predicted
@@ -76,7 +77,9 @@ class Saved(TypedDict):
     history: list[SearchEpoch]
 
 
-def found_from(spec: Spec, saved: Saved) -> Found:
+def found_from(spec: Spec, saved: Saved | SavedConfirmed) -> Found | Confirmed:
+    if "confirmed" in saved:
+        return Confirmed(spec, saved["confirmed"])
     log_p = [[-math.inf if p is None else p for p in slot] for slot in saved["log_p"]]
     return Found(spec, saved["history"], [saved["values"][name] for name in spec.arm.features], log_p)
 

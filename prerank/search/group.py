@@ -1,15 +1,18 @@
-"""Searches on Ray Train: one worker group runs any number of them over the same samples, one after the other.
+"""Searches on a cluster: those that train one network on Ray Train, those by proposals on processes side by side.
 
-As `prerank.training.group` does for arms: a checkpoint holds the finished searches and the state of the one under way,
+One worker group runs any number of the former over the same samples, one after the other, as
+`prerank.training.group` does for arms: a checkpoint holds the finished searches and the state of the one under way,
 and the same call goes on from it.
 """
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
 
+from prerank.core.cluster.pool import Pool
 from prerank.core.config import plain
 from prerank.core.errors import InputError
 from prerank.core.outputs import fingerprint, read_manifest
@@ -22,10 +25,14 @@ from prerank.samples.batches import columns, training_batch
 from prerank.samples.files import check_k
 from prerank.samples.reader import Reader
 from prerank.search.autofas import AutoFAS
+from prerank.search.confirm import AT_ONCE
+from prerank.search.confirmed import Confirmed
+from prerank.search.evaluator import Evaluator, kept
 from prerank.search.found import Found, Last, found_in
 from prerank.search.loop import make_optimizer, search_steps
 from prerank.search.method import Facts
 from prerank.search.options import MethodName
+from prerank.search.portfolio import find
 from prerank.search.rivals import RIVALS, Rival, untrained_values
 from prerank.search.spec import Spec
 from prerank.tracking.runs import Run
@@ -56,7 +63,7 @@ class Searches(Shared):
 
 def search_all(
     specs: list[Spec], samples: Path, work: Path, *, compute: Compute, k: int, runs: dict[str, Run]
-) -> dict[str, Found]:
+) -> dict[str, Found | Confirmed]:
     """Runs the searches and returns them by the names of their arms; `work` keeps the checkpoints.
 
     Raises InputError where the samples, the latency table or the options do not fit each other.
@@ -67,8 +74,13 @@ def search_all(
     if any(spec.arm.select_by == "recall" for spec in specs):
         check_k(samples, k)
     untrained = {s.arm.name: s for s in specs if s.search.method in UNTRAINED}
-    trained = [spec for spec in specs if spec.arm.name not in untrained]
-    found = {name: _untrained(spec, schema) for name, spec in untrained.items()}
+    proposing = [spec for spec in specs if spec.search.method == "propose"]
+    trained = [spec for spec in specs if spec.arm.name not in untrained and spec not in proposing]
+    found: dict[str, Found | Confirmed] = {name: _untrained(spec, schema) for name, spec in untrained.items()}
+    for spec in proposing:
+        for said in said_of_few("search", [spec.arm], samples, compute):
+            print(said)
+        found[spec.arm.name] = _proposed(spec, Job(samples, compute, k), work)
     if trained:
         for fold in dict.fromkeys(spec.search.fold for spec in trained):
             arms = [spec.arm for spec in trained if spec.search.fold == fold]
@@ -84,8 +96,14 @@ def search_all(
 
 def key_of(specs: list[Spec], samples: Path, k: int, lanes: int) -> str:
     """What checkpoints are kept under."""
+
+    def options(spec: Spec) -> dict[str, object]:
+        """Without those of proposals where they say nothing, so that what stands from before they were there counts."""
+        alone = () if spec.search.method == "propose" else ("trainings", "steps", "front")
+        return {key: value for key, value in plain(spec.search).items() if key not in alone}
+
     said = [
-        [plain(s.arm), plain(s.search), plain(s.latency), s.table.fingerprint, s.table.candidates, s.budget_us]
+        [plain(s.arm), options(s), plain(s.latency), s.table.fingerprint, s.table.candidates, s.budget_us]
         for s in specs
     ]
     return fingerprint([said, k, lanes, read_manifest(samples, kind="samples")["fingerprint"]])
@@ -100,13 +118,27 @@ def check_spec(spec: Spec, samples: Path, schema: Schema) -> None:
         raise InputError(f"{arm.name}: search.joint distils the ranking network: give distill.score a weight")
     check([arm], samples, taught=not search.joint)
     searched = [[0.0] * len(spec.candidates)] * search.layers
-    log_p = searched if search.method == "autofas" else spec.fixed_log_p()
+    log_p = searched if spec.searches_widths else spec.fixed_log_p()
     Found(spec, [], (0.0,) * len(arm.features), log_p).derive(schema)  # of nothing that it values: the cheapest
 
 
 def _untrained(spec: Spec, schema: Schema) -> Found:
     values = untrained_values(spec.search.method, spec.features(schema), schema.hand_picked, spec.arm.seed)
     return Found(spec, [], tuple(values.tolist()), spec.fixed_log_p())
+
+
+def _proposed(spec: Spec, job: Job, work: Path) -> Confirmed:
+    """By as many processes as the cluster has room for; what they answered stays in `work` until the search is over."""
+    key = key_of([spec], job.samples, job.k, job.compute.lanes)
+    prepare = partial(Evaluator, spec, replace(job, tables={}))
+    with Pool(prepare, cpus=job.compute.cpus, most=AT_ONCE) as pool:
+        return find(spec, load_schema(job.samples), kept(pool, work / f"told-{spec.arm.name}", key), print)
+
+
+def proposed_here(spec: Spec, job: Job) -> Confirmed:
+    """The same in this process, and nothing is kept."""
+    evaluator = Evaluator(spec, job)
+    return find(spec, load_schema(job.samples), lambda tasks: [evaluator(task) for task in tasks])
 
 
 def _search_all(job: Searches) -> None:

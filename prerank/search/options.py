@@ -4,23 +4,32 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from prerank.core.config import Above0, Count, Positive, Weight, Widths, Within, widths
+from prerank.core.config import Above0, Count, Positive, Weight, Widths, Within, names, widths
 from prerank.core.errors import InputError
 
-MethodName = Literal["autofas", "fscd", "squeeze_excite", "gradient", "permutation", "random", "hand_picked"]
+MethodName = Literal["propose", "autofas", "fscd", "squeeze_excite", "gradient", "permutation", "random", "hand_picked"]
 
 
 @dataclass(frozen=True)
 class Search:
     """How features and widths are searched."""
 
-    method: MethodName = "autofas"
-    """autofas, or a rival that orders the features and keeps the widths: FSCD's hard-concrete gates, COLD's
-    squeeze-and-excitation weights, the loss's gradient by a gate on each feature, permutation importance, a random
-    order, or the schema's hand_picked first."""
+    method: MethodName = "propose"
+    """propose: what several valuers propose is trained for a short while, and the best of it refined; autofas: the
+    paper's gates and width weights, whose answer is taken as it is; or a rival that orders the features and keeps the
+    widths: FSCD's hard-concrete gates, COLD's squeeze-and-excitation weights, the loss's gradient by a gate on each
+    feature, permutation importance, a random order, or the schema's hand_picked first."""
     widths: Widths = "64,32,16,0"
     """Candidate widths of each layer, with commas; 0 is the identity. A single one a layer is not searched."""
     layers: Positive = 2
+    trainings: Positive = 300
+    """Of propose, what a budget may cost: trainings of `steps`, or as much of longer ones. More never finds less on the
+    validation days."""
+    steps: Positive = 60
+    """Of propose, of the shortest training; the best of these go on to three and nine times as many."""
+    front: str = "0.5,2"
+    """Of propose: other budgets that are searched too, as shares of this one, with commas; with all that was trained
+    they make the front of recall and latency."""
     form: Literal["shared", "independent"] = "shared"
     """independent: a matrix block for every transition between widths (the paper); shared: prefixes of one layer."""
     estimator: Literal["softmax", "two_path"] = "softmax"
@@ -58,13 +67,30 @@ class Search:
             )
         if self.estimator == "two_path" and len(hidden) < 2:
             raise InputError(f"{name}: search.estimator two_path needs two search.widths, got {self.widths!r}")
-        for key, least in (("layers", 1), ("epochs", 1), ("warmup_epochs", 0), ("every", 1), ("fold", 2)):
+        for key, least in (
+            ("layers", 1),
+            ("trainings", 1),
+            ("steps", 1),
+            ("trainings", 1),
+            ("epochs", 1),
+            ("warmup_epochs", 0),
+            ("every", 1),
+            ("fold", 2),
+        ):
             if getattr(self, key) < least:
                 raise InputError(f"{name}: search.{key} must be {least} or more, got {getattr(self, key)}")
+        if self.joint and self.method != "autofas":
+            raise InputError(f"{name}: search.joint is of search.method autofas; give both, or leave it out")
         if self.warmup_epochs >= self.epochs:
             raise InputError(f"{name}: search.warmup_epochs must be below search.epochs, got {self.warmup_epochs}")
         for key, most in (("gate_lr", math.inf), ("width_lr", math.inf), ("gate_start", 1), ("tight", 1.0 + 1e-9)):
             if not 0 < getattr(self, key) < most:
                 raise InputError(f"{name}: search.{key} is out of range: {getattr(self, key)}")
+        try:
+            shares = [float(share) for share in names(self.front)]
+        except ValueError:
+            shares = [0.0]
+        if not all(0 < share < math.inf for share in shares):
+            raise InputError(f"{name}: search.front must be numbers above 0 with commas, got {self.front!r}")
         if not 0 <= self.entropy < math.inf:
             raise InputError(f"{name}: search.entropy must be 0 or more, got {self.entropy}")

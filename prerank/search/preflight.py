@@ -49,5 +49,5 @@ def check_features(schema: Schema, chosen: tuple[str, ...], *, budget_us: float 
 def check_budget(spec: Spec, schema: Schema) -> None:
     """Raises InputError where not even the cheapest that the search may come to fits its budget."""
     searched = [[0.0] * len(spec.candidates)] * spec.search.layers
-    log_p = searched if spec.search.method == "autofas" else spec.fixed_log_p()
+    log_p = searched if spec.searches_widths else spec.fixed_log_p()
     Found(spec, [], (0.0,) * len(spec.arm.features), log_p).derive(schema)  # of nothing that it values: the cheapest

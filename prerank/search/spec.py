@@ -48,7 +48,11 @@ class Spec:
     @property
     def candidates(self) -> tuple[int, ...]:
         """The widths that a layer may be derived with; a rival has the arm's own alone."""
-        return widths(self.search.widths) if self.search.method == "autofas" else tuple(sorted(set(self.arm.widths)))
+        return widths(self.search.widths) if self.searches_widths else tuple(sorted(set(self.arm.widths)))
+
+    @property
+    def searches_widths(self) -> bool:
+        return self.search.method in ("propose", "autofas")
 
     def fixed_log_p(self) -> list[list[float]]:
         """log p [slot][candidate] that allows the arm's own widths alone."""

@@ -31,7 +31,7 @@ from prerank.models.options import Arm
 from prerank.models.ranker import Ranker
 from prerank.models.stats import load_stats
 from prerank.search.found import found_in
-from prerank.search.group import check_spec, run_search
+from prerank.search.group import check_spec, proposed_here, run_search
 from prerank.search.spec import Spec
 from prerank.tracking.runs import Run, open_run
 from prerank.training.worker import Job, Worker, check, logged, per_request, train_arm
@@ -127,8 +127,11 @@ def _run_trial(drawn: Drawn, trials: Trials) -> None:
     arm = planned.arm
     with _worker(trials, tracked) as (worker, so_far):
         if planned.spec:
-            run_search(planned.spec, trials.job, worker)
-            found = found_in(worker.done, planned.spec)
+            if planned.spec.search.method == "propose":
+                found = proposed_here(planned.spec, trials.job)
+            else:
+                run_search(planned.spec, trials.job, worker)
+                found = found_in(worker.done, planned.spec)
             arch = found.derive(schema)
             arm = replace(arm, features=arch.features, widths=arch.widths)
             so_far.epochs = len(found.history)

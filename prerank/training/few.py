@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from prerank.models.options import Arm
+from prerank.core.errors import InputError
+from prerank.models.options import Arm, Optim
 from prerank.samples.files import SamplesManifest, sample_files, samples_manifest
 from prerank.samples.reader import Dealt, Reader, deal
 from prerank.training.options import Compute
@@ -20,7 +21,8 @@ def points_of(requests: int) -> float:
 
 
 def dealt_of(arm: Arm, samples: Path, compute: Compute, *, fold: int = 0) -> Dealt:
-    """How the training samples are dealt to the arm; raises InputError where they cannot be, as `Reader` does.
+    """How the training samples are dealt to the arm; raises InputError where they cannot be, as `Reader` does, and for
+    a batch of more than all of them that somebody asked for: the default fits itself to few samples.
 
     fold: of a search, whose weights learn from what it does not hold out.
     """
@@ -30,6 +32,11 @@ def dealt_of(arm: Arm, samples: Path, compute: Compute, *, fold: int = 0) -> Dea
     if divided and rows >= 2 * arm.optim.epoch_steps * batch:
         return deal(rows, batch, lanes, arm.optim.epoch_steps)  # as asked for, whatever is held out: no footer is read
     read = Reader(tuple(path for path, _ in files), (), batch, lanes, world=compute.workers, fold=fold)
+    if read.rows < batch > Optim.batch:
+        raise InputError(
+            f"{samples}: optim.batch {batch} is more than the {read.rows} training requests that a student here learns "
+            f"from; lower it to {max(read.rows, Optim.batch)} or less (which becomes what fills some batches)"
+        )
     return deal(read.rows, batch, lanes, arm.optim.epoch_steps)
 
 

@@ -38,6 +38,7 @@ def test_ratios_of_known_times(taught):
         assert ratio == pytest.approx(1.5 if "weights" in name else 2.5 if "architecture" in name else 2.0)
 
 
+@pytest.mark.slow
 def test_every_turn_runs_on_taught_samples(taught):
     moved = {}
 

@@ -258,6 +258,15 @@ def test_what_a_space_is_made_of():
     assert private.parts_of(tune.sample_from(lambda spec: 1)) is None
 
 
+def test_what_an_error_said_before_ray_wrote_below_it():
+    from ray.data._internal.util import _annotate_exception_with_retry_context as annotated
+
+    tried = {"description": "apply UDF transform", "attempts": 1, "max_attempts": 1, "total_backoff_s": 0.0}
+    error = annotated(InputError("a.parquet: broken"), exception_str="", **tried)
+    assert "retried_map_errors" in str(error) and private.own_words(str(error)) == "a.parquet: broken"
+    assert private.own_words("one line\nand another") == "one line\nand another"
+
+
 def test_what_an_error_of_ray_was_raised_for():
     from ray.exceptions import RayTaskError
     from ray.train import ControllerError, WorkerGroupError

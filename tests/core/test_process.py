@@ -180,6 +180,7 @@ def test_other_programs_that_import_the_workflows_keep_their_handlers(tmp_path):
     assert first == "True" and "workflows" in modules and "prerank.core.process" not in modules
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_second_signal_ends_what_tidies_up_for_long(tmp_path, number):
     main = 'try:\n    Path("ready").touch(); time.sleep(60)\nfinally:\n    time.sleep(60)'

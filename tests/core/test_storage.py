@@ -21,9 +21,13 @@ from prerank.core.outputs import is_done, publish, read_manifest, write_json
 from prerank.core.storage import Remote, fetched, parquet, place, rmtree, sizes, staged, whole
 from prerank.logs.folder import open_logs
 from prerank.models.checkpoint import load_model
+from prerank.models.options import Distill, Optim
+from prerank.samples.draw import DrawConfig
 from prerank.samples.files import LOGS
 from prerank.tracking import runs
 from prerank.tracking.runs import Run
+from prerank.training.options import Compute
+from workflows import build_samples, evaluate, make_logs, teach, train_student, train_teacher
 
 RUN = {"kind": "samples", "config": {"seed": 0}, "inputs": {"logs": "abc"}}
 TREE = {"a.json": "{}", "b.parquet": "bb", "part/c.parquet": "ccc", "part/deep/d.txt": "dddd", "part-2/é.txt": "é"}
@@ -272,45 +276,30 @@ def test_artifacts_and_the_unsent_queue_of_remote_outputs(bucket, tmp_path, monk
     assert waiting.read_text() == "{}" and set(sizes(bucket)) == {"out/arch.json"}
 
 
-LINE = """
-import json, sys
-from prerank.samples.draw import DrawConfig
-from prerank.models.options import Distill, Optim
-from prerank.training.options import Compute
-from prerank.core.storage import place
-from workflows import build_samples, evaluate, make_logs, teach, train_student, train_teacher
-
-root = place(sys.argv[1])
-sizes = dict(requests=180, candidates=60, fine_list=30, items=900, users=80, days=3, eval_requests=20, seed=5)
-make_logs.main(make_logs.MakeLogs(out=root / "logs", **sizes))
-draw = DrawConfig(tail_negatives=3, rank_items=4, bin_items=1, uniform_items=40)
-built = build_samples.main(build_samples.BuildSamples(root / "logs", root / "samples", blocks=2, draw=draw))
-training = dict(k=20, optim=Optim(batch=16, epoch_steps=1, epochs=2), compute=Compute(cpus=0.5))
-train_teacher.main(train_teacher.TrainTeacher(root / "samples", root / "teacher", widths="16", **training))
-taught = teach.main(teach.Teach(root / "samples", root / "teacher", root / "taught"))
-student = train_student.TrainStudent(root / "taught", root / "student", distill=Distill(score=1.0), **training)
-best = train_student.main(student)
-assert train_student.main(student) == best
-results = evaluate.main(
-    evaluate.Evaluate(root / "logs", str(root / "teacher"), root / "student", root / "results.json", k=20, blocks=2)
-)
-print(json.dumps([built, taught, best, results], default=str))
-"""
+def line(root: Path) -> list:
+    """What the steps from simulated logs to an evaluated student say, all in `root`."""
+    sizes = dict(requests=180, candidates=60, fine_list=30, items=900, users=80, days=3, eval_requests=20, seed=5)
+    make_logs.main(make_logs.MakeLogs(out=root / "logs", **sizes))
+    draw = DrawConfig(tail_negatives=3, rank_items=4, bin_items=1, uniform_items=40)
+    built = build_samples.main(build_samples.BuildSamples(root / "logs", root / "samples", blocks=2, draw=draw))
+    training = dict(k=20, optim=Optim(batch=16, epoch_steps=1, epochs=2), compute=Compute(cpus=0.5))
+    train_teacher.main(train_teacher.TrainTeacher(root / "samples", root / "teacher", widths="16", **training))
+    taught = teach.main(teach.Teach(root / "samples", root / "teacher", root / "taught"))
+    student = train_student.TrainStudent(root / "taught", root / "student", distill=Distill(score=1.0), **training)
+    best = train_student.main(student)
+    assert train_student.main(student) == best
+    models = str(root / "teacher"), root / "student"
+    results = evaluate.main(evaluate.Evaluate(root / "logs", *models, root / "results.json", k=20, blocks=2))
+    return json.loads(json.dumps([built, taught, best, results], default=str))
 
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_the_line_from_storage_to_storage(bucket, tmp_path):
-    """In processes of their own: workers of a Ray that runs already do not have the storage's environment."""
+def test_the_line_from_storage_to_storage(ray_cluster, bucket, tmp_path, monkeypatch):
     found = []
     for root in (tmp_path / "local", bucket / "runs"):
-        store = f"sqlite:///{tmp_path}/{root.name}.db"
-        env = os.environ | {"MLFLOW_TRACKING_URI": store, "OMP_NUM_THREADS": "1"}
-        line = subprocess.run(
-            [sys.executable, "-c", LINE, str(root)], env=env, cwd=tmp_path, capture_output=True, text=True
-        )
-        assert line.returncode == 0, line.stderr[-5000:]
-        found.append(json.loads(line.stdout.splitlines()[-1]))
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/{root.name}.db")
+        found.append(line(root))
     local, remote = found
     assert remote == local
     written = {name for name in sizes(bucket / "runs") if not name.startswith(".")}

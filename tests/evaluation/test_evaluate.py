@@ -16,6 +16,7 @@ from prerank.core.nested import offsets_of
 from prerank.evaluation.evaluate import evaluate, plan
 from prerank.logs.folder import open_logs
 from prerank.models.checkpoint import load_model
+from prerank.reports.cautions import warn_of
 from prerank.samples.batches import scoring_batch
 from prerank.samples.build import Split
 from prerank.samples.files import sample_files
@@ -117,7 +118,7 @@ def test_of_many_fine_lists_some_requests_are_drawn_and_the_others_counted(logs,
     monkeypatch.setattr("prerank.evaluation.evaluate.executed", lambda parts: parts)
     planned = plan(open_logs(logs), "logged", {"student": models[1]}, k=6)
     whole = evaluate(planned)
-    workflow.warn_of(whole.facts)
+    warn_of(whole.facts)
     assert whole.facts["requests"] == 60 and "left out" not in capsys.readouterr().out
     monkeypatch.setattr("prerank.evaluation.evaluate.MOST_REQUESTS", 20)
     some, in_parts = evaluate(planned), evaluate(planned, blocks=5)
@@ -127,7 +128,7 @@ def test_of_many_fine_lists_some_requests_are_drawn_and_the_others_counted(logs,
     for name in ("request_id", "student.clicks", "teacher.auc", "teacher.ndcg_at_10"):
         expected = whole.per_request[name].filter(drawn).to_numpy()
         np.testing.assert_array_equal(some.per_request[name].to_numpy(), expected)
-    workflow.warn_of(some.facts)
+    warn_of(some.facts)
     assert "note: 20 requests of the test were drawn, 40 were left out" in capsys.readouterr().out
     assert run(logs, models).facts["requests"] == 60  # candidates
 

@@ -26,6 +26,7 @@ from prerank.evaluation.preflight import (
 )
 from prerank.evaluation.truth import check_truth, truth_of
 from prerank.logs.folder import open_logs
+from prerank.reports.cautions import warn_of
 from workflows import evaluate as workflow
 from workflows.teach import warn_of_ties
 
@@ -324,13 +325,13 @@ def test_ties_are_said_in_a_line_each(in_process, logs, models, monkeypatch, cap
 
     clean = evaluated(logs, models, {"teacher": different, "student": different}, monkeypatch).facts
     assert clean["ties"] == {"teachers_top": 0, "one_score": {}}
-    workflow.warn_of(clean)
+    warn_of(clean)
     few_requests = (
         "note: 60 requests of the test: a share over them is known to ±13 points; a difference, to its own interval\n"
     )
     assert capsys.readouterr() == (few_requests, "")
     found = evaluated(logs, models, {"teacher": few, "student": same}, monkeypatch)
-    workflow.warn_of(found.facts)
+    warn_of(found.facts)
     out, err = capsys.readouterr()
     lines = out.removeprefix(few_requests).splitlines()
     assert not err and len(lines) == 2
@@ -343,7 +344,7 @@ def test_m_above_every_list_is_said(in_process, logs, models, monkeypatch, capsy
     scores = {"teacher": different, "student": different}
     found = evaluated(logs, models, scores, monkeypatch, m=48)
     assert found.rows["student"]["recall_at_12"] == 12 / 48
-    workflow.warn_of(found.facts)
+    warn_of(found.facts)
     assert "60 of 60 requests have at most 48 candidates, all the teacher's top" in capsys.readouterr().out
     assert "at_most_m" not in evaluated(logs, models, scores, monkeypatch, m=47).facts["noted"]
 
@@ -354,7 +355,7 @@ def test_a_teacher_of_one_score_in_most_requests_is_a_warning(capsys):
         "k": 12, "m": 12, "has_truth": False, "dropped": {}, "noted": {},
         "ties": {"teachers_top": 700, "one_score": {"teacher": 600, "student": 500}},
     }  # fmt: skip
-    workflow.warn_of(facts)
+    warn_of(facts)
     out, err = capsys.readouterr()
     assert err == (
         "WARNING: the teacher gives all items of 600 of 1,000 requests one score: "
@@ -362,7 +363,7 @@ def test_a_teacher_of_one_score_in_most_requests_is_a_warning(capsys):
     )
     assert len(out.splitlines()) == 1 and "ties decide" in out  # half of them are not most
     del facts["ties"]
-    workflow.warn_of(facts)  # results of earlier versions
+    warn_of(facts)  # results of earlier versions
     assert capsys.readouterr() == ("", "")
 
 

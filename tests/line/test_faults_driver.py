@@ -4,10 +4,12 @@ import json
 from contextlib import nullcontext
 
 import pytest
-from nodes_fixture import Driver, Watch, assert_none_doubled, content, left_behind, runs_of
+from driver_fixture import Driver
+from nodes_fixture import Watch, assert_none_doubled, content, left_behind, runs_of
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.faults]
-FLAGS = "--k 12 --search.epochs 3 --search.warmup-epochs 1 --optim.batch 16 --optim.epoch-steps 1 --optim.epochs 2"
+FLAGS = "--search.method autofas "
+FLAGS += "--k 12 --search.epochs 3 --search.warmup-epochs 1 --optim.batch 16 --optim.epoch-steps 1 --optim.epochs 2"
 FLAGS += " --compute.cpus 0.5"
 
 

@@ -3,18 +3,11 @@
 import json
 
 import pytest
+from driver_fixture import Driver
 from logs_fixture import write_logs
 from mlflow.tracking import MlflowClient
-from nodes_fixture import (
-    CPUS,
-    Driver,
-    Watch,
-    assert_none_doubled,
-    assert_same_student,
-    content,
-    left_behind,
-    runs_of,
-)
+from nodes_fixture import Watch, assert_none_doubled, assert_same_student, content, left_behind, runs_of
+from nodes_host import CPUS
 
 from prerank.core.outputs import read_manifest
 

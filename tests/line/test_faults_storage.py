@@ -8,7 +8,8 @@ from collections import Counter
 from contextlib import contextmanager
 
 import pytest
-from nodes_fixture import Driver, Watch, content, environment, tmpfs
+from driver_fixture import Driver, environment
+from nodes_fixture import Watch, content, tmpfs
 from storage_fixture import new_bucket, s3_server
 from training_fixture import ALL, BASE, ONE, assert_same
 

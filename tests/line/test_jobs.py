@@ -11,8 +11,9 @@ from pathlib import Path
 
 import psutil
 import pytest
+from driver_fixture import PATIENCE_S, ROOT, environment, tail
 from mlflow.tracking import MlflowClient
-from nodes_fixture import PATIENCE_S, ROOT, Watch, assert_none_doubled, environment, left_behind, runs_of, tail
+from nodes_fixture import Watch, assert_none_doubled, left_behind, runs_of
 from server_fixture import answering, free_port
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.faults]
@@ -69,7 +70,14 @@ def head(tmp_path_factory):
 
 def test_a_job_that_is_stopped_and_the_same_again(head, logs, tmp_path):
     out = tmp_path / "run"
-    command = ["workflows.pipeline", "--logs", logs, "--out", out, *["--k", "12", "--search.epochs", "3"]]
+    command = [
+        "workflows.pipeline",
+        "--logs",
+        logs,
+        "--out",
+        out,
+        *["--k", "12", "--search.method", "autofas", "--search.epochs", "3"],
+    ]
     command += ["--search.warmup-epochs", "1", "--optim.batch", "16", "--optim.epoch-steps", "1"]
     command += ["--optim.epochs", "2", "--compute.cpus", "0.5"]
     outputs = {out / "samples": "samples", out / "teacher": "teacher", out / "taught": "samples"}

@@ -28,7 +28,7 @@ def listeners(process):
 def test_a_command_listens_on_loopback_alone(taught, tmp_path):
     """A training, with what Ray and torch open for it."""
     command = ["train_student", "--samples", taught, "--out", tmp_path / "student", "--k", "12", "--optim.batch", "16"]
-    command += ["--optim.epoch-steps", "1", "--optim.epochs", "20"]
+    command += ["--optim.epoch-steps", "1", "--optim.epochs", "5"]
     env = {key: value for key, value in os.environ.items() if not key.startswith(("RAY_", "MLFLOW_", "GLOO_"))}
     env |= {"PYTHONPATH": str(ROOT), "RAY_worker_niceness": "0", "OMP_NUM_THREADS": "1"}
     run = [sys.executable, "-m", f"workflows.{command[0]}", *map(str, command[1:])]

@@ -41,7 +41,7 @@ Object = dict[str, Any]
 def manifests() -> list[Object]:
     """All objects of Kubernetes in cluster/, each a copy of its own."""
     files = [path for path in sorted(CLUSTER.glob("*.yaml")) if path.name not in ("ray-up.yaml", "runtime_env.yaml")]
-    return [copy.deepcopy(found) for path in files for found in yaml.safe_load_all(path.read_text())]
+    return [copy.deepcopy(found) for path in files for found in yaml.load_all(path.read_text(), yaml.CSafeLoader)]
 
 
 def named(objects: list[Object], kind: str, name: str) -> Object:
@@ -163,7 +163,7 @@ def ray_up_faults(config: Object) -> str:
 
 
 def ray_up() -> Object:
-    return yaml.safe_load((CLUSTER / "ray-up.yaml").read_text())
+    return yaml.load((CLUSTER / "ray-up.yaml").read_text(), yaml.CSafeLoader)
 
 
 def test_ray_up_is_what_ray_expects():

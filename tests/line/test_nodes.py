@@ -1,8 +1,10 @@
 """A head and two raylets: what is built and learned there is what one node builds and learns."""
 
 import pytest
+from driver_fixture import Driver, tail
 from logs_fixture import write_logs
-from nodes_fixture import CPUS, Driver, assert_same_student, content, tail
+from nodes_fixture import assert_same_student, content
+from nodes_host import CPUS
 
 from prerank.core.outputs import read_manifest
 

@@ -32,7 +32,7 @@ def finished(request, ray_cluster, tmp_path_factory):
         folder / "logs",
         folder / "run",
         k=12,
-        search=Search(epochs=3, warmup_epochs=1),
+        search=Search(trainings=30, steps=2, front=""),
         optim=Optim(batch=16, epoch_steps=1, epochs=2),
         compute=Compute(workers=1, cpus=0.5),
     )

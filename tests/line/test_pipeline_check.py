@@ -31,7 +31,7 @@ def test_what_is_right_goes_on(config, logs):
     pipeline.check(config, open_logs(logs))
     for right in (
         replace(config, features="price,user_age", widths="", budget_us=200.0),
-        replace(config, search=Search(joint=True), latency=Latency(candidates=48)),
+        replace(config, search=Search("autofas", joint=True), latency=Latency(candidates=48)),
         replace(config, k=47),
         replace(config, split=Split(val_days=2, test_days=1)),
     ):
@@ -56,8 +56,11 @@ def test_what_is_right_goes_on(config, logs):
         ({"budget_us": 1.0}, r"--budget-us 1: the cheapest feature of a candidate takes 2 µs to fetch"),
         ({"search": Search(epochs=2, warmup_epochs=2)}, r"search\.warmup_epochs must be below search\.epochs"),
         ({"search": Search(widths="64,64")}, r"search\.widths must be different widths"),
-        ({"search": Search(joint=True), "distill": Distill()}, r"search\.joint distils the ranking network"),
-        ({"search": Search(joint=True, ranking_widths="64,-2")}, r"search\.ranking_widths must be 0 or more"),
+        ({"search": Search("autofas", joint=True), "distill": Distill()}, r"search\.joint distils the ranking network"),
+        (
+            {"search": Search("autofas", joint=True, ranking_widths="64,-2")},
+            r"search\.ranking_widths must be 0 or more",
+        ),
         ({"latency": Latency(penalty=-1.0)}, r"latency\.penalty is out of range"),
         ({"optim": Optim(lr=0.0)}, r"optim\.lr must be above 0"),
         ({"distill": Distill(score=1.0, temperature=0.0)}, r"distill\.temperature must be above 0"),

@@ -177,6 +177,7 @@ def mixed_rows(requests=400, seed=0):
 MIXED = Schema(schema_of("p").features + schema_of("u", side="user").features, {})
 
 
+@pytest.mark.slow
 def test_a_sample_is_of_the_lowest_keyed_numbers_one_at_a_time(monkeypatch):
     """Against loops, item by item and request by request."""
     monkeypatch.setattr(outliers, "SAMPLED", 50)
@@ -194,6 +195,7 @@ def test_a_sample_is_of_the_lowest_keyed_numbers_one_at_a_time(monkeypatch):
         assert found["request"].values["u"][:, 0].tolist() == list(of_request.values())[:50]
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(0, 400), max_size=6), st.permutations(range(7)))
 def test_a_sample_is_the_same_for_any_parts_in_any_order(cuts, order):
     rows = mixed_rows()

@@ -236,7 +236,8 @@ ENCODINGS = {
 }
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.slow
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_mixture_of_encodings_is_read_as_the_same_values(plain, tmp_path_factory, data):
     folder = tmp_path_factory.mktemp("mixed")

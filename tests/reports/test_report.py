@@ -25,14 +25,19 @@ def render(results: dict, tmp_path) -> tuple[str, Page]:
     return html, Page(html)
 
 
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory) -> tuple[str, Page]:
+    return render(made_up(), tmp_path_factory.mktemp("page"))
+
+
 def printed(results: dict, width: int = 80) -> str:
     console = Console(width=width, file=io.StringIO())
     console.print(terminal_table(results))
     return console.file.getvalue()
 
 
-def test_the_page_holds_every_row_figure_and_command(results, tmp_path):
-    html, page = render(results, tmp_path)
+def test_the_page_holds_every_row_figure_and_command(results, rendered):
+    html, page = rendered
     for text in (
         *("rank pairs", "What contrast is.", "40.2 to 42.4", "+13.3", "+12.0 to +14.6", "0.652", "37.7", "12.34"),
         *results["commands"],
@@ -51,8 +56,8 @@ def test_the_page_holds_every_row_figure_and_command(results, tmp_path):
     assert referred and set(referred) <= set(page.ids)
 
 
-def test_the_page_asks_for_nothing_and_has_both_schemes(results, tmp_path):
-    html, page = render(results, tmp_path)
+def test_the_page_asks_for_nothing_and_has_both_schemes(rendered):
+    html, page = rendered
     assert "http:" not in html and "https:" not in html and "@import" not in html
     assert not {"script", "link", "img", "iframe"} & {tag for tag, _ in page.attributes}
     assert "prefers-color-scheme: dark" in html
@@ -62,8 +67,8 @@ def test_the_page_asks_for_nothing_and_has_both_schemes(results, tmp_path):
     assert used <= set(re.findall(r"(--[a-z-]+):", html))
 
 
-def test_the_same_results_give_the_same_page(results, tmp_path):
-    assert render(results, tmp_path / "a")[0] == render(results, tmp_path / "b")[0]
+def test_the_same_results_give_the_same_page(results, rendered, tmp_path):
+    assert render(results, tmp_path)[0] == rendered[0]
 
 
 def test_names_are_text_and_neither_markup_nor_mathematics(results, tmp_path):

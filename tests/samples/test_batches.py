@@ -59,7 +59,7 @@ def test_neighbouring_bins_can_count_as_one(taught):
 
 
 def test_distillation_keeps_every_item_with_its_labels_and_features(taught):
-    arm = Arm("a", FEATURES, (4,), distill=Distill(score=1.0, contrast=1.0))
+    arm = Arm("a", FEATURES, (4,), distill=Distill(score=1.0, contrast=1.0, contrasted=1000))
     batch, rows = load(taught, arm)
     for name, kept in (("teacher_score", batch.teacher_I), ("clicked", batch.target_I)):
         assert kept.tolist() == [value for row in rows for value in row[name]]

@@ -71,6 +71,15 @@ def test_from_any_step_on(files, start, monkeypatch):
     assert epoch(files, start=start) == epoch(files)[start:]
 
 
+def test_other_samples_at_the_same_place_are_read_as_they_are(tmp_path):
+    path = tmp_path / "0.parquet"
+    for first in (0, ROWS):
+        path.unlink(missing_ok=True)
+        pq.write_table(pa.table({"id": np.arange(first, first + 96)}), path, row_group_size=37)
+        assert min(id for batch in epoch((path,)) for id in batch) == first
+        assert next(sequential((path,), ("id",)))["id"][0].as_py() == first
+
+
 def test_rows_are_mixed_over_the_files(files):
     first = epoch(files)[0]
     assert np.ptp(first) > ROWS / 2

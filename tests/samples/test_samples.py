@@ -1,6 +1,7 @@
 """Labels, drops, pools and pairs against loops over requests and items in plain Python."""
 
 import errno
+import functools
 from dataclasses import replace
 from datetime import datetime
 from itertools import permutations, product
@@ -58,6 +59,7 @@ def shown_rows(rows):
     )
 
 
+@functools.cache
 def hash_of(value):
     return int(hash_ids(pa.array([value]))[0])
 

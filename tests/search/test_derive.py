@@ -12,6 +12,7 @@ from prerank.latency.formula import latency_us
 from prerank.latency.table import Table
 from prerank.logs.schema import Feature
 from prerank.search.derive import derive
+from prerank.search.knapsack import Costs, Knapsack, network_of
 
 WIDTHS = (32, 8, 0)
 FETCH = {"store": {"per_feature_us": 9.0}, "stream": {"per_feature_us": 4.0}}
@@ -81,8 +82,8 @@ def test_no_architecture_is_better(seed):
         assert us <= min(row[1] for row in within if row[0] >= best - 1e-12 * span) + 1e-5 * budget_us
 
 
-def plain_table(features):
-    ins, outs = (1, 64), (1, 8, 32)
+def plain_table(features, most=64):
+    ins, outs = (1, most), (1, 8, 32)
     layer_us = tuple(tuple(10.0 + i * o / 10 for o in outs) for i in ins)
     return Table("onnxruntime", 100, 1, 20.0, {f.name: 1.0 for f in features}, ins, outs, layer_us, "")
 
@@ -114,3 +115,33 @@ def test_nothing_fits():
     assert derive(budget_us=90.11, **arguments).features == ("cheap",)  # not wanted, but a ranker needs one
     with pytest.raises(InputError, match="no feature of the side item"):
         derive(budget_us=90.0, **arguments | {"features": features[:1], "value_M": [1.0]})
+
+
+def test_three_hundred_features_are_proven_and_no_swap_is_better():
+    rng = np.random.default_rng(0)
+    n, sides = 300, ["item", *np.random.default_rng(1).choice(["user", "item", "cross"], 299)]
+    features = tuple(
+        Feature(f"f{i}", side, "dense", rng.choice(list(FETCH)), rng.gamma(2, 80), size=int(rng.choice([1, 1, 8])))
+        for i, side in enumerate(sides)
+    )
+    costs = Costs(features, FETCH, plain_table(features, most=4096))
+    value_M, network = rng.exponential(size=n), network_of(costs.table, (32, 8))
+    budget_us = 0.3 * float(costs.of(np.ones((1, n), bool), network)[0])
+    program = Knapsack(costs, value_M, budget_us, 1e-6)
+    found = program.solve([network])
+    assert found and program.proven
+    kept_M = found[0]
+    assert 0 < costs.of(kept_M[None], network)[0] <= budget_us
+    swapped_NM = kept_M ^ np.eye(n, dtype=bool)[:, None] ^ np.eye(n, dtype=bool)[None]
+    swapped_NM = swapped_NM.reshape(-1, n)
+    better_N = swapped_NM @ value_M > kept_M @ value_M + 1e-6
+    assert better_N.any() and (costs.of(swapped_NM[better_N], network) > budget_us).all()
+
+
+def test_costs_of_many_sets_are_those_of_each():
+    features, table, _, _ = space(3)
+    sets = [kept for kept in itertools.product((False, True), repeat=6) if any(kept)]
+    chosen = [[f for f, keep in zip(features, kept, strict=True) if keep] for kept in sets]
+    for widths in ((32, 8), (8, 0), (0, 0)):
+        expected = [latency_us(table, some, FETCH, widths) for some in chosen]
+        assert Costs(features, FETCH, table).of(np.array(sets), network_of(table, widths)) == pytest.approx(expected)

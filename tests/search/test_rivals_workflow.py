@@ -31,7 +31,7 @@ def config(logs, taught, tmp_path_factory):
         methods=",".join(method for method in METHODS if method != "gradient"),
         widths="4",
         k=12,
-        search=Search(widths="8,4,0", layers=1, epochs=2, warmup_epochs=1, fold=2),
+        search=Search(steps=1, trainings=30, widths="8,4,0", layers=1, epochs=2, warmup_epochs=1, fold=2),
         distill=Distill(score=1.0, contrast=0.5, projection=4),
         optim=Optim(batch=16, epoch_steps=1, epochs=1),
         compute=Compute(cpus=0.5),
@@ -52,7 +52,7 @@ def test_rows_within_budget_and_more_methods_add_to_what_is_there(config, logs, 
         assert len(row["recall"]["seeds"]) == len(row["features"]) == 2 and 0 < row["recall"]["mean"] < 1
         if factor:
             assert row["latency_us"] <= factor * results["reference"]["latency_us"] * (1 + 1e-6)
-            assert method == "autofas" or row["widths"] == [[4], [4]]
+            assert method in ("autofas", "propose") or row["widths"] == [[4], [4]]
     picked = rows[1.0, "hand_picked"]
     assert picked["latency_us"] == pytest.approx(results["reference"]["latency_us"]) and len(picked["kept"]) == 3
     assert rows[2.0, "hand_picked"]["students"] == picked["students"]

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 from dataclasses import replace
+from unittest import mock
 
 import pytest
 from samples_fixture import build, made_up_latency, random_teacher, teach_here
@@ -38,7 +39,7 @@ def config(logs, tmp_path_factory):
         folder / "out",
         widths="8",
         k=12,
-        search=Search(widths="8,4,0", layers=2, epochs=4, warmup_epochs=1, fold=2),
+        search=Search("autofas", "8,4,0", layers=2, epochs=4, warmup_epochs=1, fold=2),
         latency=Latency(candidates=48),
         distill=Distill(score=1.0, contrast=0.5, projection=4),
         optim=Optim(batch=16, epoch_steps=1),
@@ -62,13 +63,26 @@ def assert_same(found, expected, tolerance):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(config, ray_cluster, tmp_path_factory):
-    return searched(config, tmp_path_factory.mktemp("undisturbed"))
+def said_and_found(config, ray_cluster):
+    """What the command says, and what its one worker has found without a disturbance."""
+    found = {}
+
+    def kept(*args, **options):
+        found.update(search_all(*args, **options))
+        return found
+
+    with mock.patch.object(search_arch, "search_all", kept):
+        return search_arch.main(config), found["search"]
+
+
+@pytest.fixture
+def undisturbed(said_and_found):
+    return said_and_found[1]
 
 
 @pytest.mark.ray
-def test_what_is_found_fits_the_budget_and_can_be_trained(config, undisturbed, ray_cluster):
-    said = search_arch.main(config)
+def test_what_is_found_fits_the_budget_and_can_be_trained(config, said_and_found):
+    said, found = said_and_found
     schema = load_schema(config.samples)
     table = load_table(config.latency_table, candidates=48)
     arch = load_arch(config.out / "arch.json")
@@ -78,7 +92,7 @@ def test_what_is_found_fits_the_budget_and_can_be_trained(config, undisturbed, r
     assert said["latency_us"] == said["fetch_us"] + said["inference_us"] <= said["budget_us"]
     hand_picked = schema.select(schema.hand_picked, where="test")
     assert said["budget_us"] == fetch_us(hand_picked, schema.fetch) + inference_us(table, hand_picked, (8,))
-    assert arch == undisturbed.derive(schema)
+    assert arch == found.derive(schema)
     history = json.loads((config.out / "history.json").read_text())
     assert [epoch["epoch"] for epoch in history] == [0, 1, 2, 3]
     assert {path.name for path in config.out.glob("*.png")} == {"gates.png", "latency.png", "widths.png"}
@@ -102,6 +116,7 @@ def test_two_workers_search_as_one_does(config, undisturbed, tmp_path):
 
 
 @pytest.mark.ray
+@pytest.mark.faults
 def test_a_killed_worker_changes_nothing(config, undisturbed, tmp_path):
     class Kills:
         def __init__(self, marker):

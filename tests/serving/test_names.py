@@ -78,6 +78,7 @@ def acceptable(name):
 NAMES = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=8).filter(acceptable)
 
 
+@pytest.mark.slow
 @settings(max_examples=8)
 @given(names=st.lists(NAMES, min_size=len(PLAIN), max_size=len(PLAIN), unique=True))
 @example(names=TAKEN)

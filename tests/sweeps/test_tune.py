@@ -8,9 +8,6 @@ import os
 import pickle
 import pkgutil
 import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,6 +18,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import ray
+from driver_fixture import Driver, environment, tail
 from mlflow.tracking import MlflowClient
 from ray import tune as ray_tune
 from samples_fixture import build, made_up_latency, random_teacher, teach_here
@@ -75,7 +73,7 @@ def config(logs, tmp_path_factory):
         widths="8",
         k=12,
         grace=1,
-        search=Search(widths="8,4,0", layers=1, epochs=3, warmup_epochs=1, fold=2),
+        search=Search("autofas", "8,4,0", layers=1, epochs=3, warmup_epochs=1, fold=2),
         latency=Latency(candidates=48),
         distill=Distill(score=1.0, contrast=0.5, projection=4),
         optim=Optim(batch=16, epoch_steps=1, epochs=3),
@@ -133,6 +131,7 @@ def test_faults_are_named_before_anything_runs(config, change, complaint, tmp_pa
     assert not (tmp_path / "mlflow.db").exists()
 
 
+@pytest.mark.slow
 def test_trials_find_what_was_named_from_the_drivers_folder(config, monkeypatch, tmp_path):
     """Ray Tune runs each trial in a folder of its own."""
 
@@ -404,23 +403,19 @@ def test_population_based_training_brings_every_trial_to_its_end(config, here, r
 @pytest.mark.faults
 def test_a_killed_sweep_is_resumed_without_loss(config, tmp_path):
     """SIGKILL to the driver in mid-sweep; the cluster that it had started goes with it."""
-    out, env = tmp_path / "sweep", {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
+    out, log = tmp_path / "sweep", tmp_path / "log"
     flags = ["--space", "smoke", "--samples", config.samples, "--logs", config.logs, "--teacher", config.teacher]
     flags += ["--out", out, "--trials", 6, "--widths", 8, "--k", 12, "--grace", 2, "--optim.batch", 16]
     flags += ["--optim.epoch-steps", 1, "--optim.epochs", 6, "--optim.patience", 6, "--distill.projection", 4]
-    command = [sys.executable, "-m", "workflows.tune", *map(str, flags)]
-    first = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    begun = time.monotonic()
-    while len(list(out.glob("trials/*"))) < 4:  # how many come to their end is for the scheduler to say
-        assert first.poll() is None and time.monotonic() - begun < 300, first.communicate()[0]
-        time.sleep(0.1)
-    first.send_signal(signal.SIGKILL)
-    first.communicate()
-    refused = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
-    assert refused.returncode == 2 and "go on with it by --resume" in refused.stderr
+    command = [environment(), "workflows.tune", *flags]
+    with Driver(log, *command) as first:  # how many come to their end is for the scheduler to say
+        first.wait_for(lambda: len(list(out.glob("trials/*"))) >= 4, "four trials")
+        first.kill()
+    with Driver(log, *command) as refused:
+        assert refused.end() == 2 and "go on with it by --resume" in tail(log)
     done = {path: path.read_text() for path in out.glob("trials/*/result.json")}
-    again = subprocess.run([*command, "--resume"], env=env, capture_output=True, text=True, check=False)
-    assert again.returncode == 0, again.stdout + again.stderr
+    with Driver(log, *command, "--resume") as again:
+        again.ends_well()
     outcomes = json.loads((out / "trials.json").read_text())
     assert len({outcome["name"] for outcome in outcomes}) == len(outcomes) == 6
     assert {path: path.read_text() for path in done} == done

@@ -264,6 +264,7 @@ def test_a_git_that_fails(monkeypatch, tmp_path):
     assert git_commit() == "unknown"
 
 
+@pytest.mark.slow
 def test_the_room_gives_its_run_and_waits_with_mlflow():
     code = (
         "import sys, prerank.tracking; assert 'mlflow' not in sys.modules; from prerank.tracking import run; print(run)"

@@ -41,6 +41,7 @@ def line(logs, folder, k):
     return samples, taught
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("items", [60, 80])
 def test_the_line_learns_from_36_requests(tmp_path, capsys, monkeypatch, items):
     """60 exposures a request, of 60 candidates or of 80: no negatives at all, or fewer than the teacher asks for."""
@@ -60,6 +61,7 @@ def test_the_line_learns_from_36_requests(tmp_path, capsys, monkeypatch, items):
     assert student["best"]["val/recall_at_20"] > 20 / items + 0.2, "a blind draw keeps 20 of the items"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not REAL.is_dir(), reason="needs the ClueWeb09 logs: CLUEWEB_DIR")
 def test_the_line_learns_from_real_queries(tmp_path, monkeypatch):
     """36 queries of the TREC Web Track: the student keeps more of the teacher's top 100 than a blind draw does."""
@@ -125,6 +127,8 @@ def test_what_cannot_be_dealt_is_refused_beforehand(samples):
         dealt_of(replace(BASE, optim=Optim(batch=30)), samples, COMPUTE)
     with pytest.raises(InputError, match="number of workers must divide the lanes"):
         dealt_of(BASE, samples, Compute(workers=3))
+    with pytest.raises(InputError, match=r"optim.batch 128 is more than the 120 training requests.*lower it to 120"):
+        dealt_of(replace(BASE, optim=Optim(batch=128)), samples, COMPUTE)
 
 
 def test_checkpoints_of_another_version_are_told_of(tmp_path):
@@ -150,9 +154,9 @@ def test_each_pass_has_its_own_negatives(tmp_path, monkeypatch):
     samples, seen = build(tmp_path / "logs", tmp_path / "samples", draw=DrawConfig(uniform_items=40)), []
     made = loop.training_batch
 
-    def spied(table, arm, features, number, *rest):
+    def spied(table, arm, features, number, *how):
         seen.append(number)
-        return made(table, arm, features, number, *rest)
+        return made(table, arm, features, number, *how)
 
     monkeypatch.setattr(loop, "training_batch", spied)
     arm = replace(teacher_arms(samples, widths=(8,))[0], optim=Optim(batch=16, epoch_steps=5, epochs=2, patience=9))

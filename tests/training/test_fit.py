@@ -4,8 +4,9 @@ import errno
 import json
 import os
 import signal
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from unittest import mock
 
 import pyarrow.parquet as pq
 import pytest
@@ -19,7 +20,7 @@ from prerank.models.checkpoint import load_model
 from prerank.models.options import Distill, Optim
 from prerank.samples.draw import DrawConfig
 from prerank.samples.files import check_k, sample_files
-from prerank.tracking.runs import run
+from prerank.tracking.runs import Run, run
 from prerank.training import finished, group
 from prerank.training.finished import key_of
 from prerank.training.group import fit, train_models
@@ -59,34 +60,28 @@ def test_a_killed_worker_changes_nothing(undisturbed, taught, tmp_path, workers)
     assert_same(trained, undisturbed, *((0, 0) if workers == 1 else (1e-4, 5e-3)))
 
 
-@pytest.mark.ray
-def test_models_are_published_once_and_logged(ray_cluster, taught, tmp_path):
-    arms = {tmp_path / arm.name: arm for arm in (BASE, ALL)}
-    options = {"kind": "student", "work": tmp_path / "work", "compute": ONE, "k": 10}
-    with run("parent", out=tmp_path / "out", state=tmp_path / "parent.json", params={}) as parent:
-        manifests = train_models(arms, taught, parent=parent, **options)
-    for folder, arm in arms.items():
-        model = load_model(folder, kind="student")
-        assert model.arch.features == arm.features and model.manifest == manifests[arm.name]
-        assert len(manifests[arm.name]["history"]) == 3
-    client = MlflowClient(parent.uri)
-    children = client.search_runs([parent.experiment_id], f"tags.`mlflow.parentRunId` = '{parent.run_id}'")
-    assert {child.info.run_name: child.info.status for child in children} == {"base": "FINISHED", "all": "FINISHED"}
-    for child in children:
-        logged = client.get_metric_history(child.info.run_id, "val/recall_at_10")
-        expected = [epoch["val/recall_at_10"] for epoch in manifests[child.info.run_name]["history"]]
-        assert [point.value for point in logged] == expected and [point.step for point in logged] == [0, 1, 2]
-        assert json.loads(child.data.params["optim.batch"]) == 16
-    assert train_models(arms, taught, **options) == manifests  # already there: nothing is trained
-    with pytest.raises(InputError, match="config seed was 0, now 1"):
-        train_models({tmp_path / "base": replace(BASE, seed=1)}, taught, **options)
+@dataclass
+class Published:
+    """Two models of which the second found the disk full, and what the same call made of that."""
+
+    folder: Path
+    parent: Run
+    trained_anew: list[bool] = field(default_factory=list)
+    manifests: dict = field(default_factory=dict)
+
+    def train(self, taught, arms=(BASE, ALL), **options):
+        folders = {self.folder / arm.name: arm for arm in arms}
+        return train_models(folders, taught, kind="student", work=self.folder / "work", compute=ONE, k=10, **options)
+
+    def children(self):
+        of_parent = f"tags.`mlflow.parentRunId` = '{self.parent.run_id}'"
+        return MlflowClient(self.parent.uri).search_runs([self.parent.experiment_id], of_parent)
 
 
-@pytest.mark.ray
-def test_a_disk_that_fills_between_two_models_costs_no_training_and_no_run(ray_cluster, taught, tmp_path, monkeypatch):
-    arms = {tmp_path / arm.name: arm for arm in (BASE, ALL)}
-    options = {"kind": "student", "work": tmp_path / "work", "compute": ONE, "k": 10}
-    publish, launch, trained_anew = finished._publish, group.launch, []
+@pytest.fixture(scope="module")
+def published(ray_cluster, taught, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("published")
+    publish, launch = finished._publish, group.launch
 
     def full(out, *args, **kwargs):
         if out.name == "all":
@@ -94,23 +89,42 @@ def test_a_disk_that_fills_between_two_models_costs_no_training_and_no_run(ray_c
         publish(out, *args, **kwargs)
 
     def noted(*args, name, work, **kwargs):
-        trained_anew.append(not (work / name).exists())
+        found.trained_anew.append(not (work / name).exists())
         return launch(*args, name=name, work=work, **kwargs)
 
-    monkeypatch.setattr(group, "launch", noted)
-    with run("parent", out=tmp_path / "out", state=tmp_path / "parent.json", params={}) as parent:
-        with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
-            patch.setattr(finished, "_publish", full)
-            train_models(arms, taught, parent=parent, **options)
-        assert (tmp_path / "base").exists() and not (tmp_path / "all").exists()
-        train_models(arms, taught, parent=parent, **options)
-    assert trained_anew == [True, False] and not (tmp_path / "work").exists()
-    client = MlflowClient(parent.uri)
-    children = client.search_runs([parent.experiment_id], f"tags.`mlflow.parentRunId` = '{parent.run_id}'")
-    ended = {child.info.run_name: child.info.status for child in children}
-    assert len(children) == 2 and ended == {"base": "FINISHED", "all": "FINISHED"}
-    for child in children:
-        assert len(client.get_metric_history(child.info.run_id, "val/recall_at_10")) == 3
+    with (
+        run("parent", out=folder / "out", state=folder / "parent.json", params={}) as parent,
+        mock.patch.object(group, "launch", noted),
+    ):
+        found = Published(folder, parent)
+        with mock.patch.object(finished, "_publish", full), pytest.raises(OSError, match="No space"):
+            found.train(taught, parent=parent)
+        assert (folder / "base").exists() and not (folder / "all").exists()
+        found.manifests = found.train(taught, parent=parent)
+    return found
+
+
+@pytest.mark.ray
+def test_a_disk_that_fills_between_two_models_costs_no_training_and_no_run(published):
+    assert published.trained_anew == [True, False] and not (published.folder / "work").exists()
+    ended = {child.info.run_name: child.info.status for child in published.children()}
+    assert len(published.children()) == 2 and ended == {"base": "FINISHED", "all": "FINISHED"}
+
+
+@pytest.mark.ray
+def test_models_are_published_once_and_logged(published, taught):
+    for arm in (BASE, ALL):
+        model = load_model(published.folder / arm.name, kind="student")
+        assert model.arch.features == arm.features and model.manifest == published.manifests[arm.name]
+        assert len(published.manifests[arm.name]["history"]) == 3
+    for child in published.children():
+        logged = MlflowClient(published.parent.uri).get_metric_history(child.info.run_id, "val/recall_at_10")
+        expected = [epoch["val/recall_at_10"] for epoch in published.manifests[child.info.run_name]["history"]]
+        assert [point.value for point in logged] == expected and [point.step for point in logged] == [0, 1, 2]
+        assert json.loads(child.data.params["optim.batch"]) == 16
+    assert published.train(taught) == published.manifests  # already there: nothing is trained
+    with pytest.raises(InputError, match="config seed was 0, now 1"):
+        published.train(taught, [replace(BASE, seed=1)])
 
 
 def test_what_an_arm_lacks_is_named(samples, taught):

@@ -7,6 +7,7 @@ a new release is tried by running the tests, and the range in `pyproject.toml` w
 import json
 import logging
 import os
+import re
 import signal
 import threading
 from collections.abc import Iterator
@@ -201,6 +202,11 @@ def parts_of(domain: "Domain") -> list[object] | Range | None:
         return None
     logs = isinstance(domain.get_sampler(), LogUniform)
     return Range(domain.lower, domain.upper, isinstance(domain, Integer), logs)
+
+
+def own_words(said: str) -> str:
+    """What an error said before Ray Data wrote below it how often it had tried, and what of that can be set."""
+    return re.split(r"\nFailed to [^\n]* attempts \(total backoff", said)[0]
 
 
 def causes(error: BaseException) -> list[BaseException | None]:

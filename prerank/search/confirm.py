@@ -1,0 +1,197 @@
+"""Propose, confirm, refine: which sets are trained for how long, and which of them is handed over.
+
+Nothing here trains: it asks, in rounds, for trainings that may run side by side, and what it asks for next hangs on the
+answers alone. So the same answers lead to the same end, on however many workers and after however many interruptions;
+and as no decision looks at how many trainings are left, a search of more trainings begins with those of a search of
+fewer, and keeps the best of a larger number.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TypedDict
+
+import numpy as np
+
+from prerank.models.arch import Arch
+from prerank.search.confirmed import TIE, Row
+from prerank.search.propose import Space, Values, neighbours, proposals
+
+LONGER = (1, 3, 9, 9)
+"""How many times `search.steps` a training of each rung has."""
+SEEDS = ((0,), (1,), (2,), (3, 4))
+"""Of a rung's trainings, beside the search's own; the last rung counts that of the rung before as well."""
+PRICE = (1, 3, 9, 18)
+"""Of a rung, in trainings of the first."""
+KEPT = 3
+"""One in so many goes on to the next rung."""
+AT_ONCE = 24
+"""Proposals that begin in one round."""
+TRIES = 5
+"""Features that a refinement tries to put in for each valuer, and to leave out."""
+BASES = 3
+"""Sets that are refined at the end, where nothing near the best of them is new."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A question that a worker answers by training: the same question has the same answer."""
+
+    kind: str
+    """train: what a student keeps; near: what its features are worth to it and what others may add; else a valuer."""
+    arch: Arch
+    steps: int
+    seeds: tuple[int, ...] = (0,)
+
+
+class Told(TypedDict):
+    """The answer."""
+
+    metric: list[float | None]
+    """Of the requests, the mean over the seeds; None where a request has none."""
+    values: list[dict[str, float]]
+    """Of a valuer."""
+
+
+Ask = Callable[[Sequence[Task]], Sequence[Told]]
+
+
+@dataclass
+class Confirm:
+    """The trainings of one search so far, over all of its budgets."""
+
+    space: Space
+    ask: Ask
+    say: Callable[[str], None] = lambda said: None
+    seed: int = 0
+    steps: int = 60
+    """Of a training of the first rung."""
+    told: dict[tuple[Arch, int], np.ndarray] = field(default_factory=dict)
+    """[R] by set and rung."""
+    spent: int = 0
+
+    def valued(self, asked: Sequence[tuple[str, Arch]]) -> list[list[Values]]:
+        """Of each kind of valuer, on the features and widths, what it says."""
+        told = self.ask([Task(kind, arch, LONGER[1] * self.steps, (self.seed,)) for kind, arch in asked])
+        return [[dict(values) for values in one["values"]] for one in told]
+
+    def look(self, archs: Sequence[Arch]) -> None:
+        """Trains sets for the front alone."""
+        self._train([(arch, 2) for arch in dict.fromkeys(archs)])
+
+    def search(self, budget_us: float, valued: Sequence[Values], sure: Sequence[Arch], trainings: int) -> Arch | None:
+        """Confirms and refines within the budget; returns the best, or None where nothing fits.
+
+        `sure`: sets that go on to the last rung whatever they come to, beside the `trainings`; so may those that
+        another budget's search has brought there.
+        """
+        sure = list(dict.fromkeys(arch for arch in sure if self.space.latency_us(arch) <= budget_us * (1 + 1e-9)))
+        self._train([(arch, rung) for rung in (2, 3) for arch in sure])
+        mine = {arch: None for arch, rung in self.told if rung >= 2 and self._fits(arch, budget_us)}
+        queue = [arch for arch in proposals(self.space, valued, budget_us) if arch not in mine]
+        refined: set[Arch] = set()
+        left, near = trainings, False
+        while left > 0:
+            asked = self._promoted(list(mine))
+            if not asked:
+                # Proposals and refinements take turns: what valuers say of all features, and of the best set so far.
+                found = self._near(list(mine), refined, valued, budget_us) if near or not queue else []
+                near = not near
+                if found:
+                    queue = [*found, *(arch for arch in queue if arch not in found)]
+                asked = [(arch, 0) for arch in queue[:AT_ONCE]]
+                queue = queue[AT_ONCE:]
+            if not asked:
+                break
+            paid = np.cumsum([PRICE[rung] for _, rung in asked])
+            asked = asked[: int((paid <= left).sum())]
+            if not asked:
+                break
+            left -= int(paid[len(asked) - 1])
+            self._train(asked)
+            mine |= {arch: None for arch, _ in asked}
+            best = self.best(budget_us)
+            reached = f", best {100 * self.mean(best):.1f}" if best else ""
+            self.say(f"{budget_us:.0f} µs: {trainings - left} of {trainings} trainings, {len(mine)} proposals{reached}")
+        return self.best(budget_us)
+
+    def best(self, budget_us: float) -> Arch | None:
+        """Of those at the last rung the best within the budget; of those within a `TIE` of it, the cheapest."""
+        last = [arch for arch, rung in self.told if rung == len(LONGER) - 1 and self._fits(arch, budget_us)]
+        if not last:
+            return None
+        most = max(self.mean(arch) for arch in last)
+        near = [arch for arch in last if self.mean(arch) >= most - TIE]
+        return min(near, key=lambda arch: (self.space.latency_us(arch), -self.mean(arch)))
+
+    def tried(self, budget_us: float) -> int:
+        """How many came to the last rung."""
+        return sum(rung == len(LONGER) - 1 and self._fits(arch, budget_us) for arch, rung in self.told)
+
+    def rung(self, arch: Arch) -> int:
+        return max(rung for of, rung in self.told if of == arch)
+
+    def mean(self, arch: Arch, rung: int | None = None) -> float:
+        return float(np.nanmean(self.told[arch, self.rung(arch) if rung is None else rung]))
+
+    def rows(self) -> list[Row]:
+        """All that was trained, by what it takes."""
+        archs = sorted(dict.fromkeys(arch for arch, _ in self.told), key=lambda a: (self.space.latency_us(a), str(a)))
+        return [
+            {
+                "features": list(arch.features),
+                "widths": list(arch.widths),
+                "latency_us": self.space.latency_us(arch),
+                "rung": self.rung(arch),
+                "metric": self.mean(arch),
+                "requests": self._requests(arch),
+            }
+            for arch in archs
+        ]
+
+    def _requests(self, arch: Arch) -> list[float | None]:
+        metric_R = self.told.get((arch, len(LONGER) - 1), np.zeros(0))
+        return [None if np.isnan(x) else round(float(x), 6) for x in metric_R]
+
+    def _fits(self, arch: Arch, budget_us: float) -> bool:
+        return self.space.latency_us(arch) <= budget_us * (1 + 1e-9)
+
+    def _train(self, asked: Sequence[tuple[Arch, int]]) -> None:
+        new = [(arch, rung) for arch, rung in asked if (arch, rung) not in self.told]
+        seeds = [tuple(self.seed * 1000 + seed for seed in SEEDS[rung]) for _, rung in new]
+        tasks = [
+            Task("train", arch, LONGER[rung] * self.steps, of) for (arch, rung), of in zip(new, seeds, strict=True)
+        ]
+        for (arch, rung), told in zip(new, self.ask(tasks) if tasks else [], strict=True):
+            metric_R = np.array([np.nan if x is None else x for x in told["metric"]], float)
+            if rung == len(LONGER) - 1 and (arch, rung - 1) in self.told:
+                seeds = len(SEEDS[rung])
+                metric_R = (seeds * metric_R + self.told[arch, rung - 1]) / (seeds + 1)
+            self.told[arch, rung] = metric_R
+            self.spent += PRICE[rung]
+
+    def _promoted(self, mine: list[Arch]) -> list[tuple[Arch, int]]:
+        """Those that belong to the best of their rung and have not gone on."""
+        asked: list[tuple[Arch, int]] = []
+        for rung in range(len(LONGER) - 1):
+            here = [arch for arch in mine if (arch, rung) in self.told]
+            here.sort(key=lambda arch: (-self.mean(arch, rung), self.space.latency_us(arch)))
+            best = here[: math.ceil(len(here) / KEPT)]
+            asked += [(arch, rung + 1) for arch in best if (arch, rung + 1) not in self.told]
+        return asked
+
+    def _near(self, mine: list[Arch], refined: set[Arch], valued: Sequence[Values], budget_us: float) -> list[Arch]:
+        """Proposals near the best, or near one of the next best where nothing near it is new."""
+        confirmed = [arch for arch in mine if self.rung(arch) >= 1]
+        confirmed.sort(key=lambda arch: (-self.mean(arch), self.space.latency_us(arch)))
+        for arch in confirmed[:BASES]:
+            if arch in refined:
+                continue
+            refined.add(arch)
+            ((lost, gained),) = self.valued([("near", arch)])
+            others = [{n: v for n, v in values.items() if n not in lost} for values in (gained, *valued[:1])]
+            near = neighbours(self.space, arch, [{**lost, **other} for other in others], budget_us, TRIES)
+            near = [other for other in near if (other, 0) not in self.told and other not in mine]
+            if near:
+                return near
+        return []

@@ -1,0 +1,98 @@
+"""What a worker answers: the trainings and the values that a search asks for, from data that it holds in memory."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, replace
+from functools import cached_property
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+
+from prerank.core.documents import load_json
+from prerank.core.outputs import fingerprint, write_json
+from prerank.logs.schema import load_schema
+from prerank.models.arch import Arch
+from prerank.models.distill import Distiller
+from prerank.models.ranker import Ranker
+from prerank.search.confirm import LONGER, Ask, Task, Told
+from prerank.search.rivals import FSCD, Gradient, Permutation, Rival, SqueezeExcite
+from prerank.search.short import FASTER, hold, measured, run_steps, trained
+from prerank.search.spec import Spec
+from prerank.search.values import added, lost
+from prerank.training.worker import Job
+
+CANDIDATES = 100_000
+"""That a network's features are valued on: each is scored as often as there are features."""
+FOLD = 8
+"""Every so-manieth batch is kept from the weights for the values that are reckoned on batches."""
+OF_LOSS: dict[str, type[Rival]] = {"fscd": FSCD, "squeeze_excite": SqueezeExcite}
+"""Valuers that train a network of their own, by the kind of a task."""
+KINDS = ("network", *OF_LOSS)
+
+
+class Evaluator:
+    """Answers tasks one by one; what it answers hangs on the task, the samples and the options alone."""
+
+    def __init__(self, spec: Spec, job: Job):
+        torch.set_num_threads(max(1, int(job.compute.cpus)))
+        self.spec, self.schema = spec, load_schema(job.samples)
+        self.held = hold(spec.arm, job)
+
+    def __call__(self, task: Task) -> Told:
+        if task.kind == "train":
+            rankers = [trained(task.arch, self.held, task.steps, seed) for seed in task.seeds]
+            mean_R = np.mean([measured(ranker, self.held) for ranker in rankers], axis=0)
+            return {"metric": [None if np.isnan(x) else float(x) for x in mean_R], "values": []}
+        if task.kind == "near":
+            ranker, seed = trained(task.arch, self.held, task.steps, task.seeds[0]), task.seeds[0]
+            of_arch = self.held.of(task.arch)
+            others = tuple(feature for feature in self.held.features if feature not in of_arch)
+            gained = added(ranker, self._full, self.held, others)
+            return {"metric": [], "values": [lost(ranker, self.held, of_arch, seed), gained]}
+        return {"metric": [], "values": self._valued(task)}
+
+    @cached_property
+    def _full(self) -> Ranker:
+        """Of all features, which has learned the embeddings of all ids."""
+        arch, steps = Arch(self.spec.arm.features, self.spec.arm.widths), LONGER[1] * self.spec.search.steps
+        return trained(arch, self.held, steps, self.spec.arm.seed)
+
+    def _valued(self, task: Task) -> list[dict[str, float]]:
+        """network: what the metric and the loss lose by each feature's shuffling, and the loss's gradient; of the other
+        kinds, what the method says."""
+        held, out = self.held.without(FOLD)
+        features, seed = held.of(task.arch), task.seeds[0]
+        arm = replace(held.arm, features=task.arch.features, widths=task.arch.widths, seed=seed)
+        made = self.schema, held.stats, held.teacher_width
+        spec = replace(self.spec, arm=arm)
+        if task.kind in OF_LOSS:
+            torch.manual_seed(seed)
+            method = OF_LOSS[task.kind](spec, *made)
+            run_steps(method, lambda batch, step: method(batch, step)[0], held, task.steps, seed, FASTER)
+            return [self._named(method.values(out), features)]
+        ranker = trained(task.arch, held, task.steps, seed)
+        said = [lost(ranker, held, features, seed, CANDIDATES)]
+        for kind in (Permutation, Gradient):
+            method = kind(spec, *made)
+            method.distiller = Distiller(ranker, arm, held.teacher_width)
+            said.append(self._named(method.values(out), features))
+        return said
+
+    def _named(self, values_M: torch.Tensor, features: Sequence[object]) -> dict[str, float]:
+        names = [cast(str, getattr(feature, "name")) for feature in features]  # noqa: B009
+        return dict(zip(names, values_M.tolist(), strict=True))
+
+
+def kept(answer: Callable[[Sequence[Task]], Iterable[Told]], folder: Path, key: str) -> Ask:
+    """`answer`, which is not asked again what `folder` knows the answer of; each answer is kept by itself."""
+
+    def ask(tasks: Sequence[Task]) -> list[Told]:
+        files = [folder / f"{fingerprint([key, asdict(task)])}.json" for task in tasks]
+        missing = [place for place, file in enumerate(files) if not file.is_file()]
+        for place, told in zip(missing, answer([tasks[place] for place in missing]) if missing else (), strict=True):
+            folder.mkdir(parents=True, exist_ok=True)
+            write_json(files[place], told)
+        return [cast(Told, load_json(file)) for file in files]
+
+    return ask

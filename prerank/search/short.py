@@ -1,0 +1,165 @@
+"""Short trainings from scratch, in memory, and what they keep on whole lists: what tells proposals apart.
+
+The training samples' first requests are encoded once, with every feature, and so are the validation's whole lists:
+then a training costs little but its products, and any number of them can follow each other. A training is a number of
+steps, whatever the number of samples; its rate rises and then falls to nothing (Smith and Topin, 2019), so that it is
+over when it ends: narrow networks are by then as close to what they can learn as wide ones.
+
+Shapes: R requests of the validation, N their candidates.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from prerank.core.errors import InputError
+from prerank.core.nested import flat_numpy
+from prerank.evaluation.metrics import Candidates, Validation
+from prerank.logs.schema import Feature, load_schema
+from prerank.models.arch import Arch
+from prerank.models.batch import Batch
+from prerank.models.distill import Distiller
+from prerank.models.options import Arm
+from prerank.models.ranker import Ranker
+from prerank.models.stats import Stats, load_stats
+from prerank.samples.batches import columns, scoring_batch, training_batch
+from prerank.samples.reader import Reader, sequential
+from prerank.training.worker import Job, files_of, teacher_column, teacher_width
+
+REQUESTS = 8_192
+"""Training requests that are held in memory, at most."""
+CANDIDATES = 1_000_000
+"""Candidates of the validation that are, at most, by whole row groups, the first one in any case."""
+FASTER = 6.0
+"""The highest rate of a short training, over the rate of the student's own."""
+RISE = 0.15
+"""The part of a training in which the rate rises."""
+
+
+@dataclass(frozen=True)
+class Lists:
+    """Whole lists of some requests."""
+
+    batch: Batch
+    validation: Validation
+    teacher_N: np.ndarray | None
+    by: Literal["recall", "hit_rate", "auc"]
+
+    def metric(self, score_N: Tensor) -> np.ndarray:
+        """What the student is chosen by, float64 [R]; NaN where a request has none."""
+        columns = self.validation(score_N.float().cpu().numpy())
+        if self.by not in columns:
+            raise InputError(f"{self.by}: no teacher's score in the validation samples to measure it by")
+        return columns[self.by]
+
+
+@dataclass(frozen=True)
+class Held:
+    """What short trainings learn from and are measured by."""
+
+    arm: Arm
+    """The student, with all features to choose from; without the contrast where it distils scores as well."""
+    features: tuple[Feature, ...]
+    stats: Stats
+    teacher_width: int | None
+    batches: list[Batch]
+    lists: list[Lists]
+    requests: int
+    """Of the training."""
+
+    def of(self, arch: Arch) -> tuple[Feature, ...]:
+        return tuple(feature for feature in self.features if feature.name in arch.features)
+
+    def without(self, fold: int) -> "tuple[Held, list[Batch]]":
+        """The same without every so-manieth batch, and those; of a single batch, it stands on both sides."""
+        out = self.batches[fold - 1 :: fold] or self.batches[-1:]
+        return replace(self, batches=[b for b in self.batches if not any(b is o for o in out)] or out), out
+
+
+def hold(arm: Arm, job: Job) -> Held:
+    """Reads and encodes; raises InputError where no request of the validation tells students apart."""
+    features = load_schema(job.samples).select(arm.features, where=arm.name)
+    if arm.distill.contrast and (arm.distill.score or arm.distill.kl):
+        # It takes as long as all the rest together, and orders proposals no otherwise.
+        arm = replace(arm, distill=replace(arm.distill, contrast=0.0))
+    score = teacher_column(job.samples)
+    reader = Reader(
+        files_of(job.samples, "train"), columns(arm, score), arm.optim.batch, job.compute.lanes, seed=arm.seed
+    )
+    steps = min(reader.dealt.batches, max(1, REQUESTS // reader.dealt.batch))
+    tables = (table for _, table in zip(range(steps), reader.epoch(0), strict=False))
+    batches = [training_batch(table, arm, features, 0, score) for table in tables]
+    lists = list(_lists(arm, features, job))
+    contrasted = teacher_width(job.samples) if arm.distill.contrast else None
+    held = Held(arm, features, load_stats(job.samples), contrasted, batches, lists, steps * reader.dealt.batch)
+    if all(np.isnan(part.metric(torch.zeros(len(part.batch.request_I)))).all() for part in lists):
+        raise InputError(
+            f"{arm.name}: no request of the validation day has the {arm.select_by} that proposals are compared by; "
+            "build samples with more validation days or requests (split.val_days, val_requests), or lower --k"
+        )
+    return held
+
+
+def _lists(arm: Arm, features: tuple[Feature, ...], job: Job) -> Iterator[Lists]:
+    score = teacher_column(job.samples, "val")
+    names = (*(f.name for f in features), "item_id", "exposed", "clicked", "converted", *([score] if score else []))
+    held = 0
+    for table in sequential(files_of(job.samples, "val"), names):
+        candidates = Candidates.of(table)
+        if held and held + len(candidates.exposed) > CANDIDATES:
+            return
+        held += len(candidates.exposed)
+        teacher_N = flat_numpy(table[score]).astype(np.float32) if score else None
+        validation = Validation(candidates, teacher_N, k=job.k)
+        yield Lists(scoring_batch(table, features), validation, teacher_N, arm.select_by)
+
+
+def trained(arch: Arch, held: Held, steps: int, seed: int) -> Ranker:
+    """A student after so many steps."""
+    torch.manual_seed(seed)
+    ranker = Ranker(held.of(arch), arch.widths, held.stats)
+    model = Distiller(ranker, held.arm, held.teacher_width)
+    run_steps(model, lambda batch, step: model(batch)[0], held, steps, seed)
+    return ranker
+
+
+def run_steps(
+    model: nn.Module, loss_of: Callable[[Batch, int], Tensor], held: Held, steps: int, seed: int, faster: float = FASTER
+) -> None:
+    """Brings the model's weights forward; raises FloatingPointError where the loss is not finite."""
+    optim, rng = held.arm.optim, np.random.default_rng(seed)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=optim.lr, weight_decay=optim.weight_decay, fused=True)
+    model.train()
+    order: list[int] = []
+    loss = torch.zeros(())
+    for step in range(steps):
+        order = order or rng.permutation(len(held.batches)).tolist()
+        for group in optimizer.param_groups:
+            group["lr"] = optim.lr * faster * rate(step / steps)
+        loss = loss_of(held.batches[order.pop()], step)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), optim.clip)
+        optimizer.step()
+    if not math.isfinite(float(loss.detach())):
+        raise FloatingPointError(f"{held.arm.name}: the loss of a short training is not finite; lower optim.lr")
+    model.eval()
+
+
+def rate(done: float) -> float:
+    """Of the highest, when `done` in 0..1 of a training is over."""
+    if done < RISE:
+        return (done + 0.02) / (RISE + 0.02)
+    return 0.5 * (1 + math.cos(math.pi * (done - RISE) / (1 - RISE)))
+
+
+@torch.inference_mode()
+def measured(ranker: Ranker, held: Held) -> np.ndarray:
+    """The metric that the student is chosen by, float64 [R]; NaN where a request has none."""
+    ranker.eval()
+    return np.concatenate([part.metric(ranker(part.batch.features, part.batch.request_I)[0]) for part in held.lists])

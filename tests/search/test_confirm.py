@@ -1,0 +1,156 @@
+"""Propose, confirm, refine: against answers that are made up, so that the best there is is known."""
+
+import itertools
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from search_fixture import ARM, SCHEMA, SEARCH, TABLE
+
+from prerank.latency.formula import latency_us
+from prerank.latency.options import Latency
+from prerank.models.arch import Arch
+from prerank.search.confirm import Confirm
+from prerank.search.confirmed import Confirmed, area, gain, incumbent_of
+from prerank.search.portfolio import find
+from prerank.search.propose import below_caps, proposals, space_of
+from prerank.search.spec import Spec
+
+SCHEMA = replace(SCHEMA, hand_picked=("user", "useful_cheap", "noise_cheap"))
+WORTH = {"useful_cheap": 0.2, "useful_dear": 0.4, "fair": 0.05}
+REQUESTS = 200
+
+
+def spec_of(budget_us=420.0, trainings=200, front=""):
+    return Spec(ARM, replace(SEARCH, method="propose", trainings=trainings, front=front), Latency(), TABLE, budget_us)
+
+
+def keeps(arch, noise=0.0, rng=None):
+    """What a made-up student keeps: two features together are worth more than each; width 4 is as good as 16."""
+    mean = 0.2 + sum(WORTH.get(name, 0.0) for name in arch.features) + 0.02 * any(arch.widths)
+    return mean + (0 if rng is None else noise * rng.normal(size=REQUESTS))
+
+
+class Made:
+    """Answers, and counts what was asked."""
+
+    def __init__(self, noise=0.05, worth=WORTH):
+        self.noise, self.worth, self.tasks = noise, worth, []
+
+    def __call__(self, tasks):
+        self.tasks += tasks
+        return [self.answer(task) for task in tasks]
+
+    def answer(self, task):
+        known = {name: self.worth.get(name, -0.01) for name in task.arch.features}
+        if task.kind == "train":
+            rng = np.random.default_rng([len(str(task)), *task.seeds, *map(len, task.arch.features)])
+            return {"metric": [float(x) for x in keeps(task.arch, self.noise, rng)], "values": []}
+        others = {f.name: self.worth.get(f.name, -0.01) for f in SCHEMA.features if f.name not in known}
+        return {"metric": [], "values": [known, others] if task.kind == "near" else [known, known, known]}
+
+
+def every_arch(budget_us):
+    space = space_of(spec_of(), SCHEMA)
+    names = [feature.name for feature in SCHEMA.features]
+    for kept in itertools.product((False, True), repeat=len(names)):
+        chosen = tuple(name for name, keep in zip(names, kept, strict=True) if keep)
+        if set(chosen) - {"user"}:
+            for network in space.networks:
+                arch = Arch(chosen, network.widths)
+                if space.latency_us(arch) <= budget_us:
+                    yield arch
+
+
+@pytest.mark.parametrize("budget_us", [60.0, 420.0, 800.0])
+def test_it_finds_the_best_there_is(budget_us):
+    found = find(spec_of(budget_us), SCHEMA, Made(noise=0.002))
+    best = max(map(keeps, every_arch(budget_us)))
+    arch = found.derive(SCHEMA)
+    assert keeps(arch) >= best - 0.003
+    features = SCHEMA.select(arch.features, where="test")
+    assert latency_us(TABLE, features, SCHEMA.fetch, arch.widths) <= budget_us
+
+
+def test_a_proposal_that_is_not_sure_to_be_better_is_not_taken():
+    worse = find(spec_of(), SCHEMA, Made(noise=3.0))
+    incumbent = incumbent_of(spec_of(), SCHEMA, 420.0)
+    choice = worse.choice(SCHEMA)
+    assert choice.arch == incumbent == Arch(("user", "useful_cheap", "noise_cheap"), (16, 8))
+    assert choice.gain and choice.gain[1] <= 0 and "the hand-picked features stay" in choice.said("recall")
+    sure = find(spec_of(), SCHEMA, Made(noise=0.01)).choice(SCHEMA)
+    assert sure.arch != incumbent and sure.gain and sure.gain[1] > 0
+
+
+def test_more_trainings_begin_with_those_of_fewer_and_keep_no_less():
+    asked, best = [], []
+    for trainings in (20, 60, 120, 240):
+        made = Made(noise=0.05)
+        found = find(spec_of(trainings=trainings), SCHEMA, made)
+        last = [row["metric"] for row in found.rows if row["rung"] == 3]
+        asked.append([task for task in made.tasks if task.steps != 540 or task.kind != "train"])
+        best.append(max(last))
+    for fewer, more in itertools.pairwise(asked):
+        assert more[: len(fewer)] == fewer
+    assert best == sorted(best)
+
+
+def test_one_search_gives_the_front():
+    found = find(spec_of(front="0.2,2"), SCHEMA, Made(noise=0.002))
+    front = found.front(SCHEMA)
+    times, kept = ([point[key] for point in front["points"]] for key in ("latency_us", "metric"))
+    assert times == sorted(times) and kept == sorted(kept) and len(times) > 2
+    assert all(found.choice(SCHEMA, share * 420.0).metric <= max(kept) for share in (0.2, 1, 2))
+    assert front["incumbent"] and front["incumbent"]["features"] == list(SCHEMA.hand_picked)
+    assert Confirmed(found.spec, found.to_json("")["confirmed"]).front(SCHEMA) == front
+
+
+def test_the_area_under_steps_over_log_latency():
+    assert area([(10.0, 0.5), (100.0, 0.7)], 1000.0) == pytest.approx(0.6)
+    assert area([(10.0, 0.5)], 10.0) == 0.5
+
+
+def test_the_interval_of_a_gain_by_hand():
+    a_R, b_R = np.array([0.5, 0.7, 0.9, np.nan]), np.array([0.4, 0.4, 0.4, 0.1])
+    mean, lo, hi = gain(a_R, b_R, 1)
+    half = 4.302653 * 0.2 / math.sqrt(3)  # t of 2 degrees of freedom, 97.5%
+    assert (mean, lo, hi) == pytest.approx((0.3, 0.3 - half, 0.3 + half))
+    assert gain(a_R, b_R, 10)[1] < lo and gain(a_R[:1], b_R[:1], 1)[1] == -math.inf
+
+
+def test_no_width_is_mixed_with_values():
+    space = space_of(spec_of(), SCHEMA)
+    for network in space.networks:
+        alone = space.best(WORTH, network, 420.0)
+        scaled = space.best({name: 1000 * value for name, value in WORTH.items()}, network, 420.0)
+        assert alone == scaled and (alone is None or alone.widths == network.widths)
+    assert len(proposals(space, [WORTH, WORTH], 420.0)) == len(space.networks)
+
+
+def test_networks_below_caps_see_what_can_be_fetched():
+    space = space_of(spec_of(), SCHEMA)
+    for names in below_caps(space, [420.0, 100.0]):
+        assert set(names) < {feature.name for feature in SCHEMA.features}
+    assert ("user", "useful_cheap", "noise_cheap") in set(below_caps(space, [60.0]))
+
+
+def test_what_was_told_is_not_asked_again(tmp_path):
+    from prerank.search.evaluator import kept
+
+    made, key = Made(), "key"
+    first = find(spec_of(), SCHEMA, kept(made, tmp_path, key))
+    asked = len(made.tasks)
+    assert find(spec_of(), SCHEMA, kept(made, tmp_path, key)) == first and len(made.tasks) == asked
+    files = sorted(tmp_path.iterdir())
+    for path in files[::3]:
+        path.unlink()
+    assert find(spec_of(), SCHEMA, kept(made, tmp_path, key)) == first
+    assert len(made.tasks) == asked + len(files[::3])
+
+
+def test_rungs_hold_back_what_is_worse():
+    confirm = Confirm(space_of(spec_of(), SCHEMA), Made(noise=0.001))
+    confirm.search(420.0, [WORTH], [], 100)
+    rungs = [confirm.rung(arch) for arch, rung in confirm.told if rung == 0]
+    assert sum(rung >= 1 for rung in rungs) <= math.ceil(len(rungs) / 3)

@@ -1,0 +1,94 @@
+"""Short trainings and values in the metric, on small samples of a made-up marketplace."""
+
+import numpy as np
+import pytest
+import torch
+from samples_fixture import build, random_teacher, teach_here
+
+from prerank.core.errors import InputError
+from prerank.models.arch import Arch
+from prerank.models.options import Distill, Optim
+from prerank.search.short import hold, measured, rate, trained
+from prerank.search.values import added, lost
+from prerank.training.arms import student_arm
+from prerank.training.options import Compute
+from prerank.training.worker import Job
+
+
+@pytest.fixture(scope="module")
+def job(logs, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("short")
+    samples = build(logs, folder / "samples")
+    taught = teach_here(samples, random_teacher(samples, folder / "teacher"), folder / "taught")
+    return Job(taught, Compute(), 12)
+
+
+@pytest.fixture(scope="module")
+def held(job):
+    features = tuple(f.name for f in hold_schema(job).features if not f.teacher_only)
+    distill = Distill(score=1.0, contrast=0.5, projection=4)
+    arm = student_arm(job.samples, features=features, distill=distill, optim=Optim(batch=16))
+    return hold(arm, job)
+
+
+def hold_schema(job):
+    from prerank.logs.schema import load_schema
+
+    return load_schema(job.samples)
+
+
+def test_a_training_is_the_same_each_time_and_learns(held):
+    arch = Arch(held.arm.features, (8,))
+    assert held.arm.distill.contrast == 0 and held.arm.distill.score == 1
+    first, again = (trained(arch, held, 40, 0) for _ in range(2))
+    for here, there in zip(first.parameters(), again.parameters(), strict=True):
+        assert torch.equal(here, there)
+    blind, learned = (np.nanmean(measured(trained(arch, held, steps, 0), held)) for steps in (1, 40))
+    assert learned > blind + 0.1
+
+
+def test_what_is_lost_is_what_a_shuffled_column_costs(held):
+    ranker = trained(Arch(held.arm.features, (8, 4)), held, 40, 0)
+    ranker.eval()
+    said = lost(ranker, held, held.features, seed=3)
+    generator = torch.Generator().manual_seed(3)
+    total, count = dict.fromkeys(said, 0.0), 0
+    for part in held.lists:
+        x_R, x_I = ranker.embed(part.batch.features)
+        orders = [torch.randperm(0 if x is None else len(x), generator=generator) for x in (x_R, x_I)]
+        with torch.inference_mode():
+            before_R = part.metric(ranker.trunk(x_R, x_I, part.batch.request_I)[0])
+            count += int((~np.isnan(before_R)).sum())
+            for feature in held.features:
+                both_R, both_I = None if x_R is None else x_R.clone(), x_I.clone()
+                columns, n = ranker.embed.columns[feature.name], ranker.embed.widths[0]
+                if feature.of_request:
+                    both_R[:, columns] = x_R[orders[0]][:, columns]
+                else:
+                    here = slice(columns.start - n, columns.stop - n)
+                    both_I[:, here] = x_I[orders[1]][:, here]
+                after_R = part.metric(ranker.trunk(both_R, both_I, part.batch.request_I)[0])
+                total[feature.name] += np.nansum(before_R - after_R)
+    for name, value in said.items():
+        assert value == pytest.approx(total[name] / count, abs=0.02), name  # a tie may fall otherwise
+
+
+def test_what_others_add_is_told_in_the_metric(held):
+    full = trained(Arch(held.arm.features, (8,)), held, 40, 0)
+    values = lost(full, held, held.features, 0)
+    best = max((f for f in held.features if not f.of_request), key=lambda f: values[f.name])
+    rest = tuple(f.name for f in held.features if f != best)
+    gained = added(trained(Arch(rest, (8,)), held, 40, 0), full, held, (best,))
+    assert set(gained) == {best.name} and gained[best.name] > 0
+
+
+def test_the_rate_rises_and_falls():
+    rates = [rate(done / 100) for done in range(100)]
+    assert max(rates) == pytest.approx(1.0, abs=0.02) and rates[0] < 0.2 and rates[-1] < 0.01
+    top = rates.index(max(rates))
+    assert rates[: top + 1] == sorted(rates[: top + 1]) and rates[top:] == sorted(rates[top:], reverse=True)
+
+
+def test_a_cut_off_that_no_request_is_longer_than(held, job):
+    with pytest.raises(InputError, match="has the recall that proposals are compared by"):
+        hold(held.arm, Job(job.samples, job.compute, 100_000))
