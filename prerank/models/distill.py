@@ -3,10 +3,11 @@
 L = L_hard + λ · MSE(scores)  (or the convex form)  + kl · KL  + w · InfoNCE + r · relations
 
 A head that only the hard pairs teach does not read what InfoNCE aligns, so by default the score is read from the
-projection (SimKD, Chen et al., CVPR 2022): s = v·P(h), where v, the reader, learns by least squares to give the
-teacher's scores (within the request, in deviations) from the *teacher's* projection, and reads the student's by the
-same weights. P is then not normalised in the contrast, whose logits are <P h_S, z_T>/τ: the scale of P is that which
-fits, and score and contrast see the same linear map. v and P are one row of the last layer where the student is saved.
+projection (SimKD, Chen et al., CVPR 2022): s = v·P(h), where v, the reader, becomes the covariance of the *teacher's*
+projections with its scores (within the request, in deviations): the way from its low to its high items. Least squares
+would lean on directions in which the projections hardly differ, which the contrast leaves to the hard pairs. P is not
+normalised in the contrast, whose logits are <P h_S, z_T>/τ: its scale is that which fits, and score and contrast see
+the same linear map. v and P are one row of the last layer where the student is saved.
 
 What an arm's losses read of a batch, `prerank.samples.batches.training_batch` puts there.
 """
@@ -139,8 +140,9 @@ class Distiller(nn.Module, Generic[S]):
         if not self.tied:
             return {"contrast": contrast}
         assert sides.teacher_I is not None
-        read_I, wanted_I = teacher_IP.detach().float() @ self.reader, losses.standardised(sides.teacher_I, segments)
-        return {"contrast": contrast, "reader": losses.centred_mse(read_I, wanted_I, segments)}
+        wanted_I = losses.standardised(sides.teacher_I, segments)
+        covariance_P = losses.mean_by(wanted_I[:, None] * teacher_IP.detach().float(), segments) / segments.count
+        return {"contrast": contrast, "reader": ((self.reader - covariance_P) ** 2).sum() / 2}
 
     def finished(self, weights: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """The student's weights as it is saved, its last layer that of the reader where it is tied: v·(P h + p) is one

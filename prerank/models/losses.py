@@ -25,9 +25,9 @@ class Segments:
 
 
 def mean_by(value_X: Tensor, segment_X: Segments) -> Tensor:
-    """Sum over the segments of each segment's mean."""
-    count = torch.bincount(segment_X.of_X, minlength=segment_X.count)
-    return (value_X / count[segment_X.of_X]).sum()
+    """Sum over the segments of each segment's mean; of rows [X, D], by column."""
+    count_X = torch.bincount(segment_X.of_X, minlength=segment_X.count)[segment_X.of_X]
+    return (value_X / count_X.reshape(-1, *[1] * (value_X.dim() - 1))).sum(0)
 
 
 def pairwise(student_I: Tensor, target_P: tuple[Tensor, Tensor], segment_P: Segments) -> Tensor:
