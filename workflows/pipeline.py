@@ -44,7 +44,7 @@ from prerank.search.preflight import check_budget, check_features, check_search
 from prerank.tracking.runs import Run, run
 from prerank.training.arms import student_arm
 from prerank.training.group import train_models
-from prerank.training.ladder import ladder
+from prerank.training.ladder import ladder, only_scores
 from prerank.training.options import Compute
 from workflows import build_samples, profile_latency, search_arch, teach, train_teacher
 
@@ -78,8 +78,8 @@ class Pipeline:
     split: Split = Split()
     positions: Positions = "teacher"
     """Whose order of the fine lists the strategies and rank bins follow: the teacher's, or the one that was logged."""
-    distill: Distill = Distill(score=1.0, contrast=0.5)
-    """What the arms score, contrast and all distil, and the search."""
+    distill: Distill = Distill(score=1.0, contrast=30.0)
+    """What the arms score and contrast distil; all and the search its scores, and_contrast both."""
     budget_us: Annotated[float | None, Within(0, above=True)] = None
     """Hard limit of fetch and inference of the searched student; by default what the students' features cost."""
     search: Search = Search()
@@ -202,7 +202,8 @@ def sought(config: Pipeline, samples: Path, table: Path, out: Path) -> search_ar
     measured = load_table(table, candidates=latency.candidates, threads=latency.threads)
     features = schema.select(names(config.features) or schema.student_features, where="--features")
     of_base_us = latency_us(measured, features, schema.fetch, widths(config.widths))
-    shared = {name: getattr(config, name) for name in ("widths", "k", "seed", "search", "distill", "optim", "compute")}
+    shared = {name: getattr(config, name) for name in ("widths", "k", "seed", "search", "optim", "compute")}
+    shared |= {"distill": only_scores(config.distill)}
     limits = {"budget_us": config.budget_us or of_base_us, "latency": latency}
     return search_arch.SearchArch(samples, table, out / "search", **limits, **shared)
 

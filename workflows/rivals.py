@@ -63,7 +63,7 @@ class Rivals:
     """Items that pre-ranking keeps."""
     search: Search = Search()
     latency: Latency = Latency()
-    distill: Distill = Distill(score=1.0, contrast=0.5)
+    distill: Distill = Distill(score=1.0)
     optim: Optim = Optim()
     compute: Compute = Compute()
 

@@ -58,7 +58,7 @@ class SearchArch:
     seed: Seed = 0
     search: Search = Search()
     latency: Latency = Latency()
-    distill: Distill = Distill(score=1.0, contrast=0.5)
+    distill: Distill = Distill(score=1.0)
     optim: Optim = Optim()
     compute: Compute = Compute()
 

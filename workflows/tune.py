@@ -89,7 +89,7 @@ class Tune:
     """The registered model of MLflow that gets the best as a new version, under the alias `champion`."""
     search: Search = Search()
     latency: Latency = Latency()
-    distill: Distill = Distill(score=1.0, contrast=0.5)
+    distill: Distill = Distill(score=1.0)
     optim: Optim = Optim()
     compute: Compute = Compute()
 

@@ -112,6 +112,8 @@ class ModelManifest(Manifest):
     best: dict[str, float]
     """The epoch whose weights these are."""
     history: list[dict[str, float]]
+    rising: NotRequired[bool]
+    """Whether the most epochs that it had ended its training, rather than its patience."""
     dealt: NotRequired[dict[str, int]]
     """How its training samples were dealt: `batch`, `lanes`, and the `passes` over them that an epoch is."""
     proof: NotRequired[dict[str, Proof]]

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from prerank.core.config import Above0, Count, Positive, Share, Weight, Within, flatten
+from prerank.core.config import Above0, Positive, Share, Weight, Within, flatten
 from prerank.core.errors import InputError
 
 Positions = Literal["teacher", "logged"]
@@ -63,23 +63,22 @@ class Distill:
 
 @dataclass(frozen=True)
 class Optim:
-    """Adam with decoupled weight decay, early stopping on the validation day."""
+    """Adam with decoupled weight decay, means of the weights, early stopping on the validation day."""
 
-    lr: Above0 = 1e-3
+    lr: Above0 = 3e-3
     weight_decay: Weight = 1e-5
     batch: Positive = 64
     """Requests in a global batch, over all workers; fewer where the samples do not fill one."""
     epoch_steps: Positive = 40
     """An epoch is a pass over the samples, or as many as it takes for so many steps: of few samples a pass is too short
     to learn in, or to tell from one validation to the next. 1: always one pass."""
-    epochs: Positive = 10
+    epochs: Positive = 30
     """At most so many epochs."""
-    patience: Positive = 2
-    """Stop after so many epochs without a better validation metric, and `patience_steps` steps at least."""
-    patience_steps: Count = 0
-    average: Annotated[float, Within(0, 1)] = 0.0
-    """What is validated and kept are the weights' exponential means over steps: this share of the mean stays in each
-    step. 0: the weights themselves."""
+    patience: Positive = 4
+    """Stop after so many epochs without a better validation metric."""
+    average: Annotated[float, Within(0, 1)] = 0.99
+    """What is validated and kept are the weights' exponential means over the steps, of which this share stays in each
+    step: they settle as under a falling learning rate, whose length nobody has to know. 0: the weights themselves."""
     clip: Above0 = 5.0
     """Largest norm of the gradient."""
 
@@ -114,7 +113,7 @@ class Arm:
         above_0 += ("distill.temperature", "distill.kl_temperature", "distill.merge_bins", "distill.projection")
         above_0 += ("distill.contrasted",)
         from_0 = ("optim.weight_decay", "distill.score", "distill.kl", "distill.contrast", "distill.warmup_epochs")
-        from_0 += ("distill.relations", "distill.of_bin", "optim.patience_steps", "optim.average")
+        from_0 += ("distill.relations", "distill.of_bin", "optim.average")
         values = flatten(self)
         for key in (*above_0, *from_0, "unexposed_ratio"):
             value, least = values[key], "above 0" if key in above_0 else "0 or more"

@@ -98,6 +98,11 @@ def finished_models(
                 for out, arm in missing.items():
                     runs[arm.name].tags(tags_of(dealt[out]))
                 trained = fit(todo, samples, work, compute=job.compute, k=k, runs=runs, key=key)
+                cut = [arm.name for arm in missing.values() if rising(trained[arm.name])]
+                if cut:
+                    print(
+                        f"note: {kind}: {', '.join(cut)}: still rising when optim.epochs ended the training; raise it"
+                    )
                 for out, arm in missing.items():
                     saved = {**beside.facts(trained), "dealt": facts_of(dealt[out])}
                     _publish(out, kind, trained[arm.name], samples, config=configs[out], inputs=inputs, saved=saved)
@@ -130,3 +135,10 @@ def _publish(
         arch = Arch(trained.arm.features, trained.arm.widths)
         checkpoint.write_model(staging, arch=arch, schema=schema, stats=load_stats(samples), best=trained.best)
         facts |= {"split": split, "best": state.history[state.best_epoch], "history": state.history, **saved}
+        facts["rising"] = rising(trained)
+
+
+def rising(trained: Trained) -> bool:
+    """Whether `optim.epochs` ended the training before its patience was lost: more epochs may be better."""
+    optim, state = trained.arm.optim, trained.state
+    return state.epoch >= optim.epochs and state.epoch - state.best_epoch <= optim.patience

@@ -87,8 +87,7 @@ def train(
     """
     arm, steps, every = lesson.arm, lesson.reader.steps, lesson.checkpoint_steps
     distiller = cast(Distiller[Ranker], getattr(model, "module", model))
-    patience = max(arm.optim.patience, math.ceil(arm.optim.patience_steps / steps))
-    while state.epoch < arm.optim.epochs and state.epoch - state.best_epoch <= patience:
+    while state.epoch < arm.optim.epochs and state.epoch - state.best_epoch <= arm.optim.patience:
         model.train()
         for losses in _steps(lesson, model, optimizer, state):
             add(state.sums, losses)

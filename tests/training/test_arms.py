@@ -10,6 +10,7 @@ from prerank.core.errors import InputError
 from prerank.models.checkpoint import State
 from prerank.models.options import Distill, Optim
 from prerank.training.arms import proof_of, student_arm, teacher_arms
+from prerank.training.finished import rising
 from prerank.training.worker import Trained
 
 
@@ -56,3 +57,10 @@ def test_the_proof_is_of_the_best_epoch(samples):
     assert proof_of(trained, 10) == {
         "proof": {"teacher": {"hit_rate": 0.2, "auc": 0.7}, "item": {"hit_rate": 0.0, "auc": 0.5}}
     }
+
+
+@pytest.mark.parametrize(("epochs", "best", "expected"), [(6, 5, True), (6, 3, True), (6, 2, False), (5, 4, False)])
+def test_who_was_still_rising(samples, epochs, best, expected):
+    """Ended by the most epochs, 6 here, before 3 without a better one had passed."""
+    arm = replace(teacher_arms(samples)[0], optim=Optim(epochs=6, patience=3))
+    assert rising(Trained(arm, State(epoch=epochs, best_epoch=best), {})) == expected

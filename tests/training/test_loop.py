@@ -105,13 +105,6 @@ def test_early_stopping_keeps_the_best(taught, tmp_path):
     assert all(torch.equal(best[name], weights[1][name]) for name in best)
 
 
-def test_patience_lasts_so_many_steps_at_least(taught, tmp_path):
-    arm = replace(ARM, optim=Optim(batch=16, epochs=9, patience=1, patience_steps=7 * 3))
-    recalls = iter([0.5, *[0.4] * 8])
-    state, _ = run(taught, tmp_path, arm, validate=lambda shown: {"recall_at_10": next(recalls)})
-    assert state.epoch == 1 + 3
-
-
 def test_means_of_weights_are_those_of_a_loop():
     """By a plain AdamW beside it, whose steps it must not change."""
     weights = [torch.nn.Parameter(torch.tensor([1.0, -2.0])) for _ in range(2)]
