@@ -29,8 +29,7 @@ class Pool(Generic[Asked, Answer]):
     def __init__(self, prepare: Callable[[], Callable[[Asked], Answer]], *, cpus: float, most: int) -> None:
         room = int(ray.available_resources().get("CPU", 0.0) // cpus)
         actor = ray.remote(num_cpus=cpus, max_restarts=RESTARTS, max_task_retries=RESTARTS)(_Answerer)
-        shipped = ray.put(prepare)
-        self.actors = [cast(Any, actor).remote(shipped) for _ in range(max(1, min(most, room)))]
+        self.actors = [cast(Any, actor).remote(prepare) for _ in range(max(1, min(most, room)))]
 
     def __enter__(self) -> "Pool[Asked, Answer]":
         return self
