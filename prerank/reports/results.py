@@ -1,11 +1,12 @@
 """The shape of a pipeline's `results.json`, and what its pages and tables read of it."""
 
 from collections.abc import Sequence
-from typing import Literal, Required, TypedDict
+from typing import Literal, NotRequired, Required, TypedDict
 
 from prerank.evaluation.evaluate import Facts
 from prerank.evaluation.intervals import Curve
 from prerank.reports.words import Edges, is_whole, number
+from prerank.search.confirmed import Front
 from prerank.search.method import SearchEpoch
 from prerank.search.spec import FoundArch
 
@@ -53,6 +54,8 @@ class SearchFacts(TypedDict):
     history: list[SearchEpoch]
     widths: list[int]
     """The candidates of each layer."""
+    front: NotRequired[Front]
+    """Of a search by proposals."""
     features: list[FeatureFacts]
     """Those to choose from."""
 

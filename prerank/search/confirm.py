@@ -29,6 +29,8 @@ AT_ONCE = 24
 """Proposals that begin in one round."""
 TRIES = 5
 """Features that a refinement tries to put in for each valuer, and to leave out."""
+NOISE = 0.0005
+"""Of the metric: what another feature would add by no more than that is nothing."""
 BASES = 3
 """Sets that are refined at the end, where nothing near the best of them is new."""
 
@@ -189,7 +191,10 @@ class Confirm:
                 continue
             refined.add(arch)
             ((lost, gained),) = self.valued([("near", arch)])
-            others = [{n: v for n, v in values.items() if n not in lost} for values in (gained, *valued[:1])]
+            others = [
+                {name: value for name, value in values.items() if name not in lost and value > NOISE}
+                for values in (gained, *valued[:1])
+            ]
             near = neighbours(self.space, arch, [{**lost, **other} for other in others], budget_us, TRIES)
             near = [other for other in near if (other, 0) not in self.told and other not in mine]
             if near:

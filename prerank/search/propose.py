@@ -19,8 +19,6 @@ CAPS = 3
 """Fetch times under which a network of its own values what can be fetched."""
 NETWORKS = 24
 """Most networks that each valuer's values are turned into a set for."""
-SURE = 1e6
-"""Worth of a feature that shall be kept whatever the others are worth."""
 
 Values = Mapping[str, float]
 """By feature what it is worth; of those that are not named, nothing."""
@@ -135,8 +133,9 @@ def neighbours(space: Space, arch: Arch, valued: Sequence[Values], budget_us: fl
         for network in (here, *space.networks):
             offer(values, network)
         outside = sorted((n for n in names if n not in arch.features), key=lambda n: -values.get(n, 0.0))
+        more_than_all = 2 * sum(value for value in values.values() if value > 0)
         for name in outside[:tries]:
-            offer({**values, name: SURE}, here)
+            offer({**values, name: more_than_all}, here)
     for name in sorted(arch.features, key=lambda n: valued[0].get(n, 0.0))[:tries]:
         offer({**valued[0], name: 0.0}, here)
     found.pop(arch, None)

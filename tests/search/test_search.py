@@ -17,9 +17,10 @@ from prerank.logs.schema import load_schema
 from prerank.models.arch import load_arch
 from prerank.models.checkpoint import load_model
 from prerank.models.options import Distill, Optim
-from prerank.search.group import search_all
+from prerank.search.group import proposed_here, search_all
 from prerank.search.options import Search
 from prerank.training.options import Compute
+from prerank.training.worker import Job
 from workflows import search_arch, train_student
 from workflows.search_arch import SearchArch, spec_of
 
@@ -147,3 +148,18 @@ def test_what_makes_no_sense_is_named(config, tmp_path):
             searched(replace(config, **change), tmp_path)
     with pytest.raises(InputError, match="there are: onnxruntime, 48 candidates"):
         spec_of(replace(config, latency=Latency(candidates=50)))
+
+
+@pytest.mark.ray
+def test_proposals_are_searched_side_by_side_as_in_one_process(config, ray_cluster, tmp_path):
+    search = Search(widths="8,4,0", layers=2, trainings=30, steps=1, front="2", fold=2)
+    config = replace(config, search=search, out=tmp_path / "proposed")
+    said = search_arch.main(config)
+    assert said["latency_us"] <= said["budget_us"]
+    assert {path.name for path in config.out.iterdir()} >= {"arch.json", "front.json", "proposals.json", "front.png"}
+    here = proposed_here(spec_of(config), Job(config.samples, config.compute, config.k))
+    assert here.derive(load_schema(config.samples)) == load_arch(config.out / "arch.json")
+    front = json.loads((config.out / "front.json").read_text())
+    assert [point["features"] for point in front["points"]] == [
+        point["features"] for point in here.front(load_schema(config.samples))["points"]
+    ]

@@ -13,6 +13,7 @@ from prerank.models.options import Arm
 from prerank.reports.pipeline.figures import figures
 from prerank.reports.results import FeatureFacts, Results, Row, SearchFacts
 from prerank.reports.search.section import pictures
+from prerank.search.confirmed import Front
 from prerank.search.spec import FoundArch
 from prerank.tracking.runs import Run
 
@@ -43,12 +44,16 @@ def search_facts(arch: FoundArch, folder: Path, schema: Schema, widths: tuple[in
     folder: that of the search; schema: that of the samples; widths: the candidates of each layer.
     """
     features = [feature.to_json() for feature in schema.features if not feature.teacher_only]
-    return {
+    facts: SearchFacts = {
         "arch": arch,
         "history": json.loads((folder / "history.json").read_text()),
         "widths": list(widths),
         "features": cast(list[FeatureFacts], features),  # and all else that the schema says of them
     }
+    front = folder / "front.json"
+    if front.is_file():
+        facts["front"] = cast(Front, json.loads(front.read_text()))
+    return facts
 
 
 def log(results: Results, out: Path, parent: Run) -> None:

@@ -7,6 +7,7 @@ from prerank.models.arch import Arch
 from prerank.reports.page import Cell, Line, Picture, Table
 from prerank.reports.results import Results, Row, named, vs_all
 from prerank.reports.search.figures import by_source, search_figures
+from prerank.reports.search.front import front_figure
 from prerank.reports.words import change, label, micros, number, percent
 from prerank.search.spec import FoundArch
 
@@ -113,7 +114,18 @@ def section(results: Results) -> Section | None:
 def pictures(results: Results) -> dict[str, Picture]:
     """The figures of the search, each with its words."""
     search = results.get("search")
-    if named(results, "searched") is None or not search or not search["history"]:
+    if named(results, "searched") is None or not search:
+        return {}
+    if "front" in search:
+        front, budget_us = search["front"], search["arch"]["budget_us"]
+        points = ", ".join(f"{percent(p['metric'])}% in {micros(p['latency_us'])} µs" for p in front["points"])
+        words = (
+            f"Steps of the most that was kept within each latency: {points}.",
+            "The most that a student keeps within each latency, on the validation days, of all that the search has "
+            "trained; the star is the hand-picked features.",
+        )
+        return {"front": Picture(front_figure(front, budget_us), *words)}
+    if not search["history"]:
         return {}
     arch, last = search["arch"], search["history"][-1]
     drawn = search_figures(
