@@ -13,7 +13,7 @@ BASE = Arm(
     ("price", "quality", "brand", "match", "user_tags"),
     (16, 8),
     strategies=("exposed", "rank_pairs"),
-    optim=Optim(batch=16, epoch_steps=1, epochs=3),
+    optim=Optim(lr=1e-3, batch=16, epoch_steps=1, epochs=3),
 )
 ALL = replace(BASE, name="all", distill=Distill(score=0.5, contrast=0.5, projection=8))
 ONE = Compute(workers=1, cpus=0.5)
