@@ -79,7 +79,7 @@ class Pipeline:
     positions: Positions = "teacher"
     """Whose order of the fine lists the strategies and rank bins follow: the teacher's, or the one that was logged."""
     distill: Distill = Distill(score=1.0, contrast=10.0)
-    """What the arms score, contrast and all distil; the search learns from its scores alone."""
+    """What the arms score and contrast distil; all and the search its scores, and_contrast both."""
     budget_us: Annotated[float | None, Within(0, above=True)] = None
     """Hard limit of fetch and inference of the searched student; by default what the students' features cost."""
     search: Search = Search()

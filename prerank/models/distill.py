@@ -142,7 +142,7 @@ class Distiller(nn.Module, Generic[S]):
         assert sides.teacher_I is not None
         wanted_I = losses.standardised(sides.teacher_I, segments)
         covariance_P = losses.mean_by(wanted_I[:, None] * teacher_IP.detach().float(), segments) / segments.count
-        # Half the squared distance to the covariance, but for its square: so the mean over workers is that of the batch.
+        # Half the squared distance to the covariance, but for its square: the workers' mean is that of the batch.
         return {"contrast": contrast, "reader": self.reader @ self.reader / 2 - self.reader @ covariance_P}
 
     def finished(self, weights: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:

@@ -101,7 +101,7 @@ def test_a_job_that_is_stopped_and_the_same_again(head, logs, tmp_path):
         assert again.returncode == 0, again.stdout + again.stderr
     results = json.loads((out / "results.json").read_text())
     said = head.job("logs", "again").stdout
-    assert "Recall@12" in said and "All techniques together keep" in said and f"{out}/report.html" in said
+    assert "Recall@12" in said and "Strategies and scores together keep" in said and f"{out}/report.html" in said
     parent, children = runs_of(uri, out / "run.json")
     assert parent.info.status == "FINISHED"
     steps = {"build_samples", "teach", "profile_latency", "search", "evaluate"}

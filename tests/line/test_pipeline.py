@@ -21,7 +21,7 @@ from workflows.pipeline import Pipeline
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 STRATEGIES = ["low_rank_negatives", "rank_pairs", "bin_pairs"]
 NAMES = ["base", *STRATEGIES, "score", "contrast", "all", *(f"no_{name}" for name in STRATEGIES)]
-NAMES += ["no_score", "no_contrast", "searched", "teacher"]
+NAMES += ["no_score", "and_contrast", "searched", "teacher"]
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["positions", "no_positions"])

@@ -118,7 +118,7 @@ def test_the_finding_names_the_arm_its_change_and_its_doubt(results):
         "+4.1 points (95% interval +3.0 to +5.0)."
     )
     results["rows"][1]["name"] = "all"
-    assert finding(results).startswith("All techniques together keep 41.5%")
+    assert finding(results).startswith("Strategies and scores together keep 41.5%")
     assert "+0.3 points (95% interval -0.4 to +1.0), which these requests cannot tell from nothing" in finding(results)
     assert finding(results).endswith("The strongest arm is contrast: +13.3 points (95% interval +12.0 to +14.6).")
 
@@ -135,10 +135,10 @@ def test_the_table_fits_a_terminal_of_80_characters(results):
 
 def test_the_finding_says_what_the_search_gains_in_what_time_and_its_doubt():
     said = finding(with_search([0.05, 0.03, 0.07]))
-    assert said.startswith("All techniques together keep 51.2%") and "strongest arm is contrast" in said
+    assert said.startswith("Strategies and scores together keep 51.2%") and "strongest arm is contrast" in said
     assert said.endswith(
         " Searched under a budget of 525 µs a request, features and widths keep 56.2% of the teacher's top 150 in "
-        "291 µs, those of all techniques together 51.2% in 520 µs: +5.0 points (95% interval +3.0 to +7.0)."
+        "291 µs, those of strategies and scores together 51.2% in 520 µs: +5.0 points (95% interval +3.0 to +7.0)."
     )
     assert finding(with_search([0.001, -0.01, 0.012])).endswith(
         "+0.1 points (95% interval -1.0 to +1.2), which these requests cannot tell from nothing."

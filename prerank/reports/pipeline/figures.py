@@ -22,7 +22,7 @@ def figures(results: Results) -> dict[str, Figure]:
     """
     k = results["logs"]["k"]
     few = results.copy()  # lines of the ablation would hide the others: the ladder alone shows it
-    few["rows"] = [row for row in results["rows"] if not row["name"].startswith("no_")]
+    few["rows"] = [row for row in results["rows"] if not row["name"].startswith(("no_", "and_"))]
     recall = series_of(few, "recall", skip="teacher")  # the teacher's own is 1 at every k
     hit_rate = series_of(few, "hit_rate")
     validated = f"val/recall_at_{k}"

@@ -29,7 +29,7 @@ def rows_of(
     metrics = {f"recall_at_{k}": "recall", f"hit_rate_at_{k}": "hit_rate"}
     for name, (sentence, _) in rungs.items():
         row = {"name": name, "describes": sentence, **found.rows[name], **costs[name]}
-        for other, applies in (("base", name != "base"), ("all", name.startswith(("searched", "no_")))):
+        for other, applies in (("base", name != "base"), ("all", name.startswith(("searched", "no_", "and_")))):
             against = {key: found.against(name, other, column) for key, column in metrics.items()} if applies else {}
             row |= {f"vs_{other}": against} if applies or other == "base" else {}
         rows.append({**row, "history": trained[name]["history"]})

@@ -28,7 +28,7 @@ def finding(results: Results) -> str:
         return f"Recall@{k} and hit-rate@{k} of each arm.{gain(results)}"
     best, best_change = max(arms.values(), key=lambda arm: arm[1][0])
     arm, arm_change = arms.get("all", (best, best_change))
-    who = "All techniques together" if arm["name"] == "all" else f"The strongest arm, {label(arm['name'])},"
+    who = "Strategies and scores together" if arm["name"] == "all" else f"The strongest arm, {label(arm['name'])},"
     keeps = "keep" if arm["name"] == "all" else "keeps"
     sentence = (
         f"{who} {keeps} {percent(number(arm, name))}% of the teacher's top {k}, the base student "

@@ -74,7 +74,7 @@ def gain(results: Results) -> str:
     )
     return (
         f" Searched{under}, features and widths keep {keeps}, "
-        f"those of all techniques together {kept}: {change(interval)}."
+        f"those of strategies and scores together {kept}: {change(interval)}."
     )
 
 
