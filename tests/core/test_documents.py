@@ -162,6 +162,7 @@ def flat(tree: dict, prefix: str = "") -> dict[str, object]:
     return out
 
 
+@pytest.mark.slow
 @given(TREE, st.booleans())
 def test_any_tree_is_read_by_its_leaves(tmp_path_factory, tree, flow):
     file = tmp_path_factory.mktemp("yaml") / "c.yaml"
@@ -180,6 +181,7 @@ def test_any_tree_is_read_by_its_leaves(tmp_path_factory, tree, flow):
             assert float(text.replace(".inf", "inf")) == float(value)
 
 
+@pytest.mark.slow
 @given(TREE, st.data())
 def test_a_key_that_is_given_again_anywhere_is_refused(tmp_path_factory, tree, data):
     leaves = flat(tree)
@@ -192,6 +194,7 @@ def test_a_key_that_is_given_again_anywhere_is_refused(tmp_path_factory, tree, d
         load_yaml(file)
 
 
+@pytest.mark.slow
 @given(
     st.recursive(
         st.one_of(LEAF, st.none()), lambda inner: st.dictionaries(st.text(max_size=3), inner) | st.lists(inner)

@@ -90,6 +90,7 @@ def claims(out: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
 def test_one_command_at_a_time_makes_an_output(tmp_path):
     out = tmp_path / "out"
     running = [claims(out) for _ in range(4)]

@@ -81,6 +81,7 @@ Path("done").write_text(" ".join(str(os.fstat(n).st_ino == os.stat("data").st_in
 TAILS = ["<&-", ">&-", "2>&-", "<&- >&- 2>&-", "| head -1", "2>&1 | head -c 1", "| true", "> /dev/full", "2> /dev/full"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tail", TAILS)
 def test_streams_that_are_closed_or_go_away(tmp_path, tail):
     command = f"{' '.join(written(tmp_path, PRINTS))} {tail}; exit ${{PIPESTATUS[0]}}"
@@ -103,6 +104,7 @@ print("µ ─ \\udc80")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "locale",
     [
@@ -144,6 +146,7 @@ atexit.register(lambda: (Path("ready").touch(), time.sleep(60)))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", SIGNALS)
 @pytest.mark.parametrize(
     ("main", "after"),
@@ -222,6 +225,7 @@ libc.pthread_mutex_lock(lock)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("main", [SWALLOWS, LOCKS_IN_C], ids=["swallows", "locks"])
 def test_what_takes_no_notice_is_ended_all_the_same(tmp_path, main):
     code, said, took = stopped(tmp_path, written(tmp_path, main), signal.SIGINT, after=0.05)

@@ -56,6 +56,7 @@ def test_an_address_that_is_none(monkeypatch, inits, address):
     assert "unset RAY_ADDRESS" in str(caught.value) and not inits and time.monotonic() - began < 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["127.0.0.1:{}", "ray://127.0.0.1:{}", "localhost:{}", "[::1]:{}", " 127.0.0.1:{} "])
 def test_an_address_where_nobody_is(monkeypatch, inits, form):
     monkeypatch.setenv("RAY_ADDRESS", form.format(free_port()))
@@ -64,6 +65,7 @@ def test_an_address_where_nobody_is(monkeypatch, inits, form):
     assert not inits
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("says", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"SSH-2.0-x\r\n"])
 def test_an_address_where_another_service_is(monkeypatch, inits, says):
     """One that answers otherwise, or not at all, as a machine that swallows what is sent."""

@@ -47,6 +47,7 @@ def names(paths, root):
     return sorted(str(path.relative_to(root)) for path in paths)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*TREE, "part", "part/deep", "part-2", "par", "nothing", "."])
 def test_what_is_there_is_what_a_path_says(trees, name):
     local, remote = (root / name for root in trees)
@@ -237,6 +238,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in sizes(folder) if name != LOGS}
 
 
+@pytest.mark.slow
 def test_samples_models_and_taught_samples_are_those_of_local_folders(bucket, tmp_path):
     made = {}
     for root in (tmp_path, bucket / "runs"):

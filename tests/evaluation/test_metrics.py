@@ -74,6 +74,7 @@ def pairs_right(score, positive: set, negative: set) -> float:
     return float(np.mean(pairs)) if pairs else np.nan
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(30))
 @pytest.mark.parametrize("levels", [6, None])
 @pytest.mark.parametrize(("k", "m"), [(5, None), (3, 8), (12, 4), (100, None)])

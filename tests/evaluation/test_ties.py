@@ -118,6 +118,7 @@ def candidates_of(found):
     return Candidates(np.concatenate([[0], np.cumsum(sizes)]), *labels, truth), teacher, student
 
 
+@pytest.mark.slow
 @settings(max_examples=150)
 @given(requests(), st.integers(1, 14), st.one_of(st.none(), st.integers(1, 14)))
 def test_every_column_is_the_mean_over_all_ways_to_break_the_ties(found, k, m):

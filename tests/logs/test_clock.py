@@ -61,6 +61,7 @@ def expected(plain, tmp_path_factory) -> str:
     return built(plain, tmp_path_factory.mktemp("expected") / "samples")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("statistics", [True, False])
 @pytest.mark.parametrize(
     "change",
@@ -79,6 +80,7 @@ def test_the_samples_are_those_of_the_clock_on_the_wall(logs, tmp_path, expected
     assert built(logs, tmp_path / "samples") == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("type_", [pa.date32(), pa.date64()])
 def test_dates_are_midnights(logs, plain, tmp_path, type_):
     midnights = shutil.copytree(plain, tmp_path / "midnights")

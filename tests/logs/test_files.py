@@ -113,6 +113,7 @@ def of_notes(logs: Path) -> None:
         (logs / table / "part-0.parquet.crc").write_bytes(b"crc\0" * 8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "writer",
     [of_hive, of_spark, of_a_mac, of_folders_named_like_files, of_links, of_versions, of_notes],
@@ -242,6 +243,7 @@ def test_object_storage_is_listed_by_the_same_rules(monkeypatch):
         table_files(Remote("s3://b/t"))
 
 
+@pytest.mark.slow
 def test_object_storage_as_other_writers_leave_it(logs, bucket):
     """On a server: read by the same rules, and a damaged page told from a storage that does not answer."""
     of_hive(logs)

@@ -83,6 +83,7 @@ def test_absurd_values_are_counted_and_do_not_make_the_statistics(values, absurd
     assert stat["missing"] == 0
 
 
+@pytest.mark.slow
 @given(
     st.sampled_from(sorted(ORDINARY)),
     st.lists(st.floats(1e3, 3e38), max_size=20),

@@ -64,6 +64,7 @@ def number(value, feature):
     return float(np.float32(value)) + 0.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @given(data=st.data())
 def test_counted_as_by_a_loop(kind, data):

@@ -183,6 +183,7 @@ WRITERS = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("writer", WRITERS, ids=lambda writer: writer.__name__)
 @pytest.mark.parametrize("blocks", [None, 3])
 def test_the_samples_are_those_of_the_plain_logs(logs, tmp_path, expected, writer, blocks):

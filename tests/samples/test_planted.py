@@ -505,6 +505,7 @@ def test_the_report_names_every_count(made):
         assert re.search(f"note: feature '{name}': {differs}", said)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("blocks", [2, 7])
 def test_the_same_for_any_parts(made, blocks, tmp_path):
     """In this process parts are read tile by tile, which needs requests in one tile: here they are sorted."""

@@ -272,6 +272,7 @@ def test_scores_that_rise_with_the_position_are_noted(lists):
 NAN, INF = float("nan"), float("inf")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("positions", [True, False])
 def test_of_copies_that_differ_the_same_one_is_kept_in_any_order(positions):
     """The best position, then the highest finite score, then the earliest; one with a time before one without."""

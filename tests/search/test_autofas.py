@@ -82,6 +82,7 @@ def test_the_penalty_pushes_gates_and_widths_down(joint, estimator):
     assert (width_SC[:, 0] > 0).all() and (width_SC[:, -1] < 0).all()  # 16 wide up in cost, the identity down
 
 
+@pytest.mark.slow
 def test_the_gradient_block_leaves_the_gates_to_loss1():
     batch = training_batch(table_of(0), ARM, FEATURES, 0, None)
     joint = replace(SEARCH, joint=True)

@@ -63,6 +63,7 @@ def every_arch(budget_us):
                     yield arch
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("budget_us", [60.0, 420.0, 800.0])
 def test_it_finds_the_best_there_is(budget_us):
     found = find(spec_of(budget_us), SCHEMA, Made(noise=0.002))
@@ -83,6 +84,7 @@ def test_a_proposal_that_is_not_sure_to_be_better_is_not_taken():
     assert sure.arch != incumbent and sure.gain and sure.gain[1] > 0
 
 
+@pytest.mark.slow
 def test_more_trainings_begin_with_those_of_fewer_and_keep_no_less():
     asked, best = [], []
     for trainings in (20, 60, 120, 240):
@@ -96,6 +98,7 @@ def test_more_trainings_begin_with_those_of_fewer_and_keep_no_less():
     assert best == sorted(best)
 
 
+@pytest.mark.slow
 def test_one_search_gives_the_front():
     found = find(spec_of(front="0.2,2"), SCHEMA, Made(noise=0.002))
     front = found.front(SCHEMA)
@@ -135,6 +138,7 @@ def test_networks_below_caps_see_what_can_be_fetched():
     assert ("user", "useful_cheap", "noise_cheap") in set(below_caps(space, [60.0]))
 
 
+@pytest.mark.slow
 def test_what_was_told_is_not_asked_again(tmp_path):
     from prerank.search.evaluator import kept
 

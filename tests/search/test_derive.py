@@ -117,6 +117,7 @@ def test_nothing_fits():
         derive(budget_us=90.0, **arguments | {"features": features[:1], "value_M": [1.0]})
 
 
+@pytest.mark.slow
 def test_three_hundred_features_are_proven_and_no_swap_is_better():
     rng = np.random.default_rng(0)
     n, sides = 300, ["item", *np.random.default_rng(1).choice(["user", "item", "cross"], 299)]

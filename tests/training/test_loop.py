@@ -76,6 +76,7 @@ def test_it_learns(taught, tmp_path):
     assert state.best == max(epoch["val/recall_at_10"] for epoch in state.history)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("average", [0.0, 0.9])
 @pytest.mark.parametrize("kill_after", [1, 3, 5])
 def test_interrupted_and_resumed_equals_uninterrupted(taught, tmp_path, kill_after, average):

@@ -52,6 +52,7 @@ def rows(logs):
     return table.take(pa.array(np.random.default_rng(0).permutation(table.num_rows)))
 
 
+@pytest.mark.slow
 def test_scores_are_those_of_an_evaluation(student, folder, logs, samples, rows, tmp_path):
     teacher, opened = random_teacher(samples, tmp_path / "teacher"), open_logs(logs)
     plan = evaluate.plan(opened, str(teacher), {"student": folder}, k=10)
