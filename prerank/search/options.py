@@ -22,14 +22,14 @@ class Search:
     widths: Widths = "64,32,16,0"
     """Candidate widths of each layer, with commas; 0 is the identity. A single one a layer is not searched."""
     layers: Positive = 2
-    trainings: Positive = 300
+    trainings: Positive = 150
     """Of propose, what a budget may cost: trainings of `steps`, or as much of longer ones. More never finds less on the
     validation days."""
     steps: Positive = 60
     """Of propose, of the shortest training; the best of these go on to three and nine times as many."""
-    front: str = "0.5,2"
-    """Of propose: other budgets that are searched too, as shares of this one, with commas; with all that was trained
-    they make the front of recall and latency."""
+    front: str = ""
+    """Of propose: other budgets that are searched too, as shares of this one, with commas, such as 0.5,2: each may cost
+    as much again. All that was trained makes the front of recall and latency."""
     form: Literal["shared", "independent"] = "shared"
     """independent: a matrix block for every transition between widths (the paper); shared: prefixes of one layer."""
     estimator: Literal["softmax", "two_path"] = "softmax"
