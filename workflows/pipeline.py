@@ -42,7 +42,7 @@ from prerank.samples.files import candidates_of, check_k
 from prerank.search.options import Search
 from prerank.search.preflight import check_budget, check_features, check_search
 from prerank.tracking.runs import Run, run
-from prerank.training.arms import student_arm
+from prerank.training.arms import TEACHER, student_arm
 from prerank.training.group import train_models
 from prerank.training.ladder import ladder, only_scores
 from prerank.training.options import Compute
@@ -86,6 +86,8 @@ class Pipeline:
     latency: Latency = Latency(candidates=0)
     """Of the search; 0 candidates: as many as the requests of the validation day have (their median)."""
     optim: Optim = Optim()
+    """Of the students and the search."""
+    teacher_optim: Optim = TEACHER
     compute: Compute = Compute()
 
 
@@ -106,8 +108,9 @@ def main(config: Pipeline) -> Results:
         check_k(samples, config.k)
         check_clicks(samples)
         table = profiled(config, samples, out, parent)
-        shared = {name: getattr(config, name) for name in ("unexposed_ratio", "k", "seed", "optim", "compute")}
-        to_teach = train_teacher.TrainTeacher(samples, teacher, widths=config.teacher_widths, **shared)
+        shared = {name: getattr(config, name) for name in ("unexposed_ratio", "k", "seed", "compute")}
+        shared |= {"widths": config.teacher_widths, "optim": config.teacher_optim}
+        to_teach = train_teacher.TrainTeacher(samples, teacher, **shared)
         proof = train_teacher.main(to_teach, parent)
         with child("teach", out, parent) as tracked:
             rows = teach.main(teach.Teach(samples, teacher, taught, gpu=config.compute.gpu))["rows"]
@@ -162,11 +165,11 @@ def check(config: Pipeline, logs: Logs) -> None:
     check_truth_of(logs, test_from)
     check_lists(logs, val_from, test_from, k=config.k, m=config.m)
     features = check_features(logs.schema, names(config.features), budget_us=config.budget_us)
-    shared = {name: getattr(config, name) for name in ("optim", "seed")}
-    base = Arm("student", features, widths(config.widths), distill=config.distill, **shared)
+    base = Arm("student", features, widths(config.widths), distill=config.distill, optim=config.optim)
     arms = [arm for _, arm in ladder(base).values()]
-    teacher = Arm("teacher", logs.schema.names, widths(config.teacher_widths), hard="listwise", **shared)
-    for arm in (*arms, replace(teacher, unexposed_ratio=config.unexposed_ratio)):
+    ratio, optim = config.unexposed_ratio, config.teacher_optim
+    teacher = Arm("teacher", logs.schema.names, widths(config.teacher_widths), hard="listwise", optim=optim)
+    for arm in (*arms, replace(teacher, unexposed_ratio=ratio)):
         arm.check()
     check_search(config.search, config.latency, config.distill, name="pipeline")
 

@@ -20,7 +20,7 @@ from prerank.core.config import Positive, Seed, Weight, Widths, names, widths
 from prerank.models.checkpoint import Proof
 from prerank.models.options import Arm, Optim
 from prerank.tracking.runs import Run
-from prerank.training.arms import proof_of, teacher_arms
+from prerank.training.arms import TEACHER, proof_of, teacher_arms
 from prerank.training.finished import Beside
 from prerank.training.group import train_models
 from prerank.training.options import Compute
@@ -42,7 +42,7 @@ class TrainTeacher:
     k: Positive = 150
     """Cut-off of the hit-rate."""
     seed: Seed = 0
-    optim: Optim = Optim()
+    optim: Optim = TEACHER
     compute: Compute = Compute()
 
 

@@ -34,6 +34,7 @@ def finished(request, ray_cluster, tmp_path_factory):
         k=12,
         search=Search(trainings=30, steps=2, front=""),
         optim=Optim(batch=16, epoch_steps=1, epochs=2),
+        teacher_optim=Optim(batch=16, epoch_steps=1, epochs=2),
         compute=Compute(workers=1, cpus=0.5),
     )
     return config, pipeline.main(config)
