@@ -362,8 +362,9 @@ def test_failures_are_gone_on_with_and_shown(config, here, ray_cluster, tmp_path
     assert [by_lr[lr].status for lr in (0.001, 0.002, 0.003)] == ["finished", "finished", "failed"]
     assert by_lr[0.001].failures + by_lr[0.002].failures == 1 and by_lr[0.003].failures == 2
     assert "a fault of the program" in by_lr[0.003].error
+    optim = replace(config.optim, lr=0.001)
     single = train_student.TrainStudent(
-        config.samples, tmp_path / "one", widths="8", k=12, distill=config.distill, optim=config.optim
+        config.samples, tmp_path / "one", widths="8", k=12, distill=config.distill, optim=optim
     )
     assert by_lr[0.001].value == train_student.main(single)["val/recall_at_12"]
     client = MlflowClient(here.parent.uri)
