@@ -10,7 +10,7 @@ from nodes_fixture import Watch, assert_none_doubled, content, left_behind, runs
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.faults]
 FLAGS = "--search.method autofas "
 FLAGS += "--k 12 --search.epochs 3 --search.warmup-epochs 1 --optim.batch 16 --optim.epoch-steps 1 --optim.epochs 2"
-FLAGS += " --compute.cpus 0.5"
+FLAGS += " --teacher-optim.batch 16 --teacher-optim.epoch-steps 1 --teacher-optim.epochs 2 --compute.cpus 0.5"
 
 
 def rows(out) -> dict:

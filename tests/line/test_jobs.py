@@ -79,7 +79,8 @@ def test_a_job_that_is_stopped_and_the_same_again(head, logs, tmp_path):
         *["--k", "12", "--search.method", "autofas", "--search.epochs", "3"],
     ]
     command += ["--search.warmup-epochs", "1", "--optim.batch", "16", "--optim.epoch-steps", "1"]
-    command += ["--optim.epochs", "2", "--compute.cpus", "0.5"]
+    command += ["--optim.epochs", "2", "--compute.cpus", "0.5", "--teacher-optim.batch", "16"]
+    command += ["--teacher-optim.epoch-steps", "1", "--teacher-optim.epochs", "2"]
     outputs = {out / "samples": "samples", out / "teacher": "teacher", out / "taught": "samples"}
     with Watch(outputs | {out / "results.json": "json"}):
         begun = head.submit("stopped", *command, wait=False)

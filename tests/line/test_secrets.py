@@ -16,6 +16,7 @@ from server_fixture import started
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 ROOT = Path(__file__).parents[2]
 SMALL = ("--k", "12", "--optim.batch", "16", "--optim.epoch-steps", "1", "--optim.epochs", "2", "--compute.cpus", "0.5")
+TEACHER = ("--teacher-optim.batch", "16", "--teacher-optim.epoch-steps", "1", "--teacher-optim.epochs", "2")
 SEARCH = ("--search.method", "autofas", "--search.epochs", "3", "--search.warmup-epochs", "1")
 
 
@@ -47,7 +48,7 @@ def ran(tmp_path_factory):
     planted = {name: secrets.token_hex(16) for name in ("password", "AWS_SECRET_ACCESS_KEY", "RAY_AUTH_TOKEN")}
     out = folder / "out"
     made = out / "pipeline"
-    pipeline = ["workflows.pipeline", "--logs", folder / "logs", "--out", made, *SMALL, *SEARCH]
+    pipeline = ["workflows.pipeline", "--logs", folder / "logs", "--out", made, *SMALL, *TEACHER, *SEARCH]
     tune = ["workflows.tune", "--space", "smoke", "--trials", "2", "--samples", made / "taught", "--out", out / "tune"]
     tune += ["--teacher", made / "teacher", "--logs", folder / "logs", "--latency-table", made / "latency.json"]
     tune += ["--latency.candidates", "48", *SMALL]
