@@ -14,7 +14,7 @@ from typing import TypedDict
 import numpy as np
 
 from prerank.models.arch import Arch
-from prerank.search.confirmed import TIE, Row
+from prerank.search.confirmed import FITS, LAST, TIE, Row
 from prerank.search.propose import Space, Values, neighbours, proposals
 
 LONGER = (1, 3, 9, 9)
@@ -87,7 +87,7 @@ class Confirm:
         `sure`: sets that go on to the last rung whatever they come to, beside the `trainings`; so may those that
         another budget's search has brought there.
         """
-        sure = list(dict.fromkeys(arch for arch in sure if self.space.latency_us(arch) <= budget_us * (1 + 1e-9)))
+        sure = list(dict.fromkeys(arch for arch in sure if self._fits(arch, budget_us)))
         self._train([(arch, rung) for rung in (2, 3) for arch in sure])
         mine = {arch: None for arch, rung in self.told if rung >= 2 and self._fits(arch, budget_us)}
         queue = [arch for arch in proposals(self.space, valued, budget_us) if arch not in mine]
@@ -119,7 +119,7 @@ class Confirm:
 
     def best(self, budget_us: float) -> Arch | None:
         """Of those at the last rung the best within the budget; of those within a `TIE` of it, the cheapest."""
-        last = [arch for arch, rung in self.told if rung == len(LONGER) - 1 and self._fits(arch, budget_us)]
+        last = [arch for arch, rung in self.told if rung == LAST and self._fits(arch, budget_us)]
         if not last:
             return None
         most = max(self.mean(arch) for arch in last)
@@ -128,7 +128,7 @@ class Confirm:
 
     def tried(self, budget_us: float) -> int:
         """How many came to the last rung."""
-        return sum(rung == len(LONGER) - 1 and self._fits(arch, budget_us) for arch, rung in self.told)
+        return sum(rung == LAST and self._fits(arch, budget_us) for arch, rung in self.told)
 
     def rung(self, arch: Arch) -> int:
         return max(rung for of, rung in self.told if of == arch)
@@ -152,11 +152,11 @@ class Confirm:
         ]
 
     def _requests(self, arch: Arch) -> list[float | None]:
-        metric_R = self.told.get((arch, len(LONGER) - 1), np.zeros(0))
+        metric_R = self.told.get((arch, LAST), np.zeros(0))
         return [None if np.isnan(x) else round(float(x), 6) for x in metric_R]
 
     def _fits(self, arch: Arch, budget_us: float) -> bool:
-        return self.space.latency_us(arch) <= budget_us * (1 + 1e-9)
+        return self.space.latency_us(arch) <= budget_us * FITS
 
     def _train(self, asked: Sequence[tuple[Arch, int]]) -> None:
         new = [(arch, rung) for arch, rung in asked if (arch, rung) not in self.told]
@@ -166,7 +166,7 @@ class Confirm:
         ]
         for (arch, rung), told in zip(new, self.ask(tasks) if tasks else [], strict=True):
             metric_R = np.array([np.nan if x is None else x for x in told["metric"]], float)
-            if rung == len(LONGER) - 1 and (arch, rung - 1) in self.told:
+            if rung == LAST and (arch, rung - 1) in self.told:
                 seeds = len(SEEDS[rung])
                 metric_R = (seeds * metric_R + self.told[arch, rung - 1]) / (seeds + 1)
             self.told[arch, rung] = metric_R
@@ -175,7 +175,7 @@ class Confirm:
     def _promoted(self, mine: list[Arch]) -> list[tuple[Arch, int]]:
         """Those that belong to the best of their rung and have not gone on."""
         asked: list[tuple[Arch, int]] = []
-        for rung in range(len(LONGER) - 1):
+        for rung in range(LAST):
             here = [arch for arch in mine if (arch, rung) in self.told]
             here.sort(key=lambda arch: (-self.mean(arch, rung), self.space.latency_us(arch)))
             best = here[: math.ceil(len(here) / KEPT)]
