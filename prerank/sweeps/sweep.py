@@ -4,6 +4,8 @@ Ray keeps the state of a sweep with pickle: resume from your own folder alone.
 """
 
 import os
+import time
+from collections import defaultdict, deque
 from functools import partial
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import optuna
 import pyarrow as pa
 import ray
 from ray import tune
+from ray.tune.experiment import Trial
 from ray.tune.logger import JsonLoggerCallback
 
 from prerank.core.cluster.private import keep_every_checkpoint_quietly, ship_no_secrets
@@ -23,6 +26,8 @@ from prerank.sweeps.space import Space
 from prerank.sweeps.trial import FAULT, Trials, forget, run_trial
 from prerank.training.worker import files_of
 
+KEPT_S = 30.0
+"""What a killed driver last wrote of its trials, once a second, is no older than this."""
 HELD_SHARE = 0.4
 """Of a node's object store, at most, that the samples take; larger ones are read by each trial from their files."""
 
@@ -64,10 +69,13 @@ def sweep(trials: Trials, space: Space, plan: Plan, *, resume: bool) -> list[Out
                 name=folder.name,
                 storage_path=str(folder.parent),
                 failure_config=tune.FailureConfig(max_failures=plan.retries),
-                # Population-based training copies a checkpoint that its trial may have left behind meanwhile.
-                checkpoint_config=tune.CheckpointConfig(num_to_keep=None if plan.scheduler == "pbt" else 2),
                 stop=_StopsAtFault(),
-                callbacks=[Live(trials, tuple(space), plan.trials, plan.epochs), JsonLoggerCallback()],
+                callbacks=[
+                    Live(trials, tuple(space), plan.trials, plan.epochs),
+                    JsonLoggerCallback(),
+                    # Population-based training copies a checkpoint that its trial may have left behind meanwhile.
+                    *([] if plan.scheduler == "pbt" else [_KeepsFewCheckpoints()]),
+                ],
                 verbose=0,
             ),
         )
@@ -96,6 +104,31 @@ def _held(trials: Trials) -> dict[tuple[Path, int], pa.Table]:
             if taken > room:
                 return {}
     return tables
+
+
+class _KeepsFewCheckpoints(tune.Callback):
+    """Deletes a trial's checkpoints but the last, once no state of the sweep on disk can name them.
+
+    Ray's own `num_to_keep` goes by their number: of short epochs it deletes the one that the state on disk still names,
+    and a driver killed before it writes the next loses the trial.
+    """
+
+    def __init__(self) -> None:
+        self.left: dict[str, deque[tuple[float, tune.Checkpoint]]] = defaultdict(deque)
+        """Of each trial, what was followed by another and when, oldest first."""
+        self.latest: dict[str, tune.Checkpoint] = {}
+
+    def on_checkpoint(
+        self, iteration: int, trials: list[Trial], trial: Trial, checkpoint: tune.Checkpoint, **_: object
+    ) -> None:
+        now, left = time.time(), self.left[trial.trial_id]
+        if trial.trial_id in self.latest:
+            left.append((now, self.latest[trial.trial_id]))
+        self.latest[trial.trial_id] = checkpoint
+        while left and now - left[0][0] > KEPT_S:
+            gone = left.popleft()[1]
+            assert gone.filesystem  # which Ray has set
+            gone.filesystem.delete_dir(gone.path)
 
 
 class _StopsAtFault(tune.Stopper):
