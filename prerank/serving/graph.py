@@ -141,8 +141,11 @@ def _inputs(graph: Graph, ranker: Ranker, features: list[Feature]) -> tuple[np.n
         parts = [graph.add("Transpose", _join(graph, across, axis=0), perm=[1, 0])] if across else []
     for feature in ids:
         value = graph.input(feature.name, TensorProto.INT64, [rows, 1])
-        known = _known(graph, feature, value)  # a matrix, as GatherND takes it
-        parts.append(graph.add("GatherND", _array(ranker.embed.table(feature.name).weight), known))
+        # Of many rows Gather is quicker, which takes a vector; of one, GatherND, which needs no reshaping.
+        value = value if of_request else graph.add("Reshape", value, ints(-1))
+        known = _known(graph, feature, value, flat=not of_request)
+        table = _array(ranker.embed.table(feature.name).weight)
+        parts.append(graph.add("GatherND" if of_request else "Gather", table, known))
     return order, _join(graph, parts, axis=1)
 
 
@@ -180,8 +183,11 @@ def _declared(dense: list[Feature]) -> list[np.ndarray]:
     return list(np.repeat(values, [feature.size for feature in dense], axis=0).T[:, np.newaxis]) if most else []
 
 
-def _known(graph: Graph, feature: Feature, value: str) -> str:
-    """Rows of the table for ids of any shape: `size` for the unknown; -1, the last row of all, for what is no id."""
+def _known(graph: Graph, feature: Feature, value: str, *, flat: bool = False) -> str:
+    """Rows of the table for ids of any shape: `size` for the unknown; -1, the last row of all, for what is no id.
+
+    `flat`: the ids are a vector already.
+    """
     size = np.array(feature.size)
     of_lists = feature.kind == "ids"
     declared = [(v + 2**63) % 2**64 - 2**63 for v in feature.missing if isinstance(v, int)]
@@ -190,17 +196,18 @@ def _known(graph: Graph, feature: Feature, value: str) -> str:
         declared = [v for v in declared if v < feature.size and (v >= 0 or of_lists)]
     if not feature.hash and not declared:
         return clipped(graph, value, feature.size)
-    flat = graph.add("Reshape", value, ints(-1))  # a column is broadcast element by element, ten times as slowly
+    # A column is broadcast element by element, ten times as slowly as a vector.
+    ids = value if flat else graph.add("Reshape", value, ints(-1))
     if feature.hash:
-        known = splitmix(graph, flat, feature.size)
+        known = splitmix(graph, ids, feature.size)
         declared += [UNKNOWN, *([] if of_lists else [PADDING])]
     else:
-        known = clipped(graph, flat, feature.size)
+        known = clipped(graph, ids, feature.size)
     for missing in declared:
-        known = graph.add("Where", graph.add("Equal", flat, np.array(missing)), size, known)
+        known = graph.add("Where", graph.add("Equal", ids, np.array(missing)), size, known)
     if feature.hash and of_lists:
-        known = graph.add("Where", graph.add("Equal", flat, np.array(PADDING)), np.array(-1), known)
-    return graph.add("Reshape", known, graph.add("Shape", value), allowzero=1)
+        known = graph.add("Where", graph.add("Equal", ids, np.array(PADDING)), np.array(-1), known)
+    return known if flat else graph.add("Reshape", known, graph.add("Shape", value), allowzero=1)
 
 
 def _mean_of_ids(graph: Graph, feature: Feature, table: np.ndarray, rows: int | str) -> str:
