@@ -7,6 +7,7 @@ Shapes: N candidates of one request, D inputs, H width of the first layer. Item-
 ONNX Runtime joins and normalises few long rows several times faster than many short ones.
 """
 
+import itertools
 import json
 from collections.abc import Iterable
 
@@ -24,7 +25,6 @@ from prerank.serving.nodes import CANDIDATES, SCORE, Graph, clipped, ints, split
 
 BLANK = "/blank"
 """The one input of pieces that read no feature."""
-REQUEST, ITEMS = "/request", "/items"
 IDS = "integers as they are, and where `hash` is true of any size; strings by prerank.core.hashing.hash_ids % size"
 
 
@@ -66,38 +66,39 @@ def ranker_graph(ranker: Ranker, features: tuple[Feature, ...]) -> onnx.ModelPro
 
 
 def layer_graph(width_in: int, width_out: int, *, seed: int = 0) -> onnx.ModelProto:
-    """One layer with random weights: BLANK float32 [N, in] -> Gemm, bias, ReLU -> the first row of its outputs.
+    """One layer with random weights, and the head behind it: BLANK float32 [N, in] -> Gemm, bias, ReLU -> `score` [N].
 
-    Where `width_out` is 1 it is the head: no ReLU, and `score` [N] of all rows.
+    Where `width_out` is 1 it is the head alone.
     """
     rng = np.random.default_rng(seed)
     graph = Graph()
-    weight = rng.normal(size=(width_in, width_out)).astype(np.float32) / np.sqrt(width_in, dtype=np.float32)
-    x = graph.input(BLANK, TensorProto.FLOAT, [CANDIDATES, width_in])
-    h = graph.add("Gemm", x, weight, rng.normal(size=width_out).astype(np.float32))
-    if width_out == 1:
-        graph.score(h)
-    else:
-        graph.output("h", graph.first_row(graph.add("Relu", h)), [1, width_out])
+    h = graph.input(BLANK, TensorProto.FLOAT, [CANDIDATES, width_in])
+    widths = [width_in, 1] if width_out == 1 else [width_in, width_out, 1]
+    for in_, out in itertools.pairwise(widths):
+        weight = rng.normal(size=(in_, out)).astype(np.float32) / np.sqrt(in_, dtype=np.float32)
+        h = graph.add("Gemm", h, weight, rng.normal(size=out).astype(np.float32))
+        h = graph.add("Relu", h) if out > 1 else h
+    graph.score(h)
     return graph.model({})
 
 
 def inputs_graph(ranker: Ranker, features: Iterable[Feature]) -> onnx.ModelProto:
-    """`empty_graph`, and beside it the input paths of `features` as `ranker_graph` has them.
+    """The input paths of those of the features that the ranker reads, as `ranker_graph` has them, and a head on them:
+    the score is the first output of the ranker's first layer.
 
-    Its further outputs are what the first layer takes: REQUEST [1, H], the request's part of that layer, and of the
-    items' inputs [N, D] the first row, ITEMS [1, D]; each where there are such features.
+    Without a feature of an item BLANK float32 [N, 1] is one.
     """
     graph = Graph()
-    graph.score(graph.input(BLANK, TensorProto.FLOAT, [CANDIDATES, 1]))
     features = [feature for feature in features if feature.name in ranker.embed.columns]
-    weight, bias = _layer(ranker.linears[0].weight, ranker.linears[0].bias)
+    first = ranker.linears[0]
+    weight, row = _layer(first.weight[:1], first.bias[:1])
     order, x_RD = _inputs(graph, ranker, [feature for feature in features if feature.of_request])
     if x_RD:
-        graph.output(REQUEST, graph.add("Gemm", x_RD, weight[order], bias), [1, len(bias)])
+        row = graph.add("Gemm", x_RD, weight[order], row)
     order, x_ND = _inputs(graph, ranker, [feature for feature in features if not feature.of_request])
-    if x_ND:
-        graph.output(ITEMS, graph.first_row(x_ND), [1, len(order)])
+    if x_ND is None:
+        order, x_ND = np.zeros(1, np.int64), graph.input(BLANK, TensorProto.FLOAT, [CANDIDATES, 1])
+    graph.score(graph.add("Gemm", x_ND, weight[order], row))
     return graph.model({})
 
 
