@@ -125,7 +125,8 @@ class Confirmed:
         """
         limit_us = self.limit_us if budget_us is None else None
         budget_us = self.spec.budget_us if budget_us is None else budget_us
-        incumbent = incumbent_of(self.spec, schema, budget_us)
+        guarded = self.spec.search.method == "propose"  # a rival's answer is its own best
+        incumbent = incumbent_of(self.spec, schema, budget_us) if guarded else None
         most_us = FITS * (budget_us if limit_us is None else min(budget_us, limit_us))
         fitting = [row for row in self.rows if row["latency_us"] <= most_us or arch_of(row) == incumbent]
         last = [row for row in fitting if row["rung"] == LAST] or fitting
