@@ -40,7 +40,7 @@ def profile(
     torch_threads = torch.get_num_threads()
     try:
         pieces = PIECES[setting.runtime](setting, features, plan.all_stats, plan.list_length)
-        put_in = input_orders(pieces.by_name, orders=orders, seed=seed)
+        put_in = [order[: plan.put_in] for order in input_orders(pieces.by_name, orders=orders, seed=seed)]
         runs = [
             pieces.overhead(),
             *itertools.starmap(pieces.layer, layers),
@@ -53,7 +53,8 @@ def profile(
     finally:
         torch.set_num_threads(torch_threads)
     # The runs of the orders stand last: of each, one with no feature and then one more for each that is put in.
-    of_inputs = [times[len(times) - (k + 1) * (len(features) + 1) :][: len(features) + 1] for k in range(orders)][::-1]
+    each = plan.put_in + 1
+    of_inputs = [times[len(times) - (k + 1) * each :][:each] for k in range(orders)][::-1]
     overhead, *rest = (stat(one) for one in times[: 1 + len(layers) + len(networks)])
     with_head = dict(zip(layers, rest, strict=False))
     layers_us = [
@@ -111,7 +112,7 @@ def inputs_of(
 
     Features share work (the numbers are normalised together, all are joined), so what one adds depends on the others:
     they are put in one by one in `orders`, `times` has the runs with none, the first, the first two, ..., and
-    differences between neighbours are averaged over the orders (the Shapley value; the sum over an order is the whole).
+    differences between neighbours are averaged over the orders (the Shapley value where an order has all features).
     Features of items of the same kind and size take the same path and share one value, and so do features of a request
     of the same kind. p50 is the average difference of medians, and so on.
     """
