@@ -41,7 +41,7 @@ class Graph:
 
     def constant(self, value: np.ndarray | np.generic) -> str:
         name = f"/constant/{len(self.constants)}"
-        self.constants[name] = numpy_helper.from_array(np.ascontiguousarray(value), name)
+        self.constants[name] = numpy_helper.from_array(np.asarray(value, order="C"), name)
         return name
 
     def score(self, x_N1: str) -> None:

@@ -15,6 +15,7 @@ from prerank.models.distill import Distiller
 from prerank.models.options import Arm, Distill
 from prerank.models.ranker import Ranker
 from prerank.serving.graph import BLANK, empty_graph, inputs_graph, layer_graph, ranker_graph
+from prerank.serving.packed import pack, packs_of
 
 FEATURES = parse_schema(SCHEMA, "test").features
 rng = np.random.default_rng(0)
@@ -102,6 +103,10 @@ def test_equals_the_ranker(features, widths):
         (score,) = run.run(None, inputs)
         assert score.shape == (n,) and score.dtype == np.float32
         np.testing.assert_allclose(score, by_torch(model, features, inputs, n), rtol=1e-5, atol=1e-5)
+    together = session(ranker_graph(model, FEATURES, packed=True))
+    lists = {f.name for f in features if f.kind == "ids"}
+    assert {i.name for i in together.get_inputs()} == {*packs_of(features), *lists}
+    np.testing.assert_array_equal(together.run(None, pack(inputs, features))[0], score)
 
 
 @pytest.mark.parametrize("widths", [(16, 8), ()])
@@ -165,3 +170,14 @@ def test_pieces():
         assert (BLANK in [i.name for i in run.get_inputs()]) == blank
         (score,) = run.run(None, request(features, 9) | ({BLANK: x[:, :1]} if blank else {}))
         assert score.shape == (9,)
+
+
+def test_what_is_packed_stands_in_rows():
+    features = subset("price", "match", "brand", "item_vector", "user_age", "query_city")
+    feed = request(features, 3)
+    packed = pack(feed, features)
+    for name, held in packs_of(features).items():
+        rows = np.concatenate([feed[f.name] for f in held], axis=1)
+        assert np.array_equal(packed[name], rows if name == "/request/numbers" else rows.T, equal_nan=name[-1] == "s")
+    item = [f.name for f in packs_of(features)["/item/numbers"]]
+    assert sorted(item[:2]) == ["match", "price"] and item[2:] == ["item_vector"]  # vectors last
