@@ -27,7 +27,7 @@ PATIENCE_S = 15.0
 exception, or cleaning up waits for a cluster that is gone."""
 AGAIN_S = 1.0
 """A second signal sooner than that is of the same stop: `ray job stop` tells the process and its group."""
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 Handler = Callable[[int, FrameType | None], object] | int | None
 
@@ -37,9 +37,10 @@ _begun = threading.Event()
 
 
 def begin() -> None:
-    """For a process of its own: sets it in UTF-8, mends its streams, and has SIGINT and SIGTERM end it from now on."""
+    """For a process of its own: sets it in UTF-8, mends its streams, and has `SIGNALS` end it from now on."""
     _into_utf8()
     _mend_streams()
+    _refuse_without_docstrings()
     _handle(_end)
     _watch()
     _begun.set()
@@ -47,7 +48,7 @@ def begin() -> None:
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Within, the first SIGINT or SIGTERM raises KeyboardInterrupt, and a second one ends the process at once."""
+    """Within, the first of `SIGNALS` raises KeyboardInterrupt, and a second one ends the process at once."""
     before = _handle(_raise)
     try:
         yield
@@ -126,6 +127,17 @@ def _into_utf8() -> None:
         return
     os.environ["PYTHONUTF8"] = "1"  # workers too
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def _refuse_without_docstrings() -> None:
+    """Ray's imports and our own flags read docstrings, which `python -OO` leaves out."""
+    if sys.flags.optimize > 1:
+        print(
+            "error: PYTHONOPTIMIZE=2 (python -OO) leaves out the docstrings, which Ray and --help are made of; "
+            "unset it, or set it to 1",
+            file=sys.stderr,
+        )
+        sys.exit(2)
 
 
 class _Lasting(io.FileIO):
