@@ -68,6 +68,8 @@ def main(config: BuildSamples) -> SamplesManifest:
     for name, table in logs.tables.items():
         if table.passed_over:
             print(f"note: {name}: not read, as they are no Parquet files: {', '.join(table.passed_over[:5])}")
+        for copy, of in table.copies[:5]:
+            print(f"note: {name}: {copy} seems to be a copy of {of}; rows that stand twice count once")
 
     days = config.split.bounds(logs)
     table, key = validation(logs, *days, requests=config.val_requests, seed=config.seed)

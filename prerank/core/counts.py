@@ -14,6 +14,9 @@ FAULTS = {
 CURES = {
     "request_spans_hours": "rows of one request_id lie 6 hours or more apart: make ids unique over all days",
     "impression_null_click": "clicked is null: write false where nothing was clicked",
+    "duplicate_item": "an item stands twice in a list: look for copies of files, or rows that were appended twice",
+    "impression_without_list": "their request_id is in no row of fine_lists/: is a file of it missing?",
+    "impression_not_in_list": "their item_id is in no row of that request: is it written alike in all tables?",
     "positions_not_a_permutation": "fine_position is null, below 0, or the same for two items of a request",
 }
 """What a fault that is not plain from its name means, and what to do."""

@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -41,6 +42,7 @@ def begin() -> None:
     _into_utf8()
     _mend_streams()
     _refuse_without_docstrings()
+    _keep_warnings()
     _handle(_end)
     _watch()
     _begun.set()
@@ -138,6 +140,17 @@ def _refuse_without_docstrings() -> None:
             file=sys.stderr,
         )
         sys.exit(2)
+
+
+def _keep_warnings() -> None:
+    """Has warnings be no errors, whatever the environment: libraries and Ray's own processes would end by them."""
+    if any(option.startswith("e") for option in sys.warnoptions):
+        os.environ.pop("PYTHONWARNINGS", None)
+        sys.warnoptions.clear()
+        warnings.simplefilter("ignore")
+        print(
+            "note: warnings are not made errors here, as -W or PYTHONWARNINGS asks: Ray ends by them", file=sys.stderr
+        )
 
 
 class _Lasting(io.FileIO):

@@ -93,6 +93,15 @@ class Table:
     def bytes(self) -> int:
         return sum(group.bytes for group in self.groups)
 
+    @property
+    def copies(self) -> tuple[tuple[str, str], ...]:
+        """Names of files that are each the same as another one, as far as footers and sizes tell, and of these."""
+        first: dict[tuple[int, str], str] = {}
+        of = [
+            (name, first.setdefault((file.bytes, file.footer), name)) for name, file in self.files.items() if file.rows
+        ]
+        return tuple((name, other) for name, other in of if name != other)
+
 
 @dataclass(frozen=True)
 class _Opened:

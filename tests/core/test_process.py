@@ -58,6 +58,14 @@ def test_without_docstrings_it_is_refused_in_one_line(tmp_path):
     assert ended(tmp_path, written(tmp_path, "print(1)"), env=environment(PYTHONOPTIMIZE="1")).stdout == "1\n"
 
 
+@pytest.mark.parametrize("asked", ["error", "ignore,error::DeprecationWarning", "e"])
+def test_warnings_are_no_errors(tmp_path, asked):
+    main = 'import warnings\nwarnings.warn("old", DeprecationWarning)\nprint(os.environ.get("PYTHONWARNINGS"))'
+    done = ended(tmp_path, written(tmp_path, main), env=environment(PYTHONWARNINGS=asked))
+    assert (done.returncode, done.stdout) == (0, "None\n")
+    assert done.stderr.startswith("note: warnings are not made errors here")
+
+
 def stopped(folder: Path, command: list[str], *signals: signal.Signals, after: float = 0.0) -> tuple[int, str, float]:
     """The exit code, all that was said, and the seconds it took from the first signal, sent once `ready` is there."""
     with subprocess.Popen(
