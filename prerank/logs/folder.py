@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from prerank.core.arrow import bounds, lengths
 from prerank.core.errors import InputError
 from prerank.core.outputs import fingerprint, is_left_over
 from prerank.logs import clock
 from prerank.logs.columns import agreed
 from prerank.logs.files import first_line, read_columns
 from prerank.logs.schema import Schema, load_schema
-from prerank.logs.table import LogFile, RowGroup, Table, TableName, open_table
+from prerank.logs.table import FLAGS, LogFile, RowGroup, Table, TableName, open_table, refuse_no_flag
 from prerank.logs.types import converted, leaf
 
 DAY = np.timedelta64(1, "D")
@@ -143,8 +144,20 @@ def _cast(column: pa.ChunkedArray, field: pa.Field, path: Path, table: Table) ->
         column = converted(column, field.type)
         if pa.types.is_string(leaf(field.type)):
             column.validate(full=True)  # that it is UTF-8, which writers promise
-        return column
     except pa.ArrowException as error:
         raise InputError(
             f"{path}: column {field.name!r} does not fit {field.type}: {first_line(error)}; correct it there"
         ) from error
+    if field.name in FLAGS and table.name == "impressions":
+        for value in bounds(column):
+            if value is not None:
+                refuse_no_flag(path, field.name, value)
+    size = table.sizes.get(field.name)
+    if size and not pa.types.is_fixed_size_list(field.type):
+        for found in bounds(lengths(column)):
+            if found not in (size, None):
+                raise InputError(
+                    f"{path}: column {field.name!r} holds a list of {found}, expected {size} numbers (its 'size' in "
+                    "schema.json), or null; correct the size, or the logs"
+                )
+    return column

@@ -467,3 +467,33 @@ def test_samples_of_an_earlier_version_count_as_done(logs, tmp_path, capsys):
     pq.write_table(pq.read_table(logs / "fine_lists/part-0.parquet")[:-1], logs / "fine_lists/part-0.parquet")
     with pytest.raises(InputError, match="already holds another run: input logs was"):
         build(logs, tmp_path / "samples", draw=DRAW)
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "said"),
+    [
+        ("clicked", [0, 7], r"impressions/part-1.*'clicked' holds 7; expected true and false, or 0 and 1"),
+        ("clicked", [-1, 1], r"impressions/part-1.*'clicked' holds -1;"),
+        ("converted", [0, 2], r"impressions/part-1.*'converted' holds 2;"),
+        ("item_vector", [[1.0] * 4, []], r"fine_lists/part-1.*'item_vector' holds a list of 0, expected 4 numbers"),
+        ("item_vector", [[1.0] * 4, [1.0] * 5], r"fine_lists/part-1.*'item_vector' holds a list of 5, expected 4"),
+        ("quality", [[1.0]], r"fine_lists/part-1.*'quality' holds a list of 1, expected 2 numbers"),
+        ("user_vector", [None, [1.0] * 2], r"fine_lists/part-1.*'user_vector' holds a list of 2, expected 3"),
+    ],
+)
+@pytest.mark.parametrize("statistics", [True, False])
+def test_values_that_cannot_be_are_named_with_their_file(logs, column, values, said, statistics):
+    """Clicks from the footers, where these have statistics; lists as soon as they are read."""
+    name = "impressions" if column in ("clicked", "converted") else "fine_lists"
+    path = logs / name / "part-1.parquet"
+    table = pq.read_table(path)
+    every = pa.array([values[i % len(values)] for i in range(len(table))])
+    at = table.column_names.index(column)
+    pq.write_table(table.set_column(at, column, every), path, write_statistics=statistics)
+    if name == "impressions" and statistics:
+        with pytest.raises(InputError, match=said):
+            open_logs(logs)
+        return
+    opened = open_logs(logs).tables[name]
+    with pytest.raises(InputError, match=said):
+        read_groups(opened, opened.groups)
