@@ -266,6 +266,21 @@ def test_losses_survive_a_request_whose_items_were_left_out():
     assert torch.isfinite(loss) and torch.isfinite(h.grad).all()
 
 
+@pytest.mark.parametrize("name", HARD)
+def test_two_shares_of_lists_average_to_the_whole(name):
+    """Equal numbers of groups, of which some have no item."""
+    generator = torch.Generator().manual_seed(3)
+    score, group = torch.randn(30, generator=generator), torch.arange(30) * 7 % 6
+    group = torch.where(group == 4, 0, group)
+    target = torch.randint(0, 2, (30,), generator=generator)
+    target = target.bool() if name != "list_likelihood" else target
+    whole, halves = getattr(hard, name)(score, target, Segments(group, 8)), 0.0
+    for begin in (0, 4):
+        mine = (group >= begin) & (group < begin + 4)
+        halves += getattr(hard, name)(score[mine], target[mine], Segments(group[mine] - begin, 4)).item() / 2
+    assert whole.item() == pytest.approx(halves, rel=1e-5)
+
+
 def test_two_shares_average_to_the_whole(requests):
     """What makes the loss on N workers the loss on one: equal numbers of requests, one of them without a pair."""
     score = torch.tensor([0.3, -1.0, 2.0, 0.5])
