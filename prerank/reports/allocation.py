@@ -71,6 +71,8 @@ def figure(found: Found) -> Figure:
         values = [100 * float(row[key]) for row in found["rows"]]
         axes.plot(cost, values, color=colour, linestyle=dash, marker="o", markersize=4, linewidth=1.8, label=name)
     axes.set_xscale("log")
-    axes.set_xlabel("mean cost of a request, in fine-ranked candidates", color=MUTED, fontsize=9)
+    axes.set_xticks(cost, [f"{row['cost']:,.0f}\nK {row['k']:,}" for row in found["rows"]])
+    axes.minorticks_off()
+    axes.set_xlabel("mean cost of a request, in fine-ranked candidates, and its K", color=MUTED, fontsize=9)
     legend_below(drawn, columns=3)
     return drawn
