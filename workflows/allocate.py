@@ -7,6 +7,7 @@ The policy is fitted on the validation days of the student's samples and held on
 equal cost. In OUT stand policy.json, which a server applies, results.json and allocation.png.
 """
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -18,7 +19,7 @@ from prerank.core.cluster.start import start_ray
 from prerank.core.config import Numbers, Positive, Seed, Weight, Within, names
 from prerank.core.errors import InputError
 from prerank.core.outputs import write_json
-from prerank.core.storage import place
+from prerank.core.storage import place, whole
 from prerank.evaluation.allocated import Found, Question, allocate, check_order, policy_file, value_for
 from prerank.evaluation.allocation import Costs
 from prerank.evaluation.evaluate import plan
@@ -75,7 +76,10 @@ def main(config: Allocate) -> Found:
     start_ray()
     found, policy = allocate(question, blocks=config.blocks)
     write_json(out / "policy.json", policy_file(policy, question))
-    figure(found).savefig(out / "allocation.png")
+    picture = io.BytesIO()
+    figure(found).savefig(picture)
+    with whole(out / "allocation.png") as file:
+        file.write(picture.getvalue())
     write_json(out / "results.json", found)
     Console(width=max(116, Console().width)).print(terminal_table(found))
     print(sentence(found), f"{out}/policy.json", sep="\n")

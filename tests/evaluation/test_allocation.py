@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 from metrics_fixture import draw
-from samples_fixture import random_teacher
+from samples_fixture import random_models
 
 from prerank.core.errors import InputError
 from prerank.evaluation import actions, allocation
@@ -179,10 +179,7 @@ def test_between_two_numbers_of_the_grid_a_constant_is_read_from_a_line_over_its
 
 @pytest.fixture(scope="module")
 def models(samples, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("models")
-    teacher = random_teacher(samples, folder / "teacher", seed=0)
-    student = random_teacher(samples, folder / "student", kind="student", features=("price", "brand", "match"), seed=1)
-    return teacher, student
+    return random_models(samples, tmp_path_factory.mktemp("models"))
 
 
 @pytest.mark.ray
