@@ -34,6 +34,7 @@ from prerank.samples.reader import Reader, sequential
 from prerank.tracking.runs import Run
 from prerank.training import loop
 from prerank.training.options import Compute
+from prerank.training.tables import mark_large
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,7 @@ def train_arm(arm: Arm, job: Job, worker: Worker) -> None:
     torch.manual_seed(arm.seed)
     student = Ranker(features, arm.widths, load_stats(samples))
     distiller = Distiller(student, arm, teacher_width(samples) if arm.distill.contrast else None)
+    mark_large(distiller, worker.device)
     model = worker.prepare(distiller)
     optimizer = loop.make_optimizer(model, arm)
     state, best = State(), checkpoint.weights(student)
