@@ -1,18 +1,24 @@
 """Trains a student on taught samples, with any mix of strategies and distillation.
 
 python -m workflows.train_student --samples runs/taught --out runs/student --distill.score 0.1 --distill.contrast 0.5
+python -m workflows.train_student --samples runs/taught --out runs/towers --model two_tower --distill.score 1
+
+`--model` is what pre-ranking has been , the MLP by default.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from prerank.core import cli
-from prerank.core.config import Positive, Seed, Widths, names, widths
+from prerank.core.config import Positive, Seed, Weight, Widths, names, widths
 from prerank.models.options import Arm, Distill, Optim, Positions
 from prerank.tracking.runs import Run
-from prerank.training.arms import student_arm
+from prerank.training.arms import left_out, student_arm
 from prerank.training.options import Compute
 from prerank.training.student import Options, train
+
+Student = Literal["mlp", "logistic", "two_tower"]
 
 
 @dataclass(frozen=True)
@@ -38,11 +44,19 @@ class TrainStudent:
     distill: Distill = Distill()
     optim: Optim = Optim()
     compute: Compute = Compute()
+    model: Student = "mlp"
+    """What it is: a logistic regression on clicks (2017), two towers (2018), or an MLP (2020)."""
+    crosses: str = ""
+    """Of logistic: pairs of ids, with commas, that have a weight for each pair of their values, such as user*item."""
+    unexposed_ratio: Weight = 0.0
+    """Of logistic: unexposed negatives for each exposed item; 0: it learns from exposures alone."""
 
 
 def main(config: TrainStudent, parent: Run | None = None) -> dict[str, float]:
     """Returns the metrics of the best epoch on the validation day."""
     options = options_of(config)
+    if lacking := left_out(config.model, config.samples.resolve(), config.arch, names(config.features)):
+        print(f"note: {config.model}: leaves out what it cannot read: {', '.join(lacking)}")
     student = train(
         config.samples, config.out, k=config.k, compute=config.compute, cluster=True, parent=parent, **options
     )
@@ -62,6 +76,9 @@ def options_of(config: TrainStudent) -> Options:
         "distill": config.distill,
         "optim": config.optim,
         "seed": config.seed,
+        "model": config.model,
+        "crosses": names(config.crosses),
+        "unexposed_ratio": config.unexposed_ratio,
     }
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from prerank.core.config import Above0, Positive, Share, Weight, Within, flatten
 from prerank.core.errors import InputError
+from prerank.models.arch import Arch, ModelName
 
 Positions = Literal["teacher", "logged"]
 
@@ -93,11 +94,12 @@ class Arm:
     """Hidden widths; 0 skips the layer; none at all is a linear model."""
     strategies: tuple[str, ...] = ("exposed",)
     """The pairs of the hard loss; without effect on a listwise loss."""
-    hard: Literal["pairwise", "listwise"] = "pairwise"
+    hard: Literal["pairwise", "listwise", "clicks"] = "pairwise"
     """pairwise: -log σ(s_i - s_j) over the strategies' pairs; listwise: -log softmax of the clicked items among the
-    exposed and `unexposed_ratio` as many unexposed ones (sampled softmax), for the teacher."""
+    exposed and `unexposed_ratio` as many unexposed ones (sampled softmax), for the teacher; clicks: the cross entropy
+    of each of these items by itself, for a logistic regression."""
     unexposed_ratio: float = 0.0
-    """Listwise: unexposed negatives drawn for each exposed item, anew each epoch; 0 is sample selection bias."""
+    """Not pairwise: unexposed negatives drawn for each exposed item, anew each epoch; 0 is sample selection bias."""
     positions: Positions = "teacher"
     """Whose order of the fine lists the strategies and rank bins follow: the teacher's, against which recall is
     measured, or the one in the logs."""
@@ -106,6 +108,13 @@ class Arm:
     distill: Distill = field(default_factory=Distill)
     optim: Optim = field(default_factory=Optim)
     seed: int = 0
+    model: ModelName = "mlp"
+    crosses: tuple[str, ...] = ()
+    """Of a logistic regression, as in `Arch`."""
+
+    @property
+    def arch(self) -> Arch:
+        return Arch(self.features, self.widths, self.model, self.crosses)
 
     def check(self) -> None:
         """Raises InputError naming the key whose value makes no sense."""
@@ -127,5 +136,12 @@ class Arm:
             raise InputError(f"{self.name}: optim.average must be below 1, got {self.optim.average}")
         if self.distill.of_bin > 1:
             raise InputError(f"{self.name}: distill.of_bin must be at most 1, got {self.distill.of_bin}")
+        if self.model != "mlp" and self.distill.reads_representation:
+            raise InputError(
+                f"{self.name}: distill.contrast and distill.relations hold the last hidden layer of an mlp against the "
+                f"teacher's, and a {self.model} has none; leave them out"
+            )
+        if self.model in ("two_tower", "two_tower_gbdt") and not any(self.widths):
+            raise InputError(f"{self.name}: a tower needs a layer, the last of which is its vector, got {self.widths}")
         if not self.features or any(width < 0 for width in self.widths):
             raise InputError(f"{self.name}: needs a feature at least, and widths of 0 or more, got {self.widths}")

@@ -8,7 +8,7 @@ ONNX Runtime joins and normalises few long rows several times faster than many s
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import onnx
@@ -18,7 +18,8 @@ from torch import Tensor
 from prerank.core.errors import InputError
 from prerank.logs.encoding import PADDING, UNKNOWN
 from prerank.logs.schema import Feature
-from prerank.models.embed import FAR
+from prerank.models.embed import FAR, Embed
+from prerank.models.logistic import FACTORS, LOW, Cross, Logistic
 from prerank.models.ranker import Ranker
 from prerank.serving.nodes import CANDIDATES, SCORE, Graph, clipped, ints, splitmix
 
@@ -43,26 +44,39 @@ def ranker_graph(ranker: Ranker, features: tuple[Feature, ...]) -> onnx.ModelPro
     The metadata hold `features` (name, side, kind, size, ... of each input, JSON) and `ids`, how ids are encoded.
     Raises InputError for a feature whose name the output has taken, as a schema of earlier versions may have one.
     """
-    read = tuple(feature for feature in features if feature.name in ranker.embed.columns)
-    if any(feature.name == SCORE for feature in read):
-        raise InputError(f"feature {SCORE!r}: the name of the served network's output; rename the feature")
+    read, crosses = read_by(ranker.embed, features), ()
+    if isinstance(ranker, Logistic):
+        read, crosses = ranker.plain, ranker.crosses
     graph = Graph()
     first, *rest = (_layer(layer.weight, layer.bias) for layer in ranker.linears)
     weight, bias = first
     row = bias
-    order, x_RD = _inputs(graph, ranker, [feature for feature in read if feature.of_request])
+    order, x_RD = inputs(graph, ranker.embed, read, 0, crosses)
     if x_RD:
         row = graph.add("Gemm", x_RD, weight[order], bias)
-    order, x_ND = _inputs(graph, ranker, [feature for feature in read if not feature.of_request])
+    order, x_ND = inputs(graph, ranker.embed, read, 1, crosses)
     if x_ND is None:
         raise ValueError("a ranker needs a feature of the side item or cross: nothing tells one candidate from another")
     h = graph.add("Gemm", x_ND, weight[order], row)
     for weight, bias in rest:
         h = graph.add("Gemm", graph.add("Relu", h), weight, bias)
     graph.score(h)
+    return graph.model(about(read))
+
+
+def read_by(embed: Embed, features: Iterable[Feature]) -> tuple[Feature, ...]:
+    """Those of the features that are inputs of the network; raises InputError for one of the output's name."""
+    read = tuple(feature for feature in features if feature.name in embed.columns)
+    if any(feature.name == SCORE for feature in read):
+        raise InputError(f"feature {SCORE!r}: the name of the served network's output; rename the feature")
+    return read
+
+
+def about(features: Iterable[Feature]) -> dict[str, str]:
+    """The metadata of a graph that reads the features."""
     known = ("name", "side", "kind", "size", "missing", "hash")
-    about = [{key: value for key, value in f.to_json().items() if key in known} for f in read]
-    return graph.model({"features": json.dumps(about), "ids": IDS})
+    said = [{key: value for key, value in f.to_json().items() if key in known} for f in features]
+    return {"features": json.dumps(said), "ids": IDS}
 
 
 def layer_graph(width_in: int, width_out: int, *, seed: int = 0) -> onnx.ModelProto:
@@ -90,12 +104,12 @@ def inputs_graph(ranker: Ranker, features: Iterable[Feature]) -> onnx.ModelProto
     """
     graph = Graph()
     graph.score(graph.input(BLANK, TensorProto.FLOAT, [CANDIDATES, 1]))
-    features = [feature for feature in features if feature.name in ranker.embed.columns]
+    read = [feature for feature in features if feature.name in ranker.embed.columns]
     weight, bias = _layer(ranker.linears[0].weight, ranker.linears[0].bias)
-    order, x_RD = _inputs(graph, ranker, [feature for feature in features if feature.of_request])
+    order, x_RD = inputs(graph, ranker.embed, read, 0)
     if x_RD:
         graph.output(REQUEST, graph.add("Gemm", x_RD, weight[order], bias), [1, len(bias)])
-    order, x_ND = _inputs(graph, ranker, [feature for feature in features if not feature.of_request])
+    order, x_ND = inputs(graph, ranker.embed, read, 1)
     if x_ND:
         graph.output(ITEMS, graph.first_row(x_ND), [1, len(order)])
     return graph.model({})
@@ -108,33 +122,39 @@ def empty_graph() -> onnx.ModelProto:
     return graph.model({})
 
 
-def _inputs(graph: Graph, ranker: Ranker, features: list[Feature]) -> tuple[np.ndarray, str | None]:
-    """The joined inputs of one side, [rows, D], None where it has none; and the ranker's column of each of the D."""
+def inputs(
+    graph: Graph, embed: Embed, features: Iterable[Feature], of_item: int, crosses: Sequence[Cross] = ()
+) -> tuple[np.ndarray, str | None]:
+    """The joined inputs of the request (0) or of the items (1), [rows, D], None where there are none; and `embed`'s
+    column of each of the D.
+
+    The crosses of a request and an item are the item's: the request's side is put in first.
+    """
+    of_request = not of_item
+    features = [feature for feature in features if feature.of_request == of_request]
     if not features:
         return np.zeros(0, np.int64), None
-    of_request = features[0].of_request
     rows = 1 if of_request else CANDIDATES
     dense = [feature for feature in features if not feature.dim]
     dense.sort(key=lambda feature: feature.size > 1)  # single numbers first: they are joined without transposing
     bags = [feature for feature in features if feature.kind == "ids"]
     ids = [feature for feature in features if feature.kind == "id"]
-    columns = ranker.embed.columns
-    order = np.concatenate([np.arange(columns[f.name].start, columns[f.name].stop) for f in (*dense, *bags, *ids)])
+    columns, crossed = embed.columns, [cross.feature for cross in crosses if cross.of_request == of_request]
+    of_side = (*dense, *bags, *ids, *crossed)
+    order = np.concatenate([np.arange(columns[f.name].start, columns[f.name].stop) for f in of_side])
 
     across = []  # [rows, D] for a request, [D, N] for items
     if dense:
         raw = _join_dense(graph, dense, rows)
-        at = order[: sum(feature.size for feature in dense)] - (0 if of_request else ranker.embed.widths[0])
+        at = order[: sum(feature.size for feature in dense)] - (0 if of_request else embed.widths[0])
         mean, std = (
-            _array(getattr(ranker.embed, f"{key}_{int(not of_request)}"))[at].reshape(
-                (1, -1) if of_request else (-1, 1)
-            )
+            array(getattr(embed, f"{key}_{of_item}"))[at].reshape((1, -1) if of_request else (-1, 1))
             for key in ("mean", "std")
         )
         declared = [values if of_request else values.T for values in _declared(dense)]
         across.append(_normalise(graph, raw, mean, std, declared))
     for feature in bags:
-        across.append(_mean_of_ids(graph, feature, _array(ranker.embed.table(feature.name).weight), rows))
+        across.append(_mean_of_ids(graph, feature, array(embed.table(feature.name).weight), rows))
     if of_request:
         parts = across
     else:
@@ -142,7 +162,12 @@ def _inputs(graph: Graph, ranker: Ranker, features: list[Feature]) -> tuple[np.n
     for feature in ids:
         value = graph.input(feature.name, TensorProto.INT64, [rows, 1])
         known = _known(graph, feature, value)  # a matrix, as GatherND takes it
-        parts.append(graph.add("GatherND", _array(ranker.embed.table(feature.name).weight), known))
+        graph.known[feature.name] = known
+        parts.append(graph.add("GatherND", array(embed.table(feature.name).weight), known))
+    for cross in crosses:
+        if cross.of_request == of_request:
+            table = array(embed.table(cross.feature.name).weight)
+            parts.append(graph.add("GatherND", table, _crossed(graph, cross)))
     return order, _join(graph, parts, axis=1)
 
 
@@ -203,6 +228,22 @@ def _known(graph: Graph, feature: Feature, value: str) -> str:
     return graph.add("Reshape", known, graph.add("Shape", value), allowzero=1)
 
 
+def _crossed(graph: Graph, cross: Cross) -> str:
+    """`Cross.of` of its two ids, which are inputs of the graph by now."""
+    a, b = (
+        graph.add("Where", graph.add("Less", known, np.array(0)), np.array(feature.size), known)
+        for feature, known in ((f, graph.known[f.name]) for f in (cross.a, cross.b))
+    )
+    if cross.exact:
+        return graph.add("Add", graph.add("Mul", a, np.array(cross.b.size + 1)), b)
+    spread = [
+        graph.add("BitwiseAnd", graph.add("Mul", x, np.array(factor)), np.array(LOW))
+        for x, factor in zip((a, b), FACTORS, strict=True)
+    ]
+    low = graph.add("Mul", graph.add("BitwiseXor", *spread), np.array(FACTORS[0]))
+    return graph.add("Mod", graph.add("Div", low, np.array(1 << 12)), np.array(cross.rows))
+
+
 def _mean_of_ids(graph: Graph, feature: Feature, table: np.ndarray, rows: int | str) -> str:
     """[1, dim] of a request, [dim, N] of items; 0 for a row without ids."""
     # A last row of zeros for padding (its index is -1), and a last column that counts the ids.
@@ -226,8 +267,8 @@ def _mean_of_ids(graph: Graph, feature: Feature, table: np.ndarray, rows: int | 
 
 def _layer(weight: Tensor, bias: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """[in, out] and [out]."""
-    return _array(weight).T, _array(bias)
+    return array(weight).T, array(bias)
 
 
-def _array(value: Tensor) -> np.ndarray:
+def array(value: Tensor) -> np.ndarray:
     return value.detach().cpu().numpy()

@@ -5,9 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from prerank.logs.schema import load_schema
-from prerank.models.arch import Arch, load_arch
+from prerank.models.arch import Arch, ModelName, load_arch
 from prerank.models.checkpoint import Proof
+from prerank.models.logistic import Cross
 from prerank.models.options import Arm, Distill, Optim, Positions
+from prerank.models.scorers import readable
 from prerank.samples.files import samples_manifest
 from prerank.training.worker import Trained, teacher_column
 
@@ -27,27 +29,49 @@ def student_arm(
     distill: Distill | None = None,
     optim: Optim | None = None,
     seed: int = 0,
+    model: ModelName = "mlp",
+    crosses: tuple[str, ...] = (),
+    unexposed_ratio: float = 0.0,
 ) -> Arm:
     """A student of these samples.
 
     `arch`: an arch.json, whose features and widths count instead of `features` (by default the schema's hand_picked, or
     all that are not teacher_only) and `widths`. It learns from the pairs of the `strategies`, by default of all that
-    the samples were built with. Raises InputError for an unknown feature.
+    the samples were built with. `model`: of the named features those are left out that it cannot read (`left_out`); a
+    logistic regression learns from clicks, by themselves, whatever the strategies are, and has a weight for each pair
+    of the ids in `crosses`. `unexposed_ratio` is that of its negatives. Raises InputError for an unknown feature, and
+    where the model can read too few.
     """
     manifest, schema = samples_manifest(samples), load_schema(samples)
     chosen = load_arch(arch) if arch else Arch(features or schema.student_features, widths)
-    selected = schema.select(chosen.features, where=str(arch or "--features"))
+    where = str(arch or "--features")
+    selected = readable(model, schema.select(chosen.features, where=where), where=where)
+    for name in crosses:
+        Cross(name, selected)
     return Arm(
         name="student",
         features=tuple(feature.name for feature in selected),
-        widths=chosen.widths,
+        widths=() if model in ("linear", "logistic") else chosen.widths,
         strategies=strategies or tuple(manifest["strategies"]),
         positions=positions,
         select_by="recall" if teacher_column(samples, "val") else "auc",
         distill=distill or Distill(),
         optim=optim or Optim(),
         seed=seed,
+        hard="clicks" if model == "logistic" else "pairwise",
+        unexposed_ratio=unexposed_ratio,
+        model=model,
+        crosses=crosses,
     )
+
+
+def left_out(model: ModelName, samples: Path, arch: Path | None, features: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of the features of `student_arm` that the model cannot read."""
+    schema = load_schema(samples)
+    chosen = load_arch(arch).features if arch else features or schema.student_features
+    selected = schema.select(chosen, where="--features")
+    kept = readable(model, selected, where="--features")
+    return tuple(feature.name for feature in selected if feature not in kept)
 
 
 def teacher_arms(

@@ -11,7 +11,6 @@ from prerank.core.outputs import fingerprint, is_done, publish
 from prerank.core.storage import rmtree, staged
 from prerank.logs.schema import load_schema
 from prerank.models import checkpoint
-from prerank.models.arch import Arch
 from prerank.models.checkpoint import ModelManifest, model_manifest
 from prerank.models.options import Arm
 from prerank.models.stats import load_stats
@@ -72,7 +71,7 @@ def finished_models(
     """
     samples, k, lanes = job.samples, job.k, job.compute.lanes
     inputs = {"samples": samples_manifest(samples)["fingerprint"]}
-    configs = {out: {**plain(arm), "k": k, "compute.lanes": lanes} for out, arm in arms.items()}
+    configs = {out: {**said_of(arm), "k": k, "compute.lanes": lanes} for out, arm in arms.items()}
     missing = {out: arm for out, arm in arms.items() if not is_done(out, kind=kind, config=configs[out], inputs=inputs)}
     todo = [*missing.values(), *beside.arms]
     if missing:
@@ -113,10 +112,15 @@ def finished_models(
     return {arm.name: model_manifest(out, kind=kind) for out, arm in arms.items()}
 
 
+def said_of(arm: Arm) -> dict[str, object]:
+    """The arm as its manifest has it: what the models of earlier versions all were is not said."""
+    return {key: value for key, value in plain(arm).items() if (key, value) not in (("model", "mlp"), ("crosses", []))}
+
+
 def key_of(arms: list[Arm], samples: Path, k: int, lanes: int) -> str:
     """What checkpoints are kept under: those of another configuration or of other samples are not gone on from."""
     of_samples = samples_manifest(samples)["fingerprint"]
-    return fingerprint([[plain(arm) for arm in arms], k, lanes, of_samples])
+    return fingerprint([[said_of(arm) for arm in arms], k, lanes, of_samples])
 
 
 def _publish(
@@ -132,8 +136,9 @@ def _publish(
     """Writes a finished model whole, with the days that its training left out."""
     state, schema, split = trained.state, load_schema(samples), samples_manifest(samples)["split"]
     with publish(out, kind=kind, config=config, inputs=inputs) as (final, facts), staged(final) as staging:
-        arch = Arch(trained.arm.features, trained.arm.widths)
-        checkpoint.write_model(staging, arch=arch, schema=schema, stats=load_stats(samples), best=trained.best)
+        checkpoint.write_model(
+            staging, arch=trained.arm.arch, schema=schema, stats=load_stats(samples), best=trained.best
+        )
         facts |= {"split": split, "best": state.history[state.best_epoch], "history": state.history, **saved}
         facts["rising"] = rising(trained)
 

@@ -22,7 +22,8 @@ from prerank.models import checkpoint
 from prerank.models.checkpoint import State
 from prerank.models.distill import Distiller
 from prerank.models.options import Arm
-from prerank.models.ranker import Ranker
+from prerank.models.ranker import Ranker, Scorer
+from prerank.models.scorers import scorer_of
 from prerank.models.stats import load_stats
 from prerank.samples.anew import Redraw, shares_around
 from prerank.samples.batches import columns, scoring_batch
@@ -125,7 +126,7 @@ def train_arm(arm: Arm, job: Job, worker: Worker) -> None:
     features = load_schema(samples).select(arm.features, where=arm.name)
     check_memory(features, worker.device)
     torch.manual_seed(arm.seed)
-    student = Ranker(features, arm.widths, load_stats(samples))
+    student = scorer_of(arm.arch, features, load_stats(samples))
     distiller = Distiller(student, arm, teacher_width(samples) if arm.distill.contrast else None)
     model = worker.prepare(distiller)
     optimizer = loop.make_optimizer(model, arm)
@@ -145,7 +146,7 @@ def train_arm(arm: Arm, job: Job, worker: Worker) -> None:
     )
 
     def save(
-        state: State, distiller: Distiller[Ranker], optimizer: torch.optim.Optimizer, best: dict[str, Tensor]
+        state: State, distiller: Distiller[Scorer], optimizer: torch.optim.Optimizer, best: dict[str, Tensor]
     ) -> None:
         if worker.rank == 0:
             checkpoint.save_state(done, arm.name, state, distiller, optimizer, best)
@@ -243,7 +244,7 @@ def check(arms: list[Arm], samples: Path, *, taught: bool = True) -> None:
             )
         if not manifest["positions"]:
             _check_positions(arm, samples)
-        if arm.hard == "listwise":
+        if arm.hard != "pairwise":
             _check_negatives(arm, samples, drawn_by(manifest["draw"]))
             if counts.get("requests_with_click") == 0:
                 raise InputError(f"{samples}: no training request has a click, which {arm.name} learns from")

@@ -1,0 +1,123 @@
+"""The models that are not the MLP: trained, kept, scored and exported as it is, each from what it can read."""
+
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from logs_fixture import SCHEMA
+
+from prerank.core.errors import InputError
+from prerank.evaluation.scores import scores_of
+from prerank.latency.served import serving_costs
+from prerank.models.arch import Arch, load_arch
+from prerank.models.checkpoint import load_model
+from prerank.models.stats import load_stats
+from prerank.models.towers import tower
+from prerank.samples.batches import scoring_batch
+from prerank.serving import export
+from prerank.training.student import Distill, Optim, load_student, train
+
+FEATURES = tuple(feature["name"] for feature in SCHEMA["features"] if not feature.get("teacher_only"))
+OPTIM = Optim(batch=16, epoch_steps=1, epochs=2)
+OPTIONS = {
+    "logistic": {"crosses": ("brand*query_city",), "unexposed_ratio": 1.0},
+    "two_tower": {"widths": (8, 4), "distill": Distill(score=1.0)},
+}
+READS = {"logistic": FEATURES, "two_tower": tuple(name for name in FEATURES if name != "match")}
+
+
+def trained(model, taught, out, **options):
+    return train(taught, out, k=10, model=model, **{"features": FEATURES, "optim": OPTIM, **OPTIONS[model], **options})
+
+
+@pytest.fixture(scope="module", params=list(OPTIONS))
+def student(request, taught, tmp_path_factory):
+    return trained(request.param, taught, tmp_path_factory.mktemp(request.param) / "student")
+
+
+def test_it_is_kept_and_comes_back(student, taught):
+    model = student.model.arch.model
+    assert student.model.arch.features == READS[model]
+    again = load_student(student.folder)
+    assert again.model.manifest == student.model.manifest
+    table = pq.read_table(next((taught / "val").glob("*.parquet")))
+    assert (scores_of(table, again.model) == scores_of(table, student.model)).all()
+    assert np.ptp(scores_of(table, again.model)) > 0
+
+
+def test_it_is_exported_and_timed_as_it_is_served(student, taught, tmp_path):
+    model, arch = student.model, student.model.arch
+    made = export.write_export(tmp_path, model, load_stats(student.folder), samples=taught, repeats=10)
+    assert max(each["worst"] for each in made["parity"].values()) < 1e-5
+    costs = serving_costs({"student": (student.folder, "student")}, candidates=20, repeats=10)["student"]
+    assert costs["inference_us"] > 0
+    if arch.model != "two_tower":
+        return
+    assert made["parity"]["towers"]["requests"] > 40
+    vectors = pq.read_table(tmp_path / "item_vectors.parquet")
+    assert len(set(vectors["item_id"].to_pylist())) == vectors.num_rows
+    # Of all features of the request and the vector, in place of all that the item's tower reads.
+    of_request = {"F1": [1, 2, 1, 1], "F2": [20]}
+    assert costs["fetch_us"] == max(max(of_request["F1"]) + 4, 60 + 2 * 2)
+
+
+def test_vectors_of_items_are_those_of_their_last_rows(taught, tmp_path):
+    student = trained("two_tower", taught, tmp_path / "student")
+    folder = tmp_path / "export"
+    folder.mkdir()
+    export.write_export(folder, student.model, load_stats(student.folder), samples=taught, repeats=10)
+    by_item = dict(zip(*pq.read_table(folder / "item_vectors.parquet").to_pydict().values(), strict=True))
+    files = sorted((taught / "val").glob("*.parquet"))
+    table = pq.read_table(files[-1])
+    last = table.slice(table.num_rows - 1)
+    vectors = np.array([by_item[item] for item in last["item_id"][0].as_py()], np.float32)
+    towers = student.model.ranker
+    batch = scoring_batch(last, student.model.schema.select(student.model.arch.features, where="test"))
+    with torch.no_grad():
+        u = tower(towers.request, towers.embed.side(batch.features, 0))[0].numpy()
+    np.testing.assert_allclose(vectors @ u, scores_of(last, student.model), atol=1e-5)
+
+
+def test_clicks_are_learned_by_themselves(taught, tmp_path):
+    """The loss of a logistic regression that knows nothing is log 2; one that learns is below."""
+    history = trained("logistic", taught, tmp_path / "student").model.manifest["history"]
+    assert history[-1]["train/hard"] < history[0]["train/hard"] < np.log(2)
+
+
+def test_what_cannot_be_is_refused_by_a_line(taught, tmp_path):
+    out = tmp_path / "student"
+    for model, options, said in (
+        ("two_tower", {"features": ("match", "user_age")}, "needs a feature of the side item; name some"),
+        ("two_tower", {"features": ("match", "price")}, "needs a feature of the side user, query or context"),
+        ("two_tower", {"widths": (0,)}, "a tower needs a layer"),
+        ("two_tower", {"distill": Distill(contrast=1.0)}, "a two_tower has none; leave them out"),
+        ("logistic", {"crosses": ("brand*price",)}, r"--crosses brand\*price: expected two of the features of kind id"),
+        ("logistic", {"crosses": ("brand",)}, "there are: query_city, brand"),
+    ):
+        with pytest.raises(InputError, match=said):
+            trained(model, taught, out, **options)
+    assert not out.exists()
+
+
+def test_files_of_earlier_versions_are_of_the_mlp(tmp_path):
+    path = tmp_path / "arch.json"
+    Arch(("a",), (4,)).save(path)
+    assert "model" not in json.loads(path.read_text())
+    assert load_arch(path) == Arch(("a",), (4,))
+    towers = Arch(("a",), (4,), "two_tower")
+    towers.save(path)
+    assert load_arch(path) == towers
+    path.write_text('{"features": ["a"], "widths": [], "model": "tree"}')
+    with pytest.raises(InputError, match="model must be one of mlp, linear"):
+        load_arch(path)
+
+
+def test_a_student_of_before_is_the_same_run(taught, tmp_path):
+    """Its manifest does not say what it is, and the same command takes it."""
+    options = {"features": FEATURES, "widths": (4,), "optim": OPTIM}
+    first = train(taught, tmp_path / "student", k=10, **options)
+    assert not {"model", "crosses"} & set(first.model.manifest["config"])
+    assert train(taught, tmp_path / "student", k=10, **options).model.manifest == first.model.manifest
+    assert load_model(first.folder, kind="student").arch.model == "mlp"
