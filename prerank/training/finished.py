@@ -17,10 +17,11 @@ from prerank.models.stats import load_stats
 from prerank.samples.files import check_k, samples_manifest
 from prerank.tracking.runs import Run, run, send_unsent
 from prerank.training.few import dealt_of, facts_of, said_of_few, tags_of
+from prerank.training.kinds import OTHERWISE, train_any
 from prerank.training.options import Compute
 from prerank.training.order import said_of_order
 from prerank.training.progress import Drawing
-from prerank.training.worker import Job, Trained, alone, check, train_arm
+from prerank.training.worker import Job, Trained, alone, check
 
 
 class Fit(Protocol):
@@ -39,7 +40,7 @@ def fit_here(
     """By one worker in this process: no cluster, and no checkpoints, so that one that is killed begins anew."""
     with Drawing() as drawing, alone(compute, runs, drawing.tell) as worker:
         for arm in arms:
-            train_arm(arm, Job(samples, compute, k), worker)
+            train_any(arm, Job(samples, compute, k), worker)
         return {arm.name: Trained(arm, *checkpoint.load_best(worker.done, arm.name)) for arm in arms}
 
 
@@ -146,4 +147,6 @@ def _publish(
 def rising(trained: Trained) -> bool:
     """Whether `optim.epochs` ended the training before its patience was lost: more epochs may be better."""
     optim, state = trained.arm.optim, trained.state
+    if trained.arm.model in OTHERWISE:
+        return False
     return state.epoch >= optim.epochs and state.epoch - state.best_epoch <= optim.patience

@@ -32,7 +32,7 @@ from prerank.samples.files import candidates_of, sample_files, samples_manifest
 from prerank.samples.fitting import drawn_by
 from prerank.samples.reader import Reader, sequential
 from prerank.tracking.runs import Run
-from prerank.training import loop
+from prerank.training import boosted, loop
 from prerank.training.options import Compute
 
 
@@ -186,7 +186,7 @@ def check_memory(features: tuple[Feature, ...], device: torch.device) -> None:
 def validation(job: Job, features: tuple[Feature, ...], worker: Worker) -> loop.Validate:
     """The metrics of a model on this worker's share of the validation day, averaged over all workers'."""
     score = teacher_column(job.samples, "val")
-    names = _scored_columns(features, score)
+    names = scored_columns(features, score)
     tables = sequential(files_of(job.samples, "val"), names, worker.rank, worker.world)
     return loop.validator(tables, features, k=job.k, teacher_score=score, device=worker.device)
 
@@ -201,7 +201,7 @@ def per_request(ranker: Ranker, features: tuple[Feature, ...], samples: Path, k:
     """The same metrics request by request: `request_id`, `recall` (where there is a teacher), `hit_rate`, `auc`."""
     score, parts = teacher_column(samples, "val"), []
     ranker = ranker.eval()
-    for table in sequential(files_of(samples, "val"), ("request_id", *_scored_columns(features, score))):
+    for table in sequential(files_of(samples, "val"), ("request_id", *scored_columns(features, score))):
         batch = scoring_batch(table, features)
         with torch.inference_mode():
             score_N = ranker(batch.features, batch.request_I)[0].float().numpy()
@@ -211,7 +211,7 @@ def per_request(ranker: Ranker, features: tuple[Feature, ...], samples: Path, k:
     return pa.concat_tables(parts)
 
 
-def _scored_columns(features: tuple[Feature, ...], score: str | None) -> tuple[str, ...]:
+def scored_columns(features: tuple[Feature, ...], score: str | None) -> tuple[str, ...]:
     return (*(f.name for f in features), "item_id", "exposed", "clicked", "converted", *([score] if score else []))
 
 
@@ -232,6 +232,8 @@ def check(arms: list[Arm], samples: Path, *, taught: bool = True) -> None:
             raise InputError(
                 f"{arm.name}: no feature of an item or cross side: nothing tells one candidate from another"
             )
+        if arm.model in ("two_tower_gbdt", "gbdt"):
+            boosted.check_memory(samples, schema.select(arm.features, where=arm.name), arm)
         if taught and arm.distill.active and teacher_score is None:
             raise InputError(f"{samples}: no teacher_score and no fine_score to distil from; run workflows.teach first")
         if taught and arm.distill.reads_representation and "teacher_repr" not in present:

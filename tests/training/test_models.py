@@ -2,6 +2,7 @@
 
 import json
 
+import lightgbm
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -17,15 +18,24 @@ from prerank.models.stats import load_stats
 from prerank.models.towers import tower
 from prerank.samples.batches import scoring_batch
 from prerank.serving import export
+from prerank.training import boosted
 from prerank.training.student import Distill, Optim, load_student, train
+from prerank.training.worker import per_request
 
 FEATURES = tuple(feature["name"] for feature in SCHEMA["features"] if not feature.get("teacher_only"))
 OPTIM = Optim(batch=16, epoch_steps=1, epochs=2)
 OPTIONS = {
     "logistic": {"crosses": ("brand*query_city",), "unexposed_ratio": 1.0},
     "two_tower": {"widths": (8, 4), "distill": Distill(score=1.0)},
+    "two_tower_gbdt": {"widths": (8, 4)},
+    "linear": {},
 }
-READS = {"logistic": FEATURES, "two_tower": tuple(name for name in FEATURES if name != "match")}
+READS = {
+    "logistic": FEATURES,
+    "two_tower": tuple(name for name in FEATURES if name != "match"),
+    "two_tower_gbdt": FEATURES,
+    "linear": ("price", "quality", "item_vector", "match"),
+}
 
 
 def trained(model, taught, out, **options):
@@ -94,11 +104,58 @@ def test_what_cannot_be_is_refused_by_a_line(taught, tmp_path):
         ("two_tower", {"widths": (0,)}, "a tower needs a layer"),
         ("two_tower", {"distill": Distill(contrast=1.0)}, "a two_tower has none; leave them out"),
         ("logistic", {"crosses": ("brand*price",)}, r"--crosses brand\*price: expected two of the features of kind id"),
+        ("two_tower_gbdt", {"features": ("price", "user_age")}, "needs a feature of the side cross, of numbers"),
+        ("linear", {"features": ("brand", "user_age")}, "needs a number of an item or cross side"),
         ("logistic", {"crosses": ("brand",)}, "there are: query_city, brand"),
     ):
         with pytest.raises(InputError, match=said):
             trained(model, taught, out, **options)
     assert not out.exists()
+
+
+def test_trees_are_grown_from_what_lightgbm_is_given(taught, tmp_path, monkeypatch):
+    """The finished model scores as LightGBM's own predict does from the towers' score and the cross feature."""
+    boosters = []
+    made = lightgbm.Booster
+    monkeypatch.setattr(boosted.lightgbm, "Booster", lambda *args: boosters.append(made(*args)) or boosters[-1])
+    student = trained("two_tower_gbdt", taught, tmp_path / "student")
+    model, (booster,) = student.model.ranker, boosters
+    features = student.model.schema.select(student.model.arch.features, where="test")
+    batch = scoring_batch(pq.read_table(next((taught / "val").glob("*.parquet"))), features)
+    x_IF = model.inputs(batch.features, batch.request_I).detach()
+    towers, match = model.towers(batch.features, batch.request_I)[0], batch.features["match"]
+    stats = load_stats(student.folder)["match"]
+    assert torch.equal(x_IF[:, 0], towers) and x_IF.shape[1] == 2
+    normal = ((match[:, 0] - stats["mean"][0]) / stats["std"][0]).nan_to_num().clamp(-8, 8)
+    assert torch.allclose(x_IF[:, 1], normal, atol=1e-6)
+    kept = len(model.trees.leaf_TL)
+    assert kept == boosted.LOOK_EVERY * len(student.model.manifest["history"])
+    np.testing.assert_allclose(model.trees(x_IF), booster.predict(x_IF.numpy(), num_iteration=kept), atol=1e-6)
+
+
+def test_weights_of_a_linear_student_are_the_best_that_were_looked_at(taught, tmp_path):
+    student = trained("linear", taught, tmp_path / "student")
+    ranker = student.model.ranker
+    best = student.model.manifest["best"]
+    features = student.model.schema.select(student.model.arch.features, where="test")
+
+    def recall():
+        return np.nanmean(per_request(ranker, features, taught, 10)["recall"].to_numpy())
+
+    assert best["val/recall_at_10"] == pytest.approx(recall())
+    weight = ranker.linears[0].weight.detach().clone()
+    assert weight.norm() == pytest.approx(1.0)
+    with torch.no_grad():
+        for axis in range(weight.shape[1]):
+            ranker.linears[0].weight.copy_(weight)
+            ranker.linears[0].weight[0, axis] = 0.0  # without an input it is not better
+            assert recall() <= best["val/recall_at_10"] + 0.02
+
+
+def test_more_rows_than_memory_are_a_line(taught, tmp_path, monkeypatch):
+    monkeypatch.setattr(boosted, "items_of", lambda samples, split: np.array([2**40]))
+    with pytest.raises(InputError, match=r"1,099,511,627,776 rows of 2 numbers take 12,288.0 GiB for the trees of st"):
+        trained("two_tower_gbdt", taught, tmp_path / "student")
 
 
 def test_files_of_earlier_versions_are_of_the_mlp(tmp_path):
