@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 from prerank.logs.schema import load_schema
 from prerank.models.arch import Arch, ModelName, load_arch
@@ -16,6 +17,8 @@ from prerank.training.worker import Trained, teacher_column
 TEACHER = Optim(lr=1e-3, epochs=10, patience=2, average=0.0)
 """How a teacher learns from clicks. At the students' rate it soon knows the shown items by heart: on the simulated logs
 the AUC of the logged clicks rises, and the share of the truly best items that it finds falls."""
+
+TeacherName = Literal["mlp", "gbdt"]
 
 
 def student_arm(
@@ -82,11 +85,12 @@ def teacher_arms(
     unexposed_ratio: float = 3.0,
     optim: Optim | None = None,
     seed: int = 0,
+    model: TeacherName = "mlp",
 ) -> list[Arm]:
     """The teacher, on all features unless some are named, and the small models on a single group of them.
 
     A teacher that finds fewer clicked items than the best of these (features of the items, features across request and
-    item) is not worth imitating. `unexposed_ratio`: as in `Arm`.
+    item) is not worth imitating. `unexposed_ratio`: as in `Arm`. A `gbdt` has no widths and no rate.
     """
     schema = load_schema(samples)
     chosen = schema.select(features or schema.names, where="--features")
@@ -102,7 +106,7 @@ def teacher_arms(
     )
     groups = {side: tuple(feature.name for feature in chosen if feature.side == side) for side in ("item", "cross")}
     small = [replace(teacher, name=side, features=group, widths=(64, 32)) for side, group in groups.items() if group]
-    return [teacher, *small]
+    return [teacher if model == "mlp" else replace(teacher, model=model, widths=()), *small]
 
 
 def proof_of(trained: Mapping[str, Trained], k: int) -> dict[str, dict[str, Proof]]:

@@ -66,11 +66,12 @@ def _found(arm: Arm, job: Job, worker: Worker, towers: str) -> tuple[State, dict
     else:
         assert isinstance(scorer, TowerTrees | Boosted)
         names = (*columns(arm, None), "item_id", "position", *([score_column] if score_column else []))
+        names = tuple(dict.fromkeys(names))
         if isinstance(scorer, TowerTrees):
             scorer.towers.load_state_dict(checkpoint.load_best(worker.done, towers)[1])
         else:
             boosted.learn_ids(scorer, features, sequential(files_of(samples, "train"), names))
-        tables = sequential(files_of(samples, "train"), tuple(dict.fromkeys(names)))
+        tables = sequential(files_of(samples, "train"), names)
         rows = boosted.rows_of(scorer, arm, features, tables, score_column, redraw_of(samples, k))
         history, at = boosted.grow(scorer, arm, rows, boosted.day_of(scorer, features, day, score, k), k, tell)
     epochs: list[checkpoint.Epoch] = [

@@ -238,6 +238,11 @@ def check(arms: list[Arm], samples: Path, *, taught: bool = True) -> None:
             raise InputError(f"{samples}: no teacher_score and no fine_score to distil from; run workflows.teach first")
         if taught and arm.distill.reads_representation and "teacher_repr" not in present:
             name = "contrast" if arm.distill.contrast else "relations"
+            if manifest.get("taught"):
+                raise InputError(
+                    f"{samples}: the teacher is one of trees, which has no last hidden layer that --distill.{name} "
+                    "could hold the student's against; leave it out, or train a teacher with --model mlp"
+                )
             raise InputError(f"{samples}: no teacher_repr for --distill.{name}; run workflows.teach first")
         missing = [name for name in arm.strategies if name not in built]
         if arm.hard == "pairwise" and missing:

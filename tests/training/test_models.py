@@ -8,19 +8,26 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from logs_fixture import SCHEMA
+from samples_fixture import teach_here
 
 from prerank.core.errors import InputError
+from prerank.core.nested import flat_numpy
 from prerank.evaluation.scores import scores_of
 from prerank.latency.served import serving_costs
+from prerank.logs.schema import load_schema
 from prerank.models.arch import Arch, load_arch
 from prerank.models.checkpoint import load_model
 from prerank.models.stats import load_stats
 from prerank.models.towers import tower
+from prerank.models.trees import Boosted
 from prerank.samples.batches import scoring_batch
 from prerank.serving import export
 from prerank.training import boosted
+from prerank.training.arms import teacher_arms
+from prerank.training.finished import Beside, finished_models, fit_here
+from prerank.training.options import Compute
 from prerank.training.student import Distill, Optim, load_student, train
-from prerank.training.worker import per_request
+from prerank.training.worker import Job, per_request
 
 FEATURES = tuple(feature["name"] for feature in SCHEMA["features"] if not feature.get("teacher_only"))
 OPTIM = Optim(batch=16, epoch_steps=1, epochs=2)
@@ -178,3 +185,46 @@ def test_a_student_of_before_is_the_same_run(taught, tmp_path):
     assert not {"model", "crosses"} & set(first.model.manifest["config"])
     assert train(taught, tmp_path / "student", k=10, **options).model.manifest == first.model.manifest
     assert load_model(first.folder, kind="student").arch.model == "mlp"
+
+
+def test_a_teacher_of_trees_is_distilled_by_its_scores(samples, tmp_path):
+    """Its scores become a column, which a student keeps; it has no representation, and contrast says so."""
+    teacher, *groups = teacher_arms(samples, model="gbdt", unexposed_ratio=1.0, optim=OPTIM)
+    out, job = tmp_path / "teacher", Job(samples, Compute(), 10)
+    beside = Beside((), lambda trained: {})
+    finished_models({out: teacher}, job, kind="teacher", work=tmp_path / "work", fit=fit_here, beside=beside)
+    model = load_model(out, kind="teacher")
+    assert model.arch.model == "gbdt" and len(groups) == 2
+    taught = teach_here(samples, out, tmp_path / "taught")
+    table = pq.read_table(next((taught / "train").glob("*.parquet")))
+    assert "teacher_repr" not in table.column_names
+    assert (scores_of(table, model) == flat_numpy(table["teacher_score"])).all()
+    options = {"k": 10, "features": FEATURES, "optim": OPTIM}
+    student = train(taught, tmp_path / "student", distill=Distill(score=1.0), **options)
+    assert student.model.manifest["best"]["val/recall_at_10"] > 0
+    with pytest.raises(
+        InputError, match=r"the teacher is one of trees, which has no last hidden layer that --distill.con"
+    ):
+        train(taught, tmp_path / "other", distill=Distill(contrast=1.0), **options)
+
+
+def test_an_id_is_what_its_value_was_clicked(samples):
+    """The rate of the exposed items that have the value, with 20 of the mean rate beside them."""
+    schema = load_schema(samples)
+    features = schema.select(("price", "brand", "query_city", "item_tags"), where="test")
+    scorer = Boosted(features, load_stats(samples))
+    tables = [pq.read_table(path) for path in sorted((samples / "train").glob("*.parquet"))]
+    boosted.learn_ids(scorer, features, tables)
+    rows = [row for table in tables for row in table.to_pylist()]
+    for feature in (feature for feature in features if feature.dim):
+        seen = np.zeros((2, feature.size + 1))
+        for row in rows:
+            for place, exposed in enumerate(row["exposed"]):
+                values = row[feature.name] if feature.of_request else row[feature.name][place]
+                for value in values if isinstance(values, list) else [values]:
+                    seen[0, value] += exposed
+                    seen[1, value] += exposed and row["clicked"][place]
+        mean = seen[1].sum() / seen[0].sum()
+        rate = (seen[1] + 20 * mean) / (seen[0] + 20)
+        expected = np.log(rate / (1 - rate))
+        np.testing.assert_allclose(scorer.embed.table(feature.name).weight.detach()[:, 0], expected, rtol=1e-4)
