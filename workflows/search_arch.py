@@ -23,7 +23,7 @@ from prerank.models.options import Arm, Distill, Optim
 from prerank.reports.search.figures import search_figures
 from prerank.reports.search.front import front_figure
 from prerank.samples.files import samples_manifest
-from prerank.search.confirmed import Confirmed
+from prerank.search.confirmed import Confirmed, read_front
 from prerank.search.found import read_found_arch
 from prerank.search.group import search_all
 from prerank.search.options import Search
@@ -88,8 +88,9 @@ def main(config: SearchArch, parent: Run | None = None) -> FoundArch:
                     )
                     if isinstance(found, Confirmed):
                         print(found.choice(schema).said(spec.arm.select_by))
-                        drawn["front"] = front_figure(found.front(schema), spec.budget_us)
-                        tracked.metrics({"search/front_area": found.front(schema)["area"]})
+                        front = read_front(folder)
+                        drawn["front"] = front_figure(front, spec.budget_us)
+                        tracked.metrics({"search/front_area": front["area"]})
                     for name, figure in drawn.items():
                         figure.savefig(folder / f"{name}.png", dpi=110)
             tracked.metrics({key: value for key, value in read_found_arch(out).items() if isinstance(value, float)})

@@ -51,7 +51,20 @@ def hash_ids(ids: pa.Array | pa.ChunkedArray) -> np.ndarray:
 
 def keyed_uniform(seed: int, salt: str, *keys: np.ndarray) -> np.ndarray:
     """float64 in [0, 1) [N], a function of seed, salt and the keys (uint64 [N], order matters) alone."""
-    state = mix(np.uint64(seed % 2**64)) ^ np.uint64(zlib.crc32(salt.encode()))
+    return uniform_of(keyed(seed, salt, *keys))
+
+
+def keyed(seed: int, salt: str, *keys: np.ndarray) -> np.ndarray:
+    """uint64 [N]: what `uniform_of` takes, of the first keys where further ones come later."""
+    return _with(mix(np.uint64(seed % 2**64)) ^ np.uint64(zlib.crc32(salt.encode())), *keys)
+
+
+def uniform_of(state: np.ndarray, *keys: np.ndarray) -> np.ndarray:
+    """float64 in [0, 1) [N], with the keys after those of the state."""
+    return (mix(_with(state, *keys)) >> np.uint64(11)) * 2.0**-53
+
+
+def _with(state: np.ndarray, *keys: np.ndarray) -> np.ndarray:
     for key in keys:
         state = mix(state) ^ key
-    return (mix(state) >> np.uint64(11)) * 2.0**-53
+    return state

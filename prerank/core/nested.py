@@ -48,11 +48,22 @@ def rank_within(segment: np.ndarray, value: np.ndarray) -> np.ndarray:
 def lowest_within(segment: np.ndarray, uniform: np.ndarray, k: int | np.ndarray) -> np.ndarray:
     """bool [N]: the k lowest of each segment (< 2^24) by numbers in [0, 1) that are compared to 40 bits.
 
-    k [N] has a segment's own number at each of its elements. Sorting one integer key takes a tenth of the time of
-    `rank_within`.
+    k [N] has a segment's own number at each of its elements. Of equal numbers the first are lower. Values are sorted
+    and not their places, and the k-th of each segment is where it ends: a tenth of the time of `rank_within`.
     """
+    if not len(segment):
+        return np.zeros(0, bool)
     key = segment.astype(np.uint64) << np.uint64(40) | (uniform * 2**40).astype(np.uint64)
-    return _places(segment, np.argsort(key, kind="stable")) < k
+    size = np.bincount(segment)
+    most = np.broadcast_to(np.int64(0), len(size)).copy()
+    most[segment] = k
+    most = np.clip(most, 0, size)
+    ordered, after = np.sort(key), np.cumsum(size) - size + most
+    last = ordered[np.maximum(after - 1, 0)]
+    split = (most > 0) & (most < size) & (ordered[np.minimum(after, len(key) - 1)] == last)
+    if split.any():  # equal numbers, some of which are in
+        return _places(segment, np.argsort(key, kind="stable")) < k
+    return (key <= last[segment]) & (most > 0)[segment]
 
 
 def _places(segment: np.ndarray, order: np.ndarray) -> np.ndarray:

@@ -28,7 +28,7 @@ from prerank.evaluation.metrics import LABELS, Candidates, Comparison, pooled_au
 from prerank.evaluation.preflight import LOGGED, ROUNDED, one_score, space_of
 from prerank.evaluation.scores import scores_of
 from prerank.evaluation.truth import has_truth, truth_of
-from prerank.logs.folder import DAY, Logs
+from prerank.logs.folder import DAY, Logs, overlaps
 from prerank.logs.parts import slim, whole_requests
 from prerank.logs.requests import to_requests
 from prerank.logs.table import TableName
@@ -38,6 +38,9 @@ from prerank.samples.build import attach_features, number_of, val_key
 MOST_REQUESTS = 20_000
 """At most so many are evaluated over the fine lists, which are logged of every request: drawn by a hash of request_id,
 the same for all models. Candidates are logged of a sampled share already."""
+POOLED = 20_000_000
+"""Candidates, about, whose scores the driver gathers, 4 bytes a model, for the AUC over all requests: of more, those of
+a share of the requests, drawn by another hash of request_id."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,10 @@ class Counted(Noted):
     """Of a part of the logs; as JSON on its way to the driver."""
 
     tied_top: int
+    one_score: dict[str, int]
+    """By model the requests of two items at least that it gives one score."""
+    several: int
+    """Requests of two items at least."""
 
 
 class Ties(TypedDict):
@@ -105,6 +112,8 @@ class Facts(Noted):
     m: int
     has_truth: bool
     """Whether the click probabilities of all candidates are known."""
+    pooled: NotRequired[int]
+    """Requests that `auc` is over, where it is not all of them."""
     ties: NotRequired[Ties]
     """Results of earlier versions do not say."""
 
@@ -148,16 +157,18 @@ def plan(
 def evaluate(plan: Plan, *, blocks: int | None = None, seed: int = 0) -> Evaluation:
     """Runs the plan on the cluster and sums up, with 95% bootstrap intervals over the requests.
 
-    The driver gathers the scores of all models, 4 bytes each, for the AUC over all requests.
+    The driver gathers the metrics of each request, and the scores of `POOLED` candidates for the AUC over all requests.
     """
     few, at_most = replace(plan, logs=slim(plan.logs)), 1.0
     if plan.table == "fine_lists":
         until = (plan.logs.days[1] + DAY).astype("datetime64[us]")
         at_most = val_key(plan.logs, plan.table, plan.test_from, until, requests=MOST_REQUESTS, seed=0)
-    task = partial(score, plan=few, at_most=at_most)
+    there = sum(group.rows for group in plan.logs.tables[plan.table].groups if overlaps(group, plan.test_from, None))
+    pooled_share = min(1.0, POOLED / max(1, round(there * min(1.0, at_most))))
+    task = partial(score, plan=few, at_most=at_most, pooled_share=pooled_share)
     scored = whole_requests(plan.logs, plan.table, task, blocks=blocks, since=plan.test_from)
     parts = executed(scored)
-    counts: Counted = {"dropped": {}, "noted": {}, "tied_top": 0}
+    counts: Counted = {"dropped": {}, "noted": {}, "tied_top": 0, "one_score": {}, "several": 0}
     for said in (text for part in parts if part.num_rows for text in part["counts"].drop_null().to_pylist()):
         merge(counts, json.loads(said))
     parts = [part.drop_columns("counts") for part in parts if "request_id" in part.column_names and part.num_rows]
@@ -167,22 +178,21 @@ def evaluate(plan: Plan, *, blocks: int | None = None, seed: int = 0) -> Evaluat
         )
     table = pa.concat_tables(parts)
     table = table.take(pa.array(np.argsort(hash_ids(table["request_id"]), kind="stable")))
-    candidates = Candidates.of(table)
-    scores = {name: flat_numpy(table[f"{name}.score"]) for name in [*plan.students, "teacher"]}
-    rounded = {name: ROUNDED if name in plan.models else 0.0 for name in scores}  # what was logged is taken as it is
-    same = {name: one_score(score_N, candidates.offsets, within=rounded[name]) for name, score_N in scores.items()}
-    sizes = np.diff(candidates.offsets)
-    if same["teacher"][0] and len(set(same["teacher"])) == 1:
+    sizes, same = table["teacher.n"].to_numpy(), counts["one_score"]
+    if counts["several"] and same["teacher"] == counts["several"]:
         raise InputError(
             f"{plan.teacher}: gives all items of each of the {len(sizes):,} requests of the test one score, so no "
             "student can be held against it; train the teacher on features that differ from item to item, or bring a "
             "fine_score that does"
         )
+    pooled_R = np.diff(offsets_of(table["teacher.score"])) > 0
+    gathered = table.filter(pa.array(pooled_R))
+    candidates = Candidates.of(gathered)
     if plan.m:
         count(counts["noted"], "at_most_m", int(sizes[sizes <= plan.m].sum()), int((sizes <= plan.m).sum()))
     rows: dict[str, Row] = {}
     lists: set[str] = {*LABELS}
-    for name, score_N in scores.items():
+    for name in [*plan.students, "teacher"]:
         prefix = f"{name}."
         lists.add(f"{prefix}score")
         columns = {
@@ -190,7 +200,10 @@ def evaluate(plan: Plan, *, blocks: int | None = None, seed: int = 0) -> Evaluat
             for column in table.column_names
             if column.startswith(prefix) and column not in lists
         }
-        pooled = pooled_aucs(candidates, score_N)
+        pooled = {
+            of: (auc, _spread(influence_R, pooled_R))
+            for of, (auc, influence_R) in pooled_aucs(candidates, flat_numpy(gathered[f"{name}.score"])).items()
+        }
         rows[name] = summary(columns, k=plan.k, pooled=pooled, seed=seed) | {"curve": curve_means(columns)}
     facts: Facts = {
         "space": plan.table,
@@ -203,13 +216,23 @@ def evaluate(plan: Plan, *, blocks: int | None = None, seed: int = 0) -> Evaluat
         "has_truth": "ctr" in rows["teacher"],
         "dropped": counts["dropped"],
         "noted": counts["noted"],
-        "ties": {"teachers_top": counts["tied_top"], "one_score": {name: n for name, (n, _) in same.items() if n}},
+        "ties": {"teachers_top": counts["tied_top"], "one_score": {name: n for name, n in same.items() if n}},
     }
+    if not pooled_R.all():
+        facts["pooled"] = int(pooled_R.sum())
     return Evaluation(rows, table.drop_columns(sorted(lists)), facts)
 
 
-def score(rows: pa.Table, shown: pa.Table, plan: Plan, at_most: float) -> pa.Table:
-    """The test requests of a part of the logs: labels, every model's scores and metrics, one row a request.
+def _spread(values: np.ndarray, chosen_R: np.ndarray) -> np.ndarray:
+    """float64 [R]: the values of the chosen ones, NaN of the others."""
+    out = np.full(len(chosen_R), np.nan)
+    out[chosen_R] = values
+    return out
+
+
+def score(rows: pa.Table, shown: pa.Table, plan: Plan, at_most: float, pooled_share: float = 1.0) -> pa.Table:
+    """The test requests of a part of the logs: every model's metrics, one row a request, and of that share of the
+    requests labels and scores, empty lists of the others.
 
     Those whose `number_of` is above `at_most` are only counted.
     """
@@ -221,7 +244,8 @@ def score(rows: pa.Table, shown: pa.Table, plan: Plan, at_most: float) -> pa.Tab
     others = requests.filter(pa.array(~drawn))
     count(counts["noted"], "not_drawn", len(flat(others["item_id"])), others.num_rows)
     requests = requests.filter(pa.array(drawn))
-    counted: Counted = {"dropped": counts["dropped"], "noted": counts["noted"], "tied_top": 0}
+    noted: Noted = {"dropped": counts["dropped"], "noted": counts["noted"]}
+    counted: Counted = {**noted, "tied_top": 0, "one_score": {}, "several": 0}
     if not requests.num_rows:
         return pa.table({"counts": [json.dumps(counted)]})
     table, _ = attach_features(requests, rows, plan.logs.schema)
@@ -233,11 +257,16 @@ def score(rows: pa.Table, shown: pa.Table, plan: Plan, at_most: float) -> pa.Tab
         scores["teacher"] = flat_numpy(table["fine_score"])
     for name, score_N in scores.items():
         _refuse_nan(score_N, table, plan.models[name][0] if name in plan.models else plan.teacher)
-    out = {name: table[name] for name in ("request_id", *LABELS)}
+    pooled_R = number_of(table["request_id"], 1) <= pooled_share
+    pooled_N, pooled_offsets = pooled_R[segment_of(offsets)], np.append(0, np.cumsum(np.diff(offsets) * pooled_R))
+    out = {"request_id": table["request_id"]}
+    out |= {name: nest(flat(table[name]).filter(pa.array(pooled_N)), pooled_offsets) for name in LABELS}
     compare = Comparison(candidates, scores["teacher"], k=plan.k, m=plan.m, curve=plan.curve)
     for name, score_N in scores.items():
         columns = compare(score_N)
-        out[f"{name}.score"] = nest(score_N, offsets)
+        within = ROUNDED if name in plan.models else 0.0  # what was logged is taken as it is
+        counted["one_score"][name], counted["several"] = one_score(score_N, offsets, within=within)
+        out[f"{name}.score"] = nest(score_N[pooled_N], pooled_offsets)
         out |= {f"{name}.{metric}": pa.array(values) for metric, values in columns.items()}
     counted["tied_top"] = int(compare.teacher.tied(plan.m or plan.k).sum())
     out["counts"] = pa.array([json.dumps(counted)] + [None] * (table.num_rows - 1), pa.string())

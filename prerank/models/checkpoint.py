@@ -43,6 +43,9 @@ class State:
     best: float | None = None
     best_epoch: int = -1
     history: list[Epoch] = field(default_factory=list)
+    wait_share: float = 0.0
+    """Of the time of the last epoch's steps, what passed in waiting for batches: of the machine, not of what is
+    learned, and so no part of the history."""
 
     def numbers(self, epoch: int = -1) -> dict[str, float]:
         """Of an epoch, by default the last, what is a number."""

@@ -74,10 +74,7 @@ def centred_mse(student_I: Tensor, target_I: Tensor, segment_I: Segments) -> Ten
     tensor(1.)
     """
     difference_I = student_I - target_I
-    request_I, requests = segment_I.of_X, segment_I.count
-    count_R = torch.bincount(request_I, minlength=requests).clamp(min=1)
-    mean_R = torch.zeros(requests, device=request_I.device).index_add(0, request_I, difference_I) / count_R
-    return score_mse(difference_I, mean_R[request_I], segment_I)
+    return score_mse(difference_I, means(difference_I, segment_I)[segment_I.of_X], segment_I)
 
 
 def softmax_mse(student_I: Tensor, target_I: Tensor, segment_I: Segments) -> Tensor:
@@ -141,7 +138,8 @@ def info_nce(
         loss_I = loss_I + of_label * _ordered(logit_RNN, label_I, grid)
     elif label_I is not None and of_label:
         group_I = segment_I.of_X * (label_I.max() + 1) + label_I
-        loss_I = loss_I - of_label * log_p(_means(target_ID, group_I)[group_I])
+        groups = Segments(group_I, int(group_I.max()) + 1 if len(group_I) else 0)
+        loss_I = loss_I - of_label * log_p(means(target_ID, groups)[group_I])
     return mean_by(loss_I, segment_I) / segment_I.count
 
 
@@ -199,23 +197,17 @@ def _ordered(logit_RNN: Tensor, label_I: Tensor, grid: _Grid) -> Tensor:
     return (share_RB[grid.request_I] * log_total_IB).sum(1) - grid.flat(mean_RN)
 
 
-def _means(value_ID: Tensor, group_I: Tensor) -> Tensor:
-    """float32 [G, D]: the mean of each group's rows."""
-    groups = int(group_I.max()) + 1 if len(group_I) else 0
-    sum_GD = torch.zeros(groups, value_ID.shape[1], device=value_ID.device).index_add(0, group_I, value_ID.float())
-    return sum_GD / torch.bincount(group_I, minlength=groups).clamp(min=1)[:, None]
+def means(value_X: Tensor, segment_X: Segments) -> Tensor:
+    """float32 [segments, ...]: the mean of each segment's elements, 0 of one without."""
+    sums = torch.zeros(segment_X.count, *value_X.shape[1:], device=value_X.device)
+    count = torch.bincount(segment_X.of_X, minlength=segment_X.count).clamp(min=1)
+    return sums.index_add(0, segment_X.of_X, value_X.float()) / count.reshape(-1, *[1] * (value_X.dim() - 1))
 
 
 def standardised(score_I: Tensor, segment_I: Segments) -> Tensor:
     """float32: each request's scores less their mean, over their deviation (0 where all are one)."""
-    request_I, requests = segment_I.of_X, segment_I.count
-    count_R = torch.bincount(request_I, minlength=requests).clamp(min=1)
-
-    def mean_R(value_I: Tensor) -> Tensor:
-        return torch.zeros(requests, device=value_I.device).index_add(0, request_I, value_I) / count_R
-
-    centred_I = score_I.float() - mean_R(score_I.float())[request_I]
-    return centred_I / mean_R(centred_I**2).sqrt().clamp(min=1e-6)[request_I]
+    centred_I = score_I.float() - means(score_I, segment_I)[segment_I.of_X]
+    return centred_I / means(centred_I**2, segment_I).sqrt().clamp(min=1e-6)[segment_I.of_X]
 
 
 def log_softmax(score_I: Tensor, segment_I: Segments) -> Tensor:

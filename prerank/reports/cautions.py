@@ -19,6 +19,8 @@ def warn_of(facts: Facts) -> None:
     lost = sum(n["rows"] for n in facts["dropped"].values())
     if lost:
         print(f"note: {lost:,} rows of the test were dropped for faults: {', '.join(facts['dropped'])}")
+    if "pooled" in facts:
+        print(f"note: AUC is over {facts['pooled']:,} of {facts['requests']:,} requests, drawn by request_id")
     if facts["requests_at_most_k"]:
         few = f"{facts['requests_at_most_k']} of {facts['requests']} requests"
         print(f"note: {few} have at most {facts['k']} candidates: their recall is 1")

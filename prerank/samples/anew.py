@@ -63,17 +63,27 @@ def positions_of(table: pa.Table, teacher_score: str | None) -> np.ndarray:
     if teacher_score is None:
         return logged
     request = segment_of(offsets_of(table["position"]))
-    request = request.astype(np.int16 if len(table) < 2**15 else np.int64)  # of few bits, a sort by digits
-    score = flat_numpy(table[teacher_score]).astype(np.float64)
+    score = flat_numpy(table[teacher_score])
+    score = score if score.dtype == np.float32 else score.astype(np.float64)
     out = np.empty_like(logged)
     out[_ordered(request, -score)] = logged[_ordered(request, logged)]
     return out
 
 
 def _ordered(request: np.ndarray, value: np.ndarray) -> np.ndarray:
-    """Indices of the items by request, and within it by value; ties as they stand. (`lexsort` takes twice the time.)"""
-    order = np.argsort(value, kind="stable")
-    return order[np.argsort(request[order], kind="stable")]
+    """Indices of the items by request, and within it by value; ties as they stand.
+
+    By one number of 64 bits where the value has 32, as scores and places have: a quarter of the time of `lexsort`.
+    """
+    if value.dtype == np.float32:
+        bits = (value + np.float32(0)).view(np.int32)  # of floats below 0 the other bits fall as the number rises
+        value = np.where(bits < 0, bits ^ np.int32(2**31 - 1), bits)
+    if value.dtype.kind not in "iu" or value.min(initial=0) < -(2**31) or value.max(initial=0) >= 2**31:
+        return np.lexsort((value, request))
+    key = request << 32 | (value.astype(np.int64) + 2**31)
+    order = np.argsort(key)
+    in_order = key[order]
+    return np.argsort(key, kind="stable") if (in_order[1:] == in_order[:-1]).any() else order
 
 
 def pool_of(table: pa.Table, position: np.ndarray, seed: int, number: int) -> Lists:

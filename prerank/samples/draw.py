@@ -28,7 +28,7 @@ import pyarrow as pa
 from prerank.core.config import LARGEST, Count, Numbers, Positive, Weight, Within
 from prerank.core.counts import Drawn, Number, count
 from prerank.core.errors import InputError, nearest
-from prerank.core.hashing import hash_ids, keyed_uniform
+from prerank.core.hashing import hash_ids, keyed, keyed_uniform, uniform_of
 from prerank.core.nested import flat, flat_numpy, lowest_within, nest, offsets_from, offsets_of, segment_of
 from prerank.logs.schema import Schema
 
@@ -222,6 +222,23 @@ class Lists:
         within = np.arange(partners.sum()) - np.repeat(np.cumsum(partners) - partners, partners)
         return np.repeat(a, partners), b[np.repeat(b_offsets[self.request[a]], partners) + within]
 
+    def ordered(self, items: np.ndarray, value: np.ndarray) -> "Pairs":
+        """Every two items of the same request of which the first has the lower value [N]; `items` ascending.
+
+        In the order of `cross`, from a table of R x M x M flags, M the most items of a request.
+        """
+        offsets = offsets_from(self.request[items], self.n)
+        row = self.request[items]
+        place = np.arange(len(items)) - offsets[row]
+        most = int(np.diff(offsets).max(initial=0))
+        value_RM, there_RM = np.zeros((self.n, most), value.dtype), np.zeros((self.n, most), bool)
+        value_RM[row, place], there_RM[row, place] = value[items], True
+        below = (value_RM[:, :, None] < value_RM[:, None, :]) & there_RM[:, :, None] & there_RM[:, None, :]
+        pair = np.flatnonzero(below)
+        first, second = np.divmod(pair, max(1, most))
+        start = offsets[first // max(1, most)]
+        return items[start + first % max(1, most)], items[start + second]
+
 
 Picked = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Items drawn, and of each pair the better and the worse one."""
@@ -244,17 +261,13 @@ def _low_rank_negatives(lists: Lists, config: DrawConfig, bins: np.ndarray) -> P
 
 def _rank_pairs(lists: Lists, config: DrawConfig, bins: np.ndarray) -> Picked:
     items = lists.draw(np.ones(len(lists.request), bool), config.rank_items, "rank_pairs")
-    a, b = lists.cross(items, items)
-    better = lists.position[a] < lists.position[b]
-    return items, a[better], b[better]
+    return items, *lists.ordered(items, lists.position)
 
 
 def _bin_pairs(lists: Lists, config: DrawConfig, bins: np.ndarray) -> Picked:
     cell = lists.request * (int(bins.max(initial=0)) + 1) + bins
     items = lists.draw(np.ones(len(lists.request), bool), config.bin_items, "bin_pairs", cell)
-    a, b = lists.cross(items, items)
-    better = bins[a] < bins[b]
-    return items, a[better], b[better]
+    return items, *lists.ordered(items, bins)
 
 
 STRATEGIES = {
@@ -269,8 +282,8 @@ def capped(lists: Lists, better: np.ndarray, worse: np.ndarray, most: int, name:
     request = lists.request[better]
     if np.bincount(request, minlength=1).max() <= most:
         return better, worse
-    keys = (lists.request_hash[better], lists.item_hash[better], lists.item_hash[worse])
-    keep = lowest_within(request, keyed_uniform(lists.seed, f"pairs of {name}{lists.salt}", *keys), most)
+    of_better = keyed(lists.seed, f"pairs of {name}{lists.salt}", lists.request_hash, lists.item_hash)[better]
+    keep = lowest_within(request, uniform_of(of_better, lists.item_hash[worse]), most)
     return better[keep], worse[keep]
 
 

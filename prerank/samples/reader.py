@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from prerank.core.errors import InputError
 from prerank.core.storage import parquet
+from prerank.samples.kept import Kept
 
 WINDOW = 1024
 """Requests of a lane that are shuffled among each other, at least one batch: what a worker holds in memory."""
@@ -88,6 +89,8 @@ class Reader:
     """An epoch passes over the samples as often as it takes for so many steps."""
     tables: Mapping[tuple[Path, int], pa.Table] = field(default_factory=dict)
     """Row groups by file and number that are in memory already; the others are read from the files."""
+    kept: Kept = field(default_factory=Kept)
+    """Keeps what is read, for the next pass and for other readers that have it."""
 
     def __post_init__(self) -> None:
         if self.batch % self.lanes or self.lanes % self.world:
@@ -208,7 +211,12 @@ class Reader:
     def _group(self, path: Path, index: int) -> pa.Table:
         """This reader's rows of a row group."""
         held, names = self.tables.get((path, index)), list(self.columns)
-        table = self._opened(path).read_row_group(index, columns=names) if held is None else held.select(names)
+        if held is None:
+            table = self.kept.columns(
+                path, index, self.columns, lambda names: self._opened(path).read_row_group(index, columns=names)
+            )
+        else:
+            table = held.select(names)
         return table.take(self._rows_of[path, index]) if self._rows_of else table
 
 

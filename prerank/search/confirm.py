@@ -14,11 +14,9 @@ from typing import TypedDict
 import numpy as np
 
 from prerank.models.arch import Arch
-from prerank.search.confirmed import FITS, LAST, TIE, Row
+from prerank.search.confirmed import FITS, LAST, LONGER, Row, best_of
 from prerank.search.propose import Space, Values, neighbours, proposals
 
-LONGER = (1, 3, 9, 9)
-"""How many times `search.steps` a training of each rung has."""
 SEEDS = ((0,), (1,), (2,), (3, 4))
 """Of a rung's trainings, beside the search's own; the last rung counts that of the rung before as well."""
 PRICE = (1, 3, 9, 18)
@@ -122,9 +120,7 @@ class Confirm:
         last = [arch for arch, rung in self.told if rung == LAST and self._fits(arch, budget_us)]
         if not last:
             return None
-        most = max(self.mean(arch) for arch in last)
-        near = [arch for arch in last if self.mean(arch) >= most - TIE]
-        return min(near, key=lambda arch: (self.space.latency_us(arch), -self.mean(arch)))
+        return last[best_of([(self.mean(arch), self.space.latency_us(arch)) for arch in last])]
 
     def tried(self, budget_us: float) -> int:
         """How many came to the last rung."""

@@ -1,5 +1,6 @@
 """What a search has confirmed by training: the front of latency and recall, and what is read off it for a budget."""
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,8 +17,10 @@ from prerank.search.method import SearchEpoch
 from prerank.search.propose import space_of
 from prerank.search.spec import Spec, predicted
 
-LAST = 3
-"""The last rung of `prerank.search.confirm`: of several seeds."""
+LONGER = (1, 3, 9, 9)
+"""How many times `search.steps` a training of each rung has."""
+LAST = len(LONGER) - 1
+"""The last rung: of several seeds."""
 TIE = 0.001
 """Of the metric: the cheaper of two that are no farther apart is taken."""
 LEVEL = 0.95
@@ -114,8 +117,7 @@ class Confirmed:
         if not last:
             space = space_of(self.spec, schema)
             return Choice(space.cheapest(budget_us), math.nan, incumbent, None, 0, 0)
-        most = max(row["metric"] for row in last)
-        best = min((r for r in last if r["metric"] >= most - TIE), key=lambda r: (r["latency_us"], -r["metric"]))
+        best = last[best_of([(row["metric"], row["latency_us"]) for row in last])]
         held = next((row for row in last if incumbent == arch_of(row)), None)
         if held is None or not best["requests"]:
             return Choice(arch_of(best), best["metric"], incumbent, None, len(last), 0)
@@ -164,6 +166,11 @@ class SavedConfirmed(TypedDict):
     confirmed: list[Row]
 
 
+def read_front(folder: Path) -> Front:
+    """The front.json of a search that is done."""
+    return json.loads((folder / "front.json").read_text())
+
+
 def incumbent_of(spec: Spec, schema: Schema, budget_us: float) -> Arch | None:
     """What the team has: the hand-picked features with the base widths, or as many of them as the budget has room for;
     None where the schema names none, or none fits."""
@@ -172,6 +179,13 @@ def incumbent_of(spec: Spec, schema: Schema, budget_us: float) -> Arch | None:
     if not set(schema.hand_picked) & {feature.name for feature in space.features if not feature.of_request}:
         return None
     return space.best(chosen, space.networks[0], budget_us if math.isfinite(budget_us) else 1e12)
+
+
+def best_of(trained: Sequence[tuple[float, float]]) -> int:
+    """The place in (metric, microseconds) of the cheapest of those within a `TIE` of the best."""
+    least = max(metric for metric, _ in trained) - TIE
+    near = (place for place, (metric, _) in enumerate(trained) if metric >= least)
+    return min(near, key=lambda place: (trained[place][1], -trained[place][0]))
 
 
 def gain(a_R: np.ndarray, b_R: np.ndarray, tried: int) -> tuple[float, float, float]:

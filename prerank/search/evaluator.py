@@ -15,7 +15,8 @@ from prerank.logs.schema import load_schema
 from prerank.models.arch import Arch
 from prerank.models.distill import Distiller
 from prerank.models.ranker import Ranker
-from prerank.search.confirm import LONGER, Ask, Task, Told
+from prerank.search.confirm import Ask, Task, Told
+from prerank.search.confirmed import LONGER
 from prerank.search.rivals import FSCD, Gradient, Permutation, Rival, SqueezeExcite
 from prerank.search.short import FASTER, hold, measured, run_steps, trained
 from prerank.search.spec import Spec

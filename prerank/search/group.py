@@ -174,6 +174,7 @@ def run_search(spec: Spec, job: Job, worker: Worker) -> None:
         search.fold,
         epoch_steps=arm.optim.epoch_steps,
         tables=job.tables,
+        kept=worker.kept,
     )
     held_out = replace(reader, held_out=True, epoch_steps=1)
     total = search.epochs * reader.steps

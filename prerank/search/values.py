@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from prerank.logs.schema import Feature
 from prerank.models.batch import Batch
+from prerank.models.losses import Segments, means
 from prerank.models.ranker import Ranker
 from prerank.search.short import Held
 
@@ -118,9 +119,7 @@ def _fitted(design_IE: Tensor, target_I: Tensor, batch: Batch) -> Tensor:
 
 def _centred(x_ID: Tensor, batch: Batch) -> Tensor:
     """Less the mean over the request."""
-    sums_RD = x_ID.new_zeros(batch.requests, x_ID.shape[1]).index_add(0, batch.request_I, x_ID)
-    count_R = torch.bincount(batch.request_I, minlength=batch.requests).clamp(min=1)
-    return x_ID - (sums_RD / count_R[:, None])[batch.request_I]
+    return x_ID - means(x_ID, Segments(batch.request_I, batch.requests))[batch.request_I]
 
 
 def _after_first(ranker: Ranker, first_IH: Tensor) -> Tensor:

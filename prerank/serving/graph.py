@@ -143,7 +143,7 @@ def inputs(
     of_side = (*dense, *bags, *ids, *crossed)
     order = np.concatenate([np.arange(columns[f.name].start, columns[f.name].stop) for f in of_side])
 
-    across = []  # [rows, D] for a request, [D, N] for items
+    parts = []
     if dense:
         raw = _join_dense(graph, dense, rows)
         at = order[: sum(feature.size for feature in dense)] - (0 if of_request else embed.widths[0])
@@ -152,22 +152,20 @@ def inputs(
             for key in ("mean", "std")
         )
         declared = [values if of_request else values.T for values in _declared(dense)]
-        across.append(_normalise(graph, raw, mean, std, declared))
+        x = _normalise(graph, raw, mean, std, declared)
+        parts.append(x if of_request else graph.add("Transpose", x, perm=[1, 0]))
     for feature in bags:
-        across.append(_mean_of_ids(graph, feature, array(embed.table(feature.name).weight), rows))
-    if of_request:
-        parts = across
-    else:
-        parts = [graph.add("Transpose", _join(graph, across, axis=0), perm=[1, 0])] if across else []
+        parts.append(_mean_of_ids(graph, feature, array(embed.table(feature.name).weight), rows))
+    # Of many rows Gather is quicker, which takes a vector; of one, GatherND, which needs no reshaping.
+    look_up = "GatherND" if of_request else "Gather"
     for feature in ids:
         value = graph.input(feature.name, TensorProto.INT64, [rows, 1])
-        known = _known(graph, feature, value)  # a matrix, as GatherND takes it
-        graph.known[feature.name] = known
-        parts.append(graph.add("GatherND", array(embed.table(feature.name).weight), known))
+        value = value if of_request else graph.add("Reshape", value, ints(-1))
+        graph.known[feature.name] = _known(graph, feature, value, flat=not of_request)
+        parts.append(graph.add(look_up, array(embed.table(feature.name).weight), graph.known[feature.name]))
     for cross in crosses:
         if cross.of_request == of_request:
-            table = array(embed.table(cross.feature.name).weight)
-            parts.append(graph.add("GatherND", table, _crossed(graph, cross)))
+            parts.append(graph.add(look_up, array(embed.table(cross.feature.name).weight), _crossed(graph, cross)))
     return order, _join(graph, parts, axis=1)
 
 
@@ -181,7 +179,12 @@ def _join_dense(graph: Graph, dense: list[Feature], rows: int | str) -> str:
     if rows == 1:
         return _join(graph, values, axis=1)
     singles = sum(feature.size == 1 for feature in dense)
-    parts = [graph.add("Transpose", value, perm=[1, 0]) for value in values[singles:]]
+    # The reshaping changes nothing but that ONNX Runtime leaves the transposing where it is: its optimizer would go on
+    # with [N, D], where each row of few numbers is a loop of its own.
+    parts = [
+        graph.add("Reshape", graph.add("Transpose", value, perm=[1, 0]), ints(f.size, -1))
+        for value, f in zip(values[singles:], dense[singles:], strict=True)
+    ]
     if singles:
         # [N, 1] one after another are already the rows of [singles, N].
         parts.insert(0, graph.add("Reshape", _join(graph, values[:singles], axis=0), ints(singles, -1)))
@@ -205,8 +208,11 @@ def _declared(dense: list[Feature]) -> list[np.ndarray]:
     return list(np.repeat(values, [feature.size for feature in dense], axis=0).T[:, np.newaxis]) if most else []
 
 
-def _known(graph: Graph, feature: Feature, value: str) -> str:
-    """Rows of the table for ids of any shape: `size` for the unknown; -1, the last row of all, for what is no id."""
+def _known(graph: Graph, feature: Feature, value: str, *, flat: bool = False) -> str:
+    """Rows of the table for ids of any shape: `size` for the unknown; -1, the last row of all, for what is no id.
+
+    `flat`: the ids are a vector already.
+    """
     size = np.array(feature.size)
     of_lists = feature.kind == "ids"
     declared = [(v + 2**63) % 2**64 - 2**63 for v in feature.missing if isinstance(v, int)]
@@ -215,25 +221,30 @@ def _known(graph: Graph, feature: Feature, value: str) -> str:
         declared = [v for v in declared if v < feature.size and (v >= 0 or of_lists)]
     if not feature.hash and not declared:
         return clipped(graph, value, feature.size)
-    flat = graph.add("Reshape", value, ints(-1))  # a column is broadcast element by element, ten times as slowly
+    # A column is broadcast element by element, ten times as slowly as a vector.
+    ids = value if flat else graph.add("Reshape", value, ints(-1))
     if feature.hash:
-        known = splitmix(graph, flat, feature.size)
+        known = splitmix(graph, ids, feature.size)
         declared += [UNKNOWN, *([] if of_lists else [PADDING])]
     else:
-        known = clipped(graph, flat, feature.size)
+        known = clipped(graph, ids, feature.size)
     for missing in declared:
-        known = graph.add("Where", graph.add("Equal", flat, np.array(missing)), size, known)
+        known = graph.add("Where", graph.add("Equal", ids, np.array(missing)), size, known)
     if feature.hash and of_lists:
-        known = graph.add("Where", graph.add("Equal", flat, np.array(PADDING)), np.array(-1), known)
-    return graph.add("Reshape", known, graph.add("Shape", value), allowzero=1)
+        known = graph.add("Where", graph.add("Equal", ids, np.array(PADDING)), np.array(-1), known)
+    return known if flat else graph.add("Reshape", known, graph.add("Shape", value), allowzero=1)
 
 
 def _crossed(graph: Graph, cross: Cross) -> str:
-    """`Cross.of` of its two ids, which are inputs of the graph by now."""
-    a, b = (
-        graph.add("Where", graph.add("Less", known, np.array(0)), np.array(feature.size), known)
-        for feature, known in ((f, graph.known[f.name]) for f in (cross.a, cross.b))
-    )
+    """`Cross.of` of its two ids, which are inputs of the graph by now: [1, 1] of a request, [N] of items."""
+
+    def row(feature: Feature) -> str:
+        known = graph.known[feature.name]
+        if feature.of_request and not cross.of_request:
+            known = graph.add("Reshape", known, ints(-1))
+        return graph.add("Where", graph.add("Less", known, np.array(0)), np.array(feature.size), known)
+
+    a, b = row(cross.a), row(cross.b)
     if cross.exact:
         return graph.add("Add", graph.add("Mul", a, np.array(cross.b.size + 1)), b)
     spread = [
@@ -245,7 +256,7 @@ def _crossed(graph: Graph, cross: Cross) -> str:
 
 
 def _mean_of_ids(graph: Graph, feature: Feature, table: np.ndarray, rows: int | str) -> str:
-    """[1, dim] of a request, [dim, N] of items; 0 for a row without ids."""
+    """[rows, dim]; 0 for a row without ids."""
     # A last row of zeros for padding (its index is -1), and a last column that counts the ids.
     table = np.pad(table, ((0, 1), (0, 1)))
     table[:-1, -1] = 1
@@ -260,8 +271,7 @@ def _mean_of_ids(graph: Graph, feature: Feature, table: np.ndarray, rows: int | 
         length = graph.add("Shape", known, start=0, end=1)
         ones = graph.add("ConstantOfShape", length, value=numpy_helper.from_array(np.ones(1, np.float32)))
         total = graph.add("Reshape", graph.add("MatMul", ones, each), ints(-1, feature.dim + 1))
-        total = graph.add("Transpose", total, perm=[1, 0])
-    total, count = graph.split("Split", total, ints(feature.dim, 1), outputs=2, axis=1 if rows == 1 else 0)
+    total, count = graph.split("Split", total, ints(feature.dim, 1), outputs=2, axis=1)
     return graph.add("Div", total, graph.add("Max", count, np.float32(1)))
 
 

@@ -16,8 +16,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from matplotlib.figure import Figure
 from mlflow.tracking import MlflowClient
 
 from prerank.core.errors import InputError
@@ -28,6 +28,9 @@ from prerank.tracking.experiment import SQLITE, experiment_of
 from prerank.tracking.faults import FAULTS, explained, is_down, is_refusal, masked
 from prerank.tracking.server import KEYED, PARENT, connect, local_uri, probe, send
 from prerank.tracking.unsent import Refused, Spool
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 PARAM_LENGTH = 6000
 TRY_AGAIN_S, DRAIN_S = 5.0, 2.0  # between two tries of a store that is down; to send what waits, of a call in training
@@ -66,7 +69,7 @@ class Run:
         with fetched(path) as file:
             self.log({"artifact": folder}, file)
 
-    def figures(self, figures: dict[str, Figure]) -> None:
+    def figures(self, figures: dict[str, "Figure"]) -> None:
         with tempfile.TemporaryDirectory() as folder:
             for name, figure in figures.items():
                 figure.savefig(Path(folder) / f"{name}.png")

@@ -1,9 +1,10 @@
 """The training loop of one arm: no Ray in it, so it runs in a test, under torchrun or in a profiler as well."""
 
 import math
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Generic, Protocol, TypeVar, cast
 
 import numpy as np
 import pyarrow as pa
@@ -38,6 +39,7 @@ class Validated(Protocol):
     def eval(self) -> object: ...
 
 
+T = TypeVar("T")
 Validate = Callable[[Validated], dict[str, float]]
 """The metrics of the validation day by name."""
 Save = Callable[[State, Distiller[Scorer], torch.optim.Optimizer, dict[str, Tensor]], None]
@@ -130,7 +132,8 @@ def _steps(
         training_batch(table, arm, lesson.features, reader.pass_of(step), lesson.teacher_score, lesson.redraw)
         for step, table in enumerate(reader.epoch(state.epoch, state.step), begun)
     )
-    for batch in ahead(made):
+    waits = Waits(ahead(made))
+    for batch in waits:
         step = state.epoch * reader.steps + state.step
         warmup = min(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0
         with autocast:
@@ -140,7 +143,26 @@ def _steps(
         nn.utils.clip_grad_norm_(model.parameters(), arm.optim.clip)
         optimizer.step()
         state.step += 1
+        state.wait_share = waits.share
         yield {"loss": loss.detach(), **parts}
+
+
+class Waits(Generic[T]):
+    """The items, and the share of the time until the latest of them that passed in waiting for one."""
+
+    def __init__(self, items: Iterable[T]) -> None:
+        self.items, self.waited, self.share, self.begun = iter(items), 0.0, 0.0, time.perf_counter()
+
+    def __iter__(self) -> "Waits[T]":
+        return self
+
+    def __next__(self) -> T:
+        asked = time.perf_counter()
+        item = next(self.items)
+        now = time.perf_counter()
+        self.waited += now - asked
+        self.share = self.waited / (now - self.begun)
+        return item
 
 
 def _chosen(arm: Arm, values: Mapping[str, float]) -> float:

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-import psutil
 import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
 from prerank.core.errors import InputError
+from prerank.core.memory import memory
 from prerank.core.nested import flat_numpy, offsets_of, segment_of
 from prerank.core.storage import parquet
 from prerank.evaluation.metrics import Candidates, Validation
@@ -30,6 +30,7 @@ from prerank.samples.batches import columns, scoring_batch
 from prerank.samples.draw import NEED_POSITIONS, UNIFORM, DrawConfig
 from prerank.samples.files import candidates_of, sample_files, samples_manifest
 from prerank.samples.fitting import drawn_by
+from prerank.samples.kept import Kept
 from prerank.samples.reader import Reader, sequential
 from prerank.tracking.runs import Run
 from prerank.training import boosted, loop
@@ -79,6 +80,8 @@ class Worker:
     """Moves a model to the device, and wraps it where there are other workers."""
     rank: int = 0
     world: int = 1
+    kept: Kept = field(default_factory=Kept)
+    """Samples that stay in memory from one arm to the next."""
 
     def finished(self, name: str) -> bool:
         """Whether the latest checkpoint holds this arm's end."""
@@ -114,7 +117,8 @@ def log_epoch(name: str, state: State, ended: bool, runs: Mapping[str, Run]) -> 
 def logged(state: State) -> dict[str, float]:
     """The last epoch's metrics by their names in MLflow, where `latency_us` is that of the network that was found."""
     numbers = {key: value for key, value in state.history[-1].items() if isinstance(value, float)}
-    return {key if "/" in key else f"search/{key}": value for key, value in numbers.items()}
+    named = {key if "/" in key else f"search/{key}": value for key, value in numbers.items()}
+    return named | {"train/wait_share": state.wait_share}
 
 
 def train_arm(arm: Arm, job: Job, worker: Worker) -> None:
@@ -143,6 +147,7 @@ def train_arm(arm: Arm, job: Job, worker: Worker) -> None:
         arm.seed,
         epoch_steps=arm.optim.epoch_steps,
         tables=job.tables,
+        kept=worker.kept,
     )
 
     def save(
@@ -172,7 +177,7 @@ def check_memory(features: tuple[Feature, ...], device: torch.device) -> None:
     """Raises InputError where the embedding tables, which every worker holds whole, do not fit the device."""
     # Weights, gradients and the two moments of AdamW, in float32.
     bytes_of = {feature.name: 16 * (feature.size + 1) * feature.dim for feature in features if feature.dim}
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else memory().available
     if sum(bytes_of.values()) > free:
         name = max(bytes_of, key=bytes_of.__getitem__)
         raise InputError(

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from logs_fixture import write_logs
 from samples_fixture import build, here, random_teacher, rows_of
+from sklearn.metrics import roc_auc_score
 
 from prerank.core.errors import InputError
 from prerank.core.nested import offsets_of
@@ -131,6 +132,36 @@ def test_of_many_fine_lists_some_requests_are_drawn_and_the_others_counted(logs,
     warn_of(some.facts)
     assert "note: 20 requests of the test were drawn, 40 were left out" in capsys.readouterr().out
     assert run(logs, models).facts["requests"] == 60  # candidates
+
+
+def test_scores_of_more_candidates_than_the_driver_gathers_are_pooled_of_some(logs, models, monkeypatch, capsys):
+    """Everything but the pooled AUC stays as it is, which is that of scikit-learn over the requests that are drawn."""
+    monkeypatch.setattr("prerank.evaluation.evaluate.whole_requests", here)
+    gathered = []
+    monkeypatch.setattr("prerank.evaluation.evaluate.executed", lambda parts: gathered.append(list(parts)) or parts)
+    planned = plan(open_logs(logs), "logged", {"student": models[1]}, k=6)
+    whole = evaluate(planned)
+    ids, items = (pa.concat_tables(gathered[-1])[name] for name in ("request_id", "student.score"))
+    clicks = pa.concat_tables(gathered[-1])["clicked"]
+    of = {id: both for id, *both in zip(ids.to_pylist(), items.to_pylist(), clicks.to_pylist(), strict=True)}
+    monkeypatch.setattr("prerank.evaluation.evaluate.POOLED", 20 * 24)
+    some, in_parts = evaluate(planned), evaluate(planned, blocks=5)
+    assert in_parts.facts == some.facts and in_parts.rows == some.rows
+    there = pa.concat_tables(gathered[-1])
+    drawn = [id for id, row in zip(there["request_id"].to_pylist(), there["clicked"].to_pylist(), strict=True) if row]
+    assert 5 < len(drawn) == some.facts.pop("pooled") < 40
+    assert some.facts == whole.facts
+    assert some.per_request.to_pandas().equals(whole.per_request.to_pandas())  # where NaN is NaN
+    for name, row in some.rows.items():
+        expected = whole.rows[name]
+        changed = {key for key in row if key != "slices" and row[key] != expected[key]}
+        assert (
+            changed == {"auc", "auc_ci"} and row["slices"]["exposed"]["gauc"] == expected["slices"]["exposed"]["gauc"]
+        )
+    labels, scores = (np.concatenate([of[id][side] for id in drawn]) for side in (1, 0))
+    assert some.rows["student"]["auc"] == pytest.approx(roc_auc_score(labels, scores))
+    warn_of(some.facts | {"pooled": len(drawn)})
+    assert f"note: AUC is over {len(drawn)} of 60 requests" in capsys.readouterr().out
 
 
 @pytest.fixture

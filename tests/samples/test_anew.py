@@ -6,6 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from prerank.logs.schema import load_schema
 from prerank.models.options import Arm, Distill
@@ -60,6 +62,19 @@ def test_the_teachers_order_is_laid_over_the_places_of_the_pool():
     )
     assert positions_of(table, "score").tolist() == [9, 0, 5, 2, 3, 0, 1]  # of equal scores the first is before
     assert positions_of(table, None).tolist() == [5, 0, 9, 3, 1, 0, 2]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int32, np.uint8])
+@given(scores=st.lists(st.lists(st.sampled_from([-2.5, -1e-3, -0.0, 0.0, 1e-3, 7.0, 8.0]), max_size=9), min_size=1))
+def test_the_order_of_any_scores_is_that_of_sorting(dtype, scores):
+    """Of equal ones, and 0 is -0, the first is before."""
+    items = pa.array([list(range(len(row))) for row in scores], pa.list_(pa.int32()))
+    typed = [np.abs(row).astype(dtype) if dtype == np.uint8 else np.array(row).astype(dtype) for row in scores]
+    column = pa.array([row.tolist() for row in typed], pa.list_(pa.from_numpy_dtype(dtype)))
+    found = iter(positions_of(pa.table({"position": items, "score": column}), "score").tolist())
+    for row in typed:
+        place = {item: rank for rank, item in enumerate(sorted(range(len(row)), key=lambda i, row=row: -float(row[i])))}
+        assert [next(found) for _ in row] == [place[item] for item in range(len(row))]
 
 
 @pytest.mark.parametrize("score", ["teacher_score", None])

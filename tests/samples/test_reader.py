@@ -1,5 +1,7 @@
 """The order of the samples: the same batches for any number of workers, and from any step on."""
 
+import pickle
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -8,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prerank.core.errors import InputError
+from prerank.core.memory import Memory
 from prerank.models.options import Optim
+from prerank.samples import kept
 from prerank.samples.reader import FEW_STEPS, Dealt, Reader, deal, sequential
 from prerank.search.options import Search
 
@@ -205,3 +209,39 @@ def test_a_fold_of_few_rows_holds_some_out(tmp_path, rows):
     learned, held_out = ({row for table in side.epoch(0) for row in table["id"].to_pylist()} for side in sides)
     assert learned | held_out == set(range(n)) and not learned & held_out
     assert len(held_out) == max(1, n // 4)
+
+
+def test_what_was_read_stays_while_half_of_the_memory_is_free(files, monkeypatch):
+    expected, read = epoch(files), []
+    free = [Memory(1000, 1000)]
+    monkeypatch.setattr(kept, "memory", lambda: free[0])
+    whole = pq.ParquetFile.read_row_group
+
+    def counted(file, index, columns):
+        read.append(index)
+        return whole(file, index, columns=columns)
+
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", counted)
+    groups = sum(pq.ParquetFile(path).num_row_groups for path in files)
+    roomy, full = kept.Kept(), kept.Kept()
+    assert epoch(files, kept=roomy) == expected and len(read) >= groups
+    read.clear()
+    assert epoch(files, kept=roomy) == expected and not read
+    free[0] = Memory(1000, 500)
+    assert epoch(files, kept=full) == expected and not full.groups
+    read.clear()
+    assert epoch(files, kept=full) == expected and read
+    assert not pickle.loads(pickle.dumps(roomy)).groups
+
+
+def test_columns_that_are_not_here_yet_are_read_alone(tmp_path):
+    pq.write_table(pa.table({"a": [1, 2], "b": [3, 4]}), tmp_path / "x")
+    asked, rows = [], kept.Kept()
+
+    def read(names):
+        asked.append(names)
+        return pq.read_table(tmp_path / "x", columns=names)
+
+    assert rows.columns(tmp_path / "x", 0, ("a",), read).to_pydict() == {"a": [1, 2]}
+    assert rows.columns(tmp_path / "x", 0, ("b", "a"), read).to_pydict() == {"b": [3, 4], "a": [1, 2]}
+    assert asked == [["a"], ["b"]]

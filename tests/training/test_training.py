@@ -28,9 +28,9 @@ def taken(feature):
 
 
 def test_tables_fit_to_the_byte(monkeypatch):
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=taken(SMALL)))
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=2**40, available=taken(SMALL)))
     check_memory((SMALL, PRICE), CPU)
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=taken(SMALL) - 1))
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=2**40, available=taken(SMALL) - 1))
     with pytest.raises(InputError, match="'city'"):
         check_memory((SMALL, PRICE), CPU)
 
