@@ -80,6 +80,8 @@ def write_export(
 ) -> Exported:
     """Writes the MLflow model with `signature.json`, `arch.json` and `schema.json` into an empty folder.
 
+    Of two towers, with trees or without, also their networks and the vectors of the items (`write_towers`), and
+    `served.onnx`, which answers a request from these vectors: the network that is timed.
     Raises RuntimeError, and writes nothing, where ONNX Runtime departs from torch.
     """
     features = model.schema.select(model.arch.features, where="arch.json")
@@ -92,9 +94,12 @@ def write_export(
     write_json(folder / "signature.json", describe(graph, features))
     model.arch.save(folder / "arch.json")
     model.schema.save(folder)
-    if isinstance(model.ranker, TwoTower):
-        equal["towers"] = write_towers(folder, model.ranker, features, stats, samples)
     served = as_served(model.ranker, features, model.schema, stats)
+    towers = model.ranker.towers if isinstance(model.ranker, TowerTrees) else model.ranker
+    if isinstance(towers, TwoTower):
+        of_towers = tuple(feature for feature in features if feature.side != "cross")
+        equal["towers"] = write_towers(folder, towers, of_towers, stats, samples)
+        (folder / "served.onnx").write_bytes(served.graph.SerializeToString())
     times = measure(open_session(served.graph, threads), served.features, served.stats, repeats=repeats)
     return {"parity": equal, "inference_us": times, "machine": machine()}
 
