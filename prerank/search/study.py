@@ -73,7 +73,7 @@ class Results(TypedDict):
     logs: Facts
     rows: list[Row]
     said: list[str]
-    """Of each rung that is out of the article's order."""
+    """Of each rung that is out of the article's order, or could have been trained for longer."""
     mlflow: str
     key: str
 
@@ -114,7 +114,7 @@ class Asked:
             "candidates": candidates,
             "logs": measured.facts,
             "rows": rows,
-            "said": out_of_order(rows),
+            "said": out_of_order(rows) + unfinished(self.done),
             "mlflow": mlflow,
             "key": self.key,
         }
@@ -171,6 +171,16 @@ def _over(value_SR: np.ndarray) -> Over:
     lo, hi = two_way_interval(value_SR, np.zeros_like(value_SR))
     seeds = [float(mean) for mean in np.nanmean(value_SR, axis=1)]
     return {"mean": float(np.mean(seeds)), "lo": lo, "hi": hi, "seeds": seeds}
+
+
+def unfinished(done: Sequence[Studied]) -> list[str]:
+    """A sentence for each rung that more epochs might have made better."""
+    return [
+        f"{one.rung.name} was still rising with {one.rising} of {len(one.folders)} seeds when optim.epochs "
+        f"({one.best.optim.epochs}) ended the training: more may keep more"
+        for one in done
+        if one.rising
+    ]
 
 
 def out_of_order(rows: Sequence[Row]) -> list[str]:

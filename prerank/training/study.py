@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from prerank.core.config import plain
 from prerank.core.outputs import MANIFEST
 from prerank.models import checkpoint
-from prerank.models.checkpoint import ModelManifest
+from prerank.models.checkpoint import ModelManifest, model_manifest
 from prerank.models.options import Arm
 from prerank.tracking.runs import Run
 from prerank.training.finished import finished_models
@@ -38,6 +38,8 @@ class Studied:
     """Which was the best."""
     folders: list[Path]
     """Of the best, by seed."""
+    rising: int = 0
+    """Of these, those whose training `optim.epochs` ended before their patience."""
 
     @property
     def best(self) -> Arm:
@@ -72,7 +74,8 @@ def studied(rungs: Sequence[Rung], job: Job, out: Path, *, seeds: int, parent: R
                 folder = out / "seeds" / f"{rung.name}-try{at}-s{best.seed + more}"
                 trained(folder, replace(best, name=folder.name, seed=best.seed + more), costs[rung.name])
                 by_seed.append(folder)
-            done.append(Studied(rung, values, at, by_seed))
+            rising = sum(bool(model_manifest(folder, kind="student").get("rising")) for folder in by_seed)
+            done.append(Studied(rung, values, at, by_seed, rising))
     return done
 
 

@@ -9,7 +9,7 @@ import pytest
 from training_fixture import BASE
 
 from prerank.reports.study.show import terminal_table, write_study
-from prerank.search.study import name_of, out_of_order, rows_of
+from prerank.search.study import name_of, out_of_order, rows_of, unfinished
 from prerank.training.rungs import Rung
 from prerank.training.study import Studied
 
@@ -60,6 +60,13 @@ def test_a_rung_out_of_order_is_explained(rows):
         "two_tower (2018) keeps 20.0 points less than linear (2016), 95% interval -20.0 to -20.0: out of the article's "
         "order; it does not read match"
     )
+
+
+def test_what_could_go_on_is_said():
+    done = [studied("mlp"), replace(studied("linear"), rising=1)]
+    assert unfinished(done) == [
+        "linear was still rising with 1 of 2 seeds when optim.epochs (3) ended the training: more may keep more"
+    ]
 
 
 def test_the_page_and_the_table(rows, tmp_path):
