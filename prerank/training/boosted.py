@@ -29,6 +29,8 @@ from prerank.samples.files import items_of
 MOST_TREES = 400
 LOOK_EVERY = 20
 """Trees from one look at the validation day to the next."""
+LEAF = 50
+"""Rows of a leaf, at least; a hundredth of all where that is less."""
 PATIENCE = 3
 """Looks without a better metric, after which no more trees are grown."""
 LONGEST = 10_000
@@ -39,7 +41,6 @@ PARAMS = {
     "objective": "lambdarank",
     "learning_rate": 0.1,
     "num_leaves": 31,
-    "min_data_in_leaf": 50,
     "label_gain": list(range(GRADES + 1)),  # its own are of 31 grades, and double with each
     "verbosity": -1,
     "num_threads": 1,
@@ -153,16 +154,18 @@ def grow(
     defines the metric that decides.
     """
     params = {**PARAMS, "seed": arm.seed, "lambdarank_truncation_level": int(rows.group.max())}
+    params |= {"min_data_in_leaf": min(LEAF, max(1, len(rows.grade_N) // 100))}
     params |= {"bagging_fraction": 0.8, "bagging_freq": 1, "feature_fraction": 0.9}
     data = lightgbm.Dataset(rows.x_NF, rows.grade_N, group=rows.group, params=params, free_raw_data=True)
     booster = lightgbm.Booster(params, data)
     scores = [np.zeros(len(x_NF)) for x_NF, _ in day.parts]
     history: list[dict[str, float]] = []
-    best, at = -np.inf, -1
-    while len(history) * LOOK_EVERY < MOST_TREES and len(history) - 1 - at < PATIENCE:
+    best, at, ended = -np.inf, -1, False
+    while not ended and len(history) * LOOK_EVERY < MOST_TREES and len(history) - 1 - at < PATIENCE:
         begun = booster.current_iteration()
-        for _ in range(LOOK_EVERY):
-            booster.update()
+        ended = any(booster.update() for _ in range(LOOK_EVERY))  # it says whether no split is left
+        if ended and booster.current_iteration() - begun <= (not begun):
+            break  # the last look was at all trees, or the only tree is a leaf
         for (x_NF, _), score_N in zip(day.parts, scores, strict=True):
             score_N += np.asarray(booster.predict(x_NF, start_iteration=begun, num_iteration=LOOK_EVERY))
         found = _mean([measure(score_N) for (_, measure), score_N in zip(day.parts, scores, strict=True)])
@@ -175,6 +178,11 @@ def grow(
             best, at = found[arm.select_by], len(history)
         history.append({name if name == "auc" else f"{name}_at_{k}": value for name, value in found.items()})
         tell((at + 1) * LOOK_EVERY, best)
+    if not history:
+        raise InputError(
+            f"{arm.name}: no split of its {rows.x_NF.shape[1]} numbers tells {len(rows.grade_N):,} rows apart; name "
+            "other --features, bring more requests, or train another --model"
+        )
     scorer.trees.take(booster.dump_model(num_iteration=(at + 1) * LOOK_EVERY))
     return history, at
 

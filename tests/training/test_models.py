@@ -9,10 +9,14 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from logs_fixture import SCHEMA
+from ranker_fixture import FEATURES as FEATURES_OF_ALL
+from ranker_fixture import STATS
 from samples_fixture import teach_here
+from training_fixture import BASE
 
 from prerank.core.errors import InputError
 from prerank.core.nested import flat_numpy
+from prerank.evaluation.metrics import Candidates, Validation
 from prerank.evaluation.scores import scores_of
 from prerank.latency.served import serving_costs
 from prerank.logs.schema import load_schema
@@ -163,6 +167,27 @@ def test_weights_of_a_linear_student_are_the_best_that_were_looked_at(taught, tm
             ranker.linears[0].weight.copy_(weight)
             ranker.linears[0].weight[0, axis] = 0.0  # without an input it is not better
             assert recall() <= best["val/recall_at_10"] + 0.02
+
+
+def test_numbers_that_tell_nothing_apart_are_a_line():
+    scorer, day = Boosted(FEATURES_OF_ALL[:1], STATS), boosted.Day([])
+    rows = boosted.Rows(np.zeros((40, 1), np.float32), np.arange(40) % 2, np.array([20, 20]))
+    with pytest.raises(InputError, match="base: no split of its 1 numbers tells 40 rows apart"):
+        boosted.grow(scorer, BASE, rows, day, 10)
+
+
+def test_few_rows_are_split_too():
+    """Of 40 rows, of which LightGBM's own default would make one leaf."""
+    rng = np.random.default_rng(0)
+    x_NF = rng.normal(size=(40, 1)).astype(np.float32)
+    grade_N, offsets = (x_NF[:, 0] > 0).astype(np.int32), np.array([0, 20, 40])
+    no_N = np.zeros(40, bool)
+    candidates = Candidates(offsets, no_N, grade_N > 0, no_N)
+    scorer, day = Boosted(FEATURES_OF_ALL[:1], STATS), boosted.Day([(x_NF, Validation(candidates, x_NF[:, 0], k=5))])
+    rows = boosted.Rows(x_NF, grade_N, np.array([20, 20]))
+    boosted.grow(scorer, BASE, rows, day, 10)
+    score_N = scorer.trees(torch.from_numpy(x_NF))
+    assert score_N[grade_N > 0].min() > score_N[grade_N == 0].max()
 
 
 def test_more_rows_than_memory_are_a_line(taught, tmp_path, monkeypatch):
