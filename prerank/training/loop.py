@@ -26,6 +26,7 @@ from prerank.samples.anew import Redraw
 from prerank.samples.batches import REDRAW, ahead, scoring_batch, training_batch
 from prerank.samples.reader import Reader
 from prerank.training.average import AveragedAdamW, weights_of
+from prerank.training.tables import clip_grad_norm
 
 
 class Validated(Protocol):
@@ -63,17 +64,15 @@ class Lesson:
     """How pairs and rank bins are drawn in each pass."""
 
 
-def make_optimizer(model: nn.Module, arm: Arm) -> torch.optim.Optimizer:
+def make_optimizer(model: nn.Module, arm: Arm) -> AveragedAdamW:
     optim = arm.optim
-    if optim.average:
-        return AveragedAdamW([*model.parameters()], lr=optim.lr, weight_decay=optim.weight_decay, average=optim.average)
-    return torch.optim.AdamW(model.parameters(), lr=optim.lr, weight_decay=optim.weight_decay, fused=True)
+    return AveragedAdamW([*model.parameters()], lr=optim.lr, weight_decay=optim.weight_decay, average=optim.average)
 
 
 def train(
     lesson: Lesson,
     model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizer: AveragedAdamW,
     *,
     state: State,
     best: dict[str, Tensor],
@@ -140,7 +139,7 @@ def _steps(
             loss, parts = model(batch.to(device), warmup)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), arm.optim.clip)
+        clip_grad_norm(model.parameters(), arm.optim.clip)
         optimizer.step()
         state.step += 1
         state.wait_share = waits.share

@@ -35,6 +35,7 @@ from prerank.samples.reader import Reader, sequential
 from prerank.tracking.runs import Run
 from prerank.training import boosted, loop
 from prerank.training.options import Compute
+from prerank.training.tables import mark_large
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,7 @@ def train_arm(arm: Arm, job: Job, worker: Worker) -> None:
     torch.manual_seed(arm.seed)
     student = scorer_of(arm.arch, features, load_stats(samples))
     distiller = Distiller(student, arm, teacher_width(samples) if arm.distill.contrast else None)
+    mark_large(distiller, worker.device)
     model = worker.prepare(distiller)
     optimizer = loop.make_optimizer(model, arm)
     state, best = State(), checkpoint.weights(student)
