@@ -148,9 +148,11 @@ def grow(
     k: int,
     tell: Callable[[int, float], object] = lambda trees, best: None,
 ) -> tuple[list[dict[str, float]], int]:
-    """Grows trees until the validation has not been better for `PATIENCE` looks, and gives the scorer the best ones.
+    """Grows trees until the validation has not been better for `PATIENCE` looks, and gives the scorer the fewest that
+    are surely no worse: whose loss to the best look is within a standard error of that difference, over the requests
+    (the 1-SE rule of Breiman et al., 1984, paired), as each tree has its price where it is served.
 
-    Returns the metrics of each look and which was the best. Raises InputError where no request of the validation day
+    Returns the metrics of each look and which was chosen. Raises InputError where no request of the validation day
     defines the metric that decides.
     """
     params = {**PARAMS, "seed": arm.seed, "lambdarank_truncation_level": int(rows.group.max())}
@@ -160,6 +162,7 @@ def grow(
     booster = lightgbm.Booster(params, data)
     scores = [np.zeros(len(x_NF)) for x_NF, _ in day.parts]
     history: list[dict[str, float]] = []
+    chosen_by: list[np.ndarray] = []
     best, at, ended = -np.inf, -1, False
     while not ended and len(history) * LOOK_EVERY < MOST_TREES and len(history) - 1 - at < PATIENCE:
         begun = booster.current_iteration()
@@ -168,7 +171,8 @@ def grow(
             break  # the last look was at all trees, or the only tree is a leaf
         for (x_NF, _), score_N in zip(day.parts, scores, strict=True):
             score_N += np.asarray(booster.predict(x_NF, start_iteration=begun, num_iteration=LOOK_EVERY))
-        found = _mean([measure(score_N) for (_, measure), score_N in zip(day.parts, scores, strict=True)])
+        columns = _joined([measure(score_N) for (_, measure), score_N in zip(day.parts, scores, strict=True)])
+        found = {name: float(np.nanmean(each_R)) for name, each_R in columns.items() if not np.isnan(each_R).all()}
         if arm.select_by not in found:
             raise InputError(
                 f"{arm.name}: no request of the validation day has the {arm.select_by} that says how many trees are "
@@ -176,6 +180,7 @@ def grow(
             )
         if found[arm.select_by] > best:
             best, at = found[arm.select_by], len(history)
+        chosen_by.append(columns[arm.select_by])
         history.append({name if name == "auc" else f"{name}_at_{k}": value for name, value in found.items()})
         tell((at + 1) * LOOK_EVERY, best)
     if not history:
@@ -183,13 +188,22 @@ def grow(
             f"{arm.name}: no split of its {rows.x_NF.shape[1]} numbers tells {len(rows.grade_N):,} rows apart; name "
             "other --features, bring more requests, or train another --model"
         )
+    at = _fewest(chosen_by, at)
     scorer.trees.take(booster.dump_model(num_iteration=(at + 1) * LOOK_EVERY))
     return history, at
 
 
-def _mean(columns: Sequence[dict[str, np.ndarray]]) -> dict[str, float]:
-    joined = {name: np.concatenate([column[name] for column in columns]) for name in columns[0]}
-    return {name: float(np.nanmean(each_R)) for name, each_R in joined.items() if not np.isnan(each_R).all()}
+def _joined(columns: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    return {name: np.concatenate([column[name] for column in columns]) for name in columns[0]}
+
+
+def _fewest(looks: Sequence[np.ndarray], best: int) -> int:
+    """The first look [R] whose loss to the best is within a standard error of the difference."""
+    for index, value_R in enumerate(looks[:best]):
+        lost_R = (looks[best] - value_R)[~np.isnan(value_R)]
+        if lost_R.mean() <= lost_R.std() / np.sqrt(len(lost_R)):
+            return index
+    return best
 
 
 CLICKS = 20.0

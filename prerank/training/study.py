@@ -137,7 +137,10 @@ class _Bar:
 
     def _show(self, name: str, at: float) -> None:
         fresh, left = at - self.known, self.total - at
+        name = name or "done"
         note = (
-            f"{name}, about {(time.monotonic() - self.began) / fresh * left / 60:.0f} min left" if fresh > 0 else name
+            f"{name}, about {(time.monotonic() - self.began) / fresh * left / 60:.0f} min left"
+            if fresh > 0 and left > 0
+            else name
         )
         self.progress.update(self.task, completed=at, note=note)

@@ -169,6 +169,18 @@ def test_weights_of_a_linear_student_are_the_best_that_were_looked_at(taught, tm
             assert recall() <= best["val/recall_at_10"] + 0.02
 
 
+def test_the_fewest_trees_that_are_surely_no_worse():
+    """Of looks at 100 requests: 1 point worse by ±2 is within its error of 0.2 not, 0.1 worse by ±2 is."""
+    rng = np.random.default_rng(0)
+    best_R = rng.random(100)
+    noise_R = rng.standard_normal(100)
+    noise_R = 0.02 * (noise_R - noise_R.mean()) / noise_R.std()
+    looks = [best_R - 0.01 + noise_R, best_R - 0.001 + noise_R, best_R - 0.0001 + noise_R, best_R]
+    assert boosted._fewest(looks, 3) == 1
+    assert boosted._fewest([*looks[:1], best_R], 1) == 1
+    assert boosted._fewest([best_R, best_R], 1) == 0
+
+
 def test_numbers_that_tell_nothing_apart_are_a_line():
     scorer, day = Boosted(FEATURES_OF_ALL[:1], STATS), boosted.Day([])
     rows = boosted.Rows(np.zeros((40, 1), np.float32), np.arange(40) % 2, np.array([20, 20]))
