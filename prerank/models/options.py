@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from prerank.core.config import Above0, Positive, Share, Weight, Within, flatten
+from prerank.core.config import Above0, Positive, Share, Weight, Within, flatten, plain
 from prerank.core.errors import InputError
 from prerank.models.arch import Arch, ModelName
 
@@ -115,6 +115,12 @@ class Arm:
     @property
     def arch(self) -> Arch:
         return Arch(self.features, self.widths, self.model, self.crosses)
+
+    def said(self) -> dict[str, object]:
+        """By dotted keys, as manifests and keys of checkpoints have it: what all arms of earlier versions were is left
+        out, so that theirs still count."""
+        new = {"model": "mlp", "crosses": []}
+        return {key: value for key, value in plain(self).items() if key not in new or value != new[key]}
 
     def check(self) -> None:
         """Raises InputError naming the key whose value makes no sense."""

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from prerank.core.config import plain
 from prerank.core.outputs import fingerprint, is_done, publish
 from prerank.core.storage import rmtree, staged
 from prerank.logs.schema import load_schema
@@ -72,7 +71,7 @@ def finished_models(
     """
     samples, k, lanes = job.samples, job.k, job.compute.lanes
     inputs = {"samples": samples_manifest(samples)["fingerprint"]}
-    configs = {out: {**said_of(arm), "k": k, "compute.lanes": lanes} for out, arm in arms.items()}
+    configs = {out: {**arm.said(), "k": k, "compute.lanes": lanes} for out, arm in arms.items()}
     missing = {out: arm for out, arm in arms.items() if not is_done(out, kind=kind, config=configs[out], inputs=inputs)}
     todo = [*missing.values(), *beside.arms]
     if missing:
@@ -113,15 +112,10 @@ def finished_models(
     return {arm.name: model_manifest(out, kind=kind) for out, arm in arms.items()}
 
 
-def said_of(arm: Arm) -> dict[str, object]:
-    """The arm as its manifest has it: what the models of earlier versions all were is not said."""
-    return {key: value for key, value in plain(arm).items() if (key, value) not in (("model", "mlp"), ("crosses", []))}
-
-
 def key_of(arms: list[Arm], samples: Path, k: int, lanes: int) -> str:
     """What checkpoints are kept under: those of another configuration or of other samples are not gone on from."""
     of_samples = samples_manifest(samples)["fingerprint"]
-    return fingerprint([[said_of(arm) for arm in arms], k, lanes, of_samples])
+    return fingerprint([[arm.said() for arm in arms], k, lanes, of_samples])
 
 
 def _publish(

@@ -1,6 +1,7 @@
 """The models that are not the MLP: trained, kept, scored and exported as it is, each from what it can read."""
 
 import json
+from dataclasses import replace
 
 import lightgbm
 import numpy as np
@@ -14,6 +15,7 @@ from ranker_fixture import STATS
 from samples_fixture import teach_here
 from training_fixture import BASE
 
+from prerank.core.config import plain
 from prerank.core.errors import InputError
 from prerank.core.nested import flat_numpy
 from prerank.evaluation.metrics import Candidates, Validation
@@ -219,6 +221,12 @@ def test_files_of_earlier_versions_are_of_the_mlp(tmp_path):
     path.write_text('{"features": ["a"], "widths": [], "model": "tree"}')
     with pytest.raises(InputError, match="model must be one of mlp, linear"):
         load_arch(path)
+
+
+def test_arms_of_before_are_known_by_what_they_were_known_by():
+    assert set(plain(BASE)) - set(BASE.said()) == {"model", "crosses"}
+    towers = replace(BASE, model="two_tower")
+    assert towers.said() == {**BASE.said(), "model": "two_tower"}
 
 
 def test_a_student_of_before_is_the_same_run(taught, tmp_path):
