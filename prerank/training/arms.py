@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from prerank.core.errors import InputError
 from prerank.logs.schema import load_schema
 from prerank.models.arch import Arch, ModelName, load_arch
 from prerank.models.checkpoint import Proof
@@ -49,6 +50,8 @@ def student_arm(
     chosen = load_arch(arch) if arch else Arch(features or schema.student_features, widths)
     where = str(arch or "--features")
     selected = readable(model, schema.select(chosen.features, where=where), where=where)
+    if crosses and model != "logistic":
+        raise InputError(f"--crosses {','.join(crosses)}: of --model logistic alone, and this is {model}; leave it out")
     for name in crosses:
         Cross(name, selected)
     return Arm(

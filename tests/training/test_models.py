@@ -122,6 +122,7 @@ def test_what_cannot_be_is_refused_by_a_line(taught, tmp_path):
         ("two_tower", {"features": ("match", "price")}, "needs a feature of the side user, query or context"),
         ("two_tower", {"widths": (0,)}, "a tower needs a layer"),
         ("two_tower", {"distill": Distill(contrast=1.0)}, "a two_tower has none; leave them out"),
+        ("two_tower", {"crosses": ("brand*query_city",)}, "of --model logistic alone, and this is two_tower"),
         ("logistic", {"crosses": ("brand*price",)}, r"--crosses brand\*price: expected two of the features of kind id"),
         ("two_tower_gbdt", {"features": ("price", "user_age")}, "needs a feature of the side cross, of numbers"),
         ("linear", {"features": ("brand", "user_age")}, "needs a number of an item or cross side"),
