@@ -19,8 +19,8 @@ from prerank.models.stats import Stats, load_stats
 from prerank.samples.batches import scoring_batch
 from prerank.samples.reader import sequential
 from prerank.serving.export import runs_of
-from prerank.serving.graph import ranker_graph
 from prerank.serving.parity import as_trained, draw_feed
+from prerank.serving.served import graph_of
 from prerank.serving.session import open_session
 from prerank.serving.timing import FRESH, Run, stat, timed
 from prerank.training.worker import files_of, teacher_column
@@ -49,7 +49,7 @@ class Scorer:
         return [feature for feature in self.features if not feature.dim]
 
     def exported(self, candidates: int, rng: np.random.Generator) -> Run:
-        session = open_session(ranker_graph(self.model.ranker, self.features), 1)
+        session = open_session(graph_of(self.model.ranker, self.features), 1)
         return runs_of(session, self.features, self.stats, candidates, rng)
 
     def eager(self, candidates: int, rng: np.random.Generator) -> Run:

@@ -102,6 +102,9 @@ class Distiller(nn.Module, Generic[S]):
         return loss, {name: part.detach() for name, part in parts.items()}
 
     def hard(self, score_I: Tensor, batch: Batch) -> Tensor:
+        if self.arm.hard == "clicks":
+            assert batch.target_I is not None
+            return F.binary_cross_entropy_with_logits(score_I, batch.target_I.float())
         if self.arm.hard == "listwise":
             assert batch.target_I is not None
             return losses.listwise(score_I, batch.target_I, Segments(batch.request_I, batch.requests))

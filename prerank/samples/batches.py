@@ -29,7 +29,7 @@ REDRAW = Redraw()
 def columns(arm: Arm, teacher_score: str | None) -> tuple[str, ...]:
     """The columns of the samples that training this arm reads; without a `teacher_score`, none of the teacher's."""
     names, distill = [*arm.features, "clicked", "exposed", "request_id"], arm.distill
-    if arm.hard == "listwise":
+    if not arm.by_strategy:
         names += ["item_id", "drawn"]
     if reads_places(arm):
         names.append("position")
@@ -56,7 +56,7 @@ def training_batch(
     request_I = segment_of(offsets_of(table["clicked"]))
     exposed_I, distill, labels = flat_numpy(table["exposed"]), arm.distill, {}
     lists = pool_of(table, _positions(table, arm, teacher_score, len(request_I)), arm.seed, number)
-    pairs = None if arm.hard == "listwise" else pairs_anew(lists, arm.strategies, redraw)
+    pairs = None if not arm.by_strategy else pairs_anew(lists, arm.strategies, redraw)
     if pairs is None:
         keep_I = _sampled(table, arm, request_I, number)
     else:

@@ -21,7 +21,7 @@ from prerank.models.batch import Inputs
 from prerank.models.checkpoint import State
 from prerank.models.distill import Distiller, Shown
 from prerank.models.options import Arm
-from prerank.models.ranker import Ranker
+from prerank.models.ranker import Scorer
 from prerank.samples.anew import Redraw
 from prerank.samples.batches import REDRAW, ahead, scoring_batch, training_batch
 from prerank.samples.reader import Reader
@@ -43,7 +43,7 @@ class Validated(Protocol):
 T = TypeVar("T")
 Validate = Callable[[Validated], dict[str, float]]
 """The metrics of the validation day by name."""
-Save = Callable[[State, Distiller[Ranker], torch.optim.Optimizer, dict[str, Tensor]], None]
+Save = Callable[[State, Distiller[Scorer], torch.optim.Optimizer, dict[str, Tensor]], None]
 """Of the state, the latest and the best weights."""
 
 
@@ -87,7 +87,7 @@ def train(
     finite and InputError when no batch held anything to learn from.
     """
     arm, of_epoch, every = lesson.arm, lesson.reader.steps, lesson.checkpoint_steps
-    distiller = cast(Distiller[Ranker], getattr(model, "module", model))
+    distiller = cast(Distiller[Scorer], getattr(model, "module", model))
     while state.epoch < arm.optim.epochs and state.epoch - state.best_epoch <= arm.optim.patience:
         model.train()
         for losses in steps(lesson, model, optimizer, state):

@@ -24,6 +24,7 @@ from prerank.evaluation.scores import scores_of
 from prerank.logs.columns import agreed, checked, requirements
 from prerank.logs.schema import Schema
 from prerank.logs.types import converted
+from prerank.models.arch import ModelName
 from prerank.models.checkpoint import Model, load_model
 from prerank.models.options import Distill, Hard, Optim, Positions
 from prerank.samples.build import attach_features
@@ -49,6 +50,9 @@ class Options(TypedDict, total=False):
     distill: Distill
     optim: Optim
     seed: int
+    model: ModelName
+    crosses: tuple[str, ...]
+    unexposed_ratio: float
 
 
 @dataclass(frozen=True)
