@@ -51,6 +51,8 @@ class ProfileLatency:
     list_length: Positive = 8
     """Values in a row of a multi-valued id."""
     seed: Seed = 0
+    packed: bool = False
+    """Of ONNX Runtime: time networks as workflows.export --packed writes them."""
 
 
 def main(settings: ProfileLatency, parent: runs.Run | None = None, *, any_host: bool = False) -> Measurements:
@@ -59,6 +61,8 @@ def main(settings: ProfileLatency, parent: runs.Run | None = None, *, any_host: 
     schema = load_schema(settings.schema)
     of_schema = fingerprint(schema.to_json())
     key = {name: value for name, value in config.plain(settings).items() if name not in ("schema", "out")}
+    if not settings.packed:
+        del key["packed"]  # files from before there was a choice are of named inputs
     asked = {"config": key, "schema": of_schema} | ({} if any_host else {"machine": machine})
     done = finished(out, asked)
     if done:
@@ -67,7 +71,7 @@ def main(settings: ProfileLatency, parent: runs.Run | None = None, *, any_host: 
             print(f"{out}: measured on another host ({done['machine']['cpu']}, {done['machine']['system']})")
         print(f"{out}: already done")
         return done
-    todo = settings_of(settings.runtimes, settings.candidates, settings.threads)
+    todo = settings_of(settings.runtimes, settings.candidates, settings.threads, packed=settings.packed)
     check_widths(settings.widths)
     plan = Plan(
         features=tuple(feature for feature in schema.features if not feature.teacher_only),

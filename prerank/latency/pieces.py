@@ -17,6 +17,7 @@ from prerank.models.batch import Bags, Inputs
 from prerank.models.ranker import Ranker
 from prerank.models.stats import Stats
 from prerank.serving.graph import BLANK, empty_graph, inputs_graph, layer_graph, ranker_graph
+from prerank.serving.packed import pack
 from prerank.serving.session import open_session
 from prerank.serving.timing import FRESH, Run
 
@@ -29,6 +30,8 @@ class Setting:
     runtime: Runtime
     candidates: int
     threads: int
+    packed: bool = False
+    """Of ONNX Runtime: whether the inputs are packed, as `ranker_graph` says."""
 
     def __str__(self) -> str:
         threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
@@ -88,14 +91,18 @@ class OnnxPieces(Pieces):
 
     def paths(self, names: Sequence[str]) -> Run:
         blank = 0 if any(not self.by_name[name].of_request for name in names) else 1
-        return self._run(inputs_graph(self.all, [self.by_name[name] for name in names]), names, blank)
+        return self._run(
+            inputs_graph(self.all, [self.by_name[name] for name in names], packed=self.setting.packed), names, blank
+        )
 
     def network(self, names: Sequence[str], widths: tuple[int, ...]) -> Run:
-        return self._run(ranker_graph(self.ranker(names, widths), self.features), names)
+        return self._run(ranker_graph(self.ranker(names, widths), self.features, packed=self.setting.packed), names)
 
     def _run(self, model: onnx.ModelProto, names: Sequence[str], blank: int = 0) -> Run:
         session = open_session(model, self.setting.threads)
         feeds = [{name: inputs[name] for name in names} for inputs in self.inputs]
+        if self.setting.packed:
+            feeds = [pack(feed, [self.by_name[name] for name in self.by_name if name in feed]) for feed in feeds]
         if blank:
             feeds = [feed | {BLANK: x} for feed, x in zip(feeds, self.blank(blank), strict=True)]
         return lambda k: session.run(None, feeds[k % FRESH])

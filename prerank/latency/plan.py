@@ -71,14 +71,14 @@ class Plan:
         return TURNS * (self.orders * (self.put_in + 1) + 1 + len(self.layers) + self.networks)
 
 
-def settings_of(runtimes: str, candidates: str, threads: str) -> list[Setting]:
+def settings_of(runtimes: str, candidates: str, threads: str, *, packed: bool = False) -> list[Setting]:
     """Each of the runtimes with each of the numbers; raises InputError naming the flag that makes no sense."""
     known: dict[str, Runtime] = {runtime: runtime for runtime in PIECES}
     chosen = config.names(runtimes)
     if not chosen or any(name not in known for name in chosen):
         raise InputError(f"--runtimes {runtimes!r}: expected some of {', '.join(known)}, with commas")
     numbers = _numbers("candidates", candidates), _numbers("threads", threads)
-    return [Setting(known[name], n, t) for name, n, t in itertools.product(chosen, *numbers)]
+    return [Setting(known[name], n, t, packed) for name, n, t in itertools.product(chosen, *numbers)]
 
 
 def hidden_widths(said: str) -> tuple[int, ...]:

@@ -38,6 +38,8 @@ class Table:
     """Fingerprint of the host that measured it; empty where the file does not say."""
     list_length: int = 8
     """Values in a row of a multi-valued id."""
+    packed: bool = False
+    """Whether the inputs of the network were packed."""
     yardstick_us: float | None = None
     """What the yardstick took beside it; None in files of earlier versions."""
 
@@ -87,8 +89,9 @@ def load_table(path: Path, *, candidates: int, threads: int = 1, runtime: Runtim
     setting = settings[runtime, candidates, threads]
     try:
         table = table_of(setting, fingerprint(raw))
-        length = raw.get("config", {}).get("list_length", table.list_length)
-        return replace(table, machine=raw.get("machine", {}).get("fingerprint", ""), list_length=length)
+        config, machine = raw.get("config", {}), raw.get("machine", {}).get("fingerprint", "")
+        length, packed = config.get("list_length", table.list_length), config.get("packed", False)
+        return replace(table, machine=machine, list_length=length, packed=packed)
     except (AttributeError, KeyError, TypeError, IndexError) as error:
         raise InputError(
             f"{path}: setting {runtime}, {candidates} candidates, {threads} threads: {error!r} is missing; "

@@ -45,7 +45,7 @@ class Clock:
             for f in features
             if not f.dim
         }
-        setting = Setting(table.runtime, table.candidates, table.threads)
+        setting = Setting(table.runtime, table.candidates, table.threads, table.packed)
         pieces, watch = OnnxPieces(setting, features, stats, table.list_length), Watch()
         times = timed([pieces.network(arch.features, arch.widths) for arch in archs], REPEATS, watch=watch)
         now_us = float(np.median(watch.yards_us))

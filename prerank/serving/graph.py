@@ -100,7 +100,7 @@ def layer_graph(width_in: int, width_out: int, *, seed: int = 0) -> onnx.ModelPr
     return graph.model({})
 
 
-def inputs_graph(ranker: Ranker, features: Iterable[Feature]) -> onnx.ModelProto:
+def inputs_graph(ranker: Ranker, features: Iterable[Feature], *, packed: bool = False) -> onnx.ModelProto:
     """The input paths of those of the features that the ranker reads, as `ranker_graph` has them, and a head on them:
     the score is the first output of the ranker's first layer.
 
@@ -110,10 +110,10 @@ def inputs_graph(ranker: Ranker, features: Iterable[Feature]) -> onnx.ModelProto
     features = [feature for feature in features if feature.name in ranker.embed.columns]
     first = ranker.linears[0]
     weight, row = _layer(first.weight[:1], first.bias[:1])
-    order, x_RD = inputs(graph, ranker.embed, features, 0)
+    order, x_RD = inputs(graph, ranker.embed, features, 0, packed=packed)
     if x_RD:
         row = graph.add("Gemm", x_RD, weight[order], row)
-    order, x_ND = inputs(graph, ranker.embed, features, 1)
+    order, x_ND = inputs(graph, ranker.embed, features, 1, packed=packed)
     if x_ND is None:
         order, x_ND = np.zeros(1, np.int64), graph.input(BLANK, TensorProto.FLOAT, [CANDIDATES, 1])
     graph.score(graph.add("Gemm", x_ND, weight[order], row))

@@ -78,8 +78,9 @@ def test_the_layers_and_networks_to_measure():
 
 @pytest.mark.parametrize("widths", [(), (6, 4)])
 @pytest.mark.parametrize("features", [FEATURES, tuple(f for f in FEATURES if not f.of_request)])
-def test_both_runtimes_compute_the_ranker(features, widths):
-    setting = Setting("torch", 7, 1)
+@pytest.mark.parametrize("packed", [False, True])
+def test_both_runtimes_compute_the_ranker(features, widths, packed):
+    setting = Setting("torch", 7, 1, packed)
     stats = {f.name: {"mean": [0.5] * f.size, "std": [2.0] * f.size} for f in FEATURES if not f.dim}
     torched, onnxed = (PIECES[runtime](setting, FEATURES, stats, 3) for runtime in ("torch", "onnxruntime"))
     names = tuple(f.name for f in features)
@@ -134,6 +135,9 @@ def test_profile_latency(logs, tmp_path, logged, capsys):
             profile_latency.main(config)
         assert profile_latency.main(config, any_host=True) == result
         assert "measured on another host" in capsys.readouterr().out
+    small = options | {"repeats": 1, "networks": 1, "runtimes": "onnxruntime", "packed": True}
+    profile_latency.main(profile_latency.ProfileLatency(logs, tmp_path / "packed.json", **small))
+    assert load_table(tmp_path / "packed.json", candidates=16).packed and not table.packed
     with pytest.raises(InputError, match="config repeats was 10, now 20; name another --out"):
         profile_latency.main(profile_latency.ProfileLatency(logs, out, **options | {"repeats": 20}))
     assert out.read_bytes() == before
