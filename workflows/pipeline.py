@@ -30,7 +30,7 @@ from prerank.latency.served import serving_costs
 from prerank.latency.table import load_table
 from prerank.logs.folder import Logs, open_logs
 from prerank.logs.schema import load_schema
-from prerank.models.options import Arm, Distill, Optim, Positions
+from prerank.models.options import Arm, Distill, Hard, Optim, Positions
 from prerank.reports.cautions import warn_of
 from prerank.reports.pipeline.page import write_report
 from prerank.reports.pipeline.summary import log, rows_of, search_facts
@@ -78,6 +78,8 @@ class Pipeline:
     split: Split = Split()
     positions: Positions = "teacher"
     """Whose order of the fine lists the strategies and rank bins follow: the teacher's, or the one that was logged."""
+    hard: Hard = "pairwise"
+    """The students' loss of the strategies' pairs; as in train_student."""
     distill: Distill = Distill(score=1.0, contrast=10.0)
     """What the arms score and contrast distil; all and the search its scores, and_contrast both."""
     budget_us: Annotated[float | None, Within(0, above=True)] = None
@@ -115,7 +117,7 @@ def main(config: Pipeline) -> Results:
         with child("teach", out, parent) as tracked:
             rows = teach.main(teach.Teach(samples, teacher, taught, gpu=config.compute.gpu))["rows"]
             tracked.metrics({"requests": float(sum(rows.values()))})
-        shared = {name: getattr(config, name) for name in ("positions", "distill", "optim", "seed")}
+        shared = {name: getattr(config, name) for name in ("hard", "positions", "distill", "optim", "seed")}
         base = student_arm(taught, features=names(config.features), widths=widths(config.widths), **shared)
         rungs = ladder(base)
         search = searched(config, taught, table, out, parent)
@@ -165,7 +167,8 @@ def check(config: Pipeline, logs: Logs) -> None:
     check_truth_of(logs, test_from)
     check_lists(logs, val_from, test_from, k=config.k, m=config.m)
     features = check_features(logs.schema, names(config.features), budget_us=config.budget_us)
-    base = Arm("student", features, widths(config.widths), distill=config.distill, optim=config.optim)
+    options = {name: getattr(config, name) for name in ("hard", "distill", "optim")}
+    base = Arm("student", features, widths(config.widths), **options)
     arms = [arm for _, arm in ladder(base).values()]
     ratio, optim = config.unexposed_ratio, config.teacher_optim
     teacher = Arm("teacher", logs.schema.names, widths(config.teacher_widths), hard="listwise", optim=optim)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from prerank.core import cli
 from prerank.core.config import Positive, Seed, Widths, names, widths
-from prerank.models.options import Arm, Distill, Optim, Positions
+from prerank.models.options import Arm, Distill, Hard, Optim, Positions
 from prerank.tracking.runs import Run
 from prerank.training.arms import student_arm
 from prerank.training.options import Compute
@@ -30,6 +30,11 @@ class TrainStudent:
     """Hidden widths, with commas."""
     strategy: str = ""
     """Whose pairs to learn from, with commas; empty: every strategy in the samples."""
+    hard: Hard = "pairwise"
+    """The loss of these pairs: pairwise (RankNet); lambda: pairwise, weighted by what DCG would lose if the two changed
+    places (COPR); or of the list that each strategy's pairs are of, where the clicked, or the first K to its scale, are
+    pointwise: told from the others one by one; softmax: more probable than the others; topk: above the student's own
+    K-th score (DFTopK); list: in their order (ListMLE)."""
     positions: Positions = "teacher"
     """Whose order of the fine lists the strategies and rank bins follow: the teacher's, or the one that was logged."""
     k: Positive = 150
@@ -58,6 +63,7 @@ def options_of(config: TrainStudent) -> Options:
         "features": names(config.features),
         "widths": widths(config.widths),
         "strategies": names(config.strategy),
+        "hard": config.hard,
         "positions": config.positions,
         "distill": config.distill,
         "optim": config.optim,

@@ -97,7 +97,8 @@ class Embed(nn.Module):
         for feature in self.looked_up[of_item]:
             table, ids = self.table(feature.name), inputs[feature.name]
             if isinstance(ids, Bags):
-                parts.append(F.embedding_bag(ids.values, table.weight, ids.offsets, mode="mean"))
+                bags = F.embedding_bag(ids.values, table.weight, ids.offsets, mode="mean", sparse=table.sparse)
+                parts.append(bags)
             else:
                 parts.append(table(ids))
         return torch.cat(parts, dim=1) if parts else None

@@ -8,6 +8,8 @@ from prerank.core.config import Above0, Positive, Share, Weight, Within, flatten
 from prerank.core.errors import InputError
 
 Positions = Literal["teacher", "logged"]
+Hard = Literal["pairwise", "lambda", "pointwise", "softmax", "topk", "list"]
+"""The losses of the strategies' pairs."""
 
 
 @dataclass(frozen=True)
@@ -93,9 +95,11 @@ class Arm:
     """Hidden widths; 0 skips the layer; none at all is a linear model."""
     strategies: tuple[str, ...] = ("exposed",)
     """The pairs of the hard loss; without effect on a listwise loss."""
-    hard: Literal["pairwise", "listwise"] = "pairwise"
-    """pairwise: -log σ(s_i - s_j) over the strategies' pairs; listwise: -log softmax of the clicked items among the
-    exposed and `unexposed_ratio` as many unexposed ones (sampled softmax), for the teacher."""
+    hard: Hard | Literal["listwise"] = "pairwise"
+    """Of the strategies' pairs: pairwise, -log σ(s_i - s_j); lambda, the same weighted by ΔDCG. Of the list that each
+    strategy's pairs are of, whose top are the clicked, or the first K to its scale: pointwise, softmax, topk (DFTopK),
+    list (ListMLE). For the teacher listwise: -log softmax of the clicked items among the exposed and `unexposed_ratio`
+    as many unexposed ones (sampled softmax)."""
     unexposed_ratio: float = 0.0
     """Listwise: unexposed negatives drawn for each exposed item, anew each epoch; 0 is sample selection bias."""
     positions: Positions = "teacher"
@@ -106,6 +110,11 @@ class Arm:
     distill: Distill = field(default_factory=Distill)
     optim: Optim = field(default_factory=Optim)
     seed: int = 0
+
+    @property
+    def by_strategy(self) -> bool:
+        """Whether the hard loss learns from the strategies' pairs."""
+        return self.hard != "listwise"
 
     def check(self) -> None:
         """Raises InputError naming the key whose value makes no sense."""

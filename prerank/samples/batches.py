@@ -20,6 +20,7 @@ from prerank.models.batch import Bags, Batch
 from prerank.models.options import Arm
 from prerank.samples.anew import Redraw, pairs_anew, pool_of, positions_of, reads_places
 from prerank.samples.draw import UNIFORM, Lists
+from prerank.samples.listed import gain_of, listed
 
 T = TypeVar("T")
 REDRAW = Redraw()
@@ -71,6 +72,12 @@ def training_batch(
         new_I = np.cumsum(keep_I) - 1
         labels |= {"hi_P": tensor(new_I[hi_P]), "lo_P": tensor(new_I[lo_P]), "group_P": tensor(group_P)}
         labels["groups"] = table.num_rows * len(arm.strategies)
+        if arm.hard == "lambda":
+            labels["gain_P"] = tensor(gain_of(lists, pairs, arm.strategies))
+        elif arm.hard != "pairwise":
+            of_lists = listed(lists, pairs, arm.strategies, redraw.top)
+            of_lists["listed_L"] = new_I[of_lists["listed_L"]]
+            labels |= {name: tensor(values) for name, values in of_lists.items()}
     if teacher_score and distill.active:
         labels["teacher_I"] = tensor(flat_numpy(table[teacher_score])[keep_I].astype(np.float32))
     if distill.contrast:

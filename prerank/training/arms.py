@@ -7,7 +7,7 @@ from pathlib import Path
 from prerank.logs.schema import load_schema
 from prerank.models.arch import Arch, load_arch
 from prerank.models.checkpoint import Proof
-from prerank.models.options import Arm, Distill, Optim, Positions
+from prerank.models.options import Arm, Distill, Hard, Optim, Positions
 from prerank.samples.files import samples_manifest
 from prerank.training.worker import Trained, teacher_column
 
@@ -23,6 +23,7 @@ def student_arm(
     features: tuple[str, ...] = (),
     widths: tuple[int, ...] = (64, 32),
     strategies: tuple[str, ...] = (),
+    hard: Hard = "pairwise",
     positions: Positions = "teacher",
     distill: Distill | None = None,
     optim: Optim | None = None,
@@ -42,6 +43,7 @@ def student_arm(
         features=tuple(feature.name for feature in selected),
         widths=chosen.widths,
         strategies=strategies or tuple(manifest["strategies"]),
+        hard=hard,
         positions=positions,
         select_by="recall" if teacher_column(samples, "val") else "auc",
         distill=distill or Distill(),

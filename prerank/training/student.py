@@ -25,7 +25,7 @@ from prerank.logs.columns import agreed, checked, requirements
 from prerank.logs.schema import Schema
 from prerank.logs.types import converted
 from prerank.models.checkpoint import Model, load_model
-from prerank.models.options import Distill, Optim, Positions
+from prerank.models.options import Distill, Hard, Optim, Positions
 from prerank.samples.build import attach_features
 from prerank.tracking.runs import Run
 from prerank.training.arms import student_arm
@@ -44,6 +44,7 @@ class Options(TypedDict, total=False):
     features: tuple[str, ...]
     widths: tuple[int, ...]
     strategies: tuple[str, ...]
+    hard: Hard
     positions: Positions
     distill: Distill
     optim: Optim

@@ -34,6 +34,7 @@ from prerank.samples.reader import Reader, sequential
 from prerank.tracking.runs import Run
 from prerank.training import loop
 from prerank.training.options import Compute
+from prerank.training.tables import mark_large
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,7 @@ def train_arm(arm: Arm, job: Job, worker: Worker) -> None:
     torch.manual_seed(arm.seed)
     student = Ranker(features, arm.widths, load_stats(samples))
     distiller = Distiller(student, arm, teacher_width(samples) if arm.distill.contrast else None)
+    mark_large(distiller, worker.device)
     model = worker.prepare(distiller)
     optimizer = loop.make_optimizer(model, arm)
     state, best = State(), checkpoint.weights(student)
@@ -198,7 +200,8 @@ def validation(job: Job, features: tuple[Feature, ...], worker: Worker) -> loop.
 def redraw_of(samples: Path, k: int) -> Redraw:
     """How pairs are drawn anew: as at first; and rank bins, with an edge at K of the candidates."""
     manifest = samples_manifest(samples)
-    return Redraw(drawn_by(manifest["draw"]), shares_around(k, candidates_of(samples)))
+    candidates = candidates_of(samples)
+    return Redraw(drawn_by(manifest["draw"]), shares_around(k, candidates), min(1.0, k / candidates))
 
 
 def per_request(ranker: Ranker, features: tuple[Feature, ...], samples: Path, k: int) -> pa.Table:
@@ -242,7 +245,7 @@ def check(arms: list[Arm], samples: Path, *, taught: bool = True) -> None:
             name = "contrast" if arm.distill.contrast else "relations"
             raise InputError(f"{samples}: no teacher_repr for --distill.{name}; run workflows.teach first")
         missing = [name for name in arm.strategies if name not in built]
-        if arm.hard == "pairwise" and missing:
+        if arm.by_strategy and missing:
             raise InputError(
                 f"{samples}: built with strategies {', '.join(built)}; {arm.name} needs {', '.join(missing)}"
             )
@@ -256,7 +259,7 @@ def check(arms: list[Arm], samples: Path, *, taught: bool = True) -> None:
 
 def _check_positions(arm: Arm, samples: Path) -> None:
     """Raises InputError where the arm learns from positions, which the samples do not have."""
-    asking = [f"--strategy {name}" for name in arm.strategies if arm.hard == "pairwise" and name in NEED_POSITIONS]
+    asking = [f"--strategy {name}" for name in arm.strategies if arm.by_strategy and name in NEED_POSITIONS]
     if arm.distill.contrast and arm.distill.positives == "bin":
         asking.append("--distill.positives bin")
     if asking:

@@ -123,7 +123,10 @@ def test_means_of_weights_are_those_of_a_loop():
     model = torch.nn.Module()
     model.w = weights[1]
     assert torch.allclose(weights_of(model, averaged)["w"], mean)
-    assert torch.equal(weights_of(model, plain)["w"], weights[1])
+    without = AveragedAdamW(weights[1:], lr=0.1, weight_decay=0.01, average=0.0)
+    weights[1].grad = weights[1].detach().clone()
+    without.step()
+    assert torch.equal(weights_of(model, without)["w"], weights[1]) and "mean" not in without.state[weights[1]]
 
 
 def test_a_loss_that_is_not_finite_stops(taught, tmp_path):
