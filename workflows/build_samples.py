@@ -29,6 +29,7 @@ from prerank.samples.draw import DrawConfig, parse_strategies
 from prerank.samples.features import check_features, rows_of_features, said_of_features, said_of_values
 from prerank.samples.files import SamplesManifest, built_before, remember, samples_manifest
 from prerank.samples.fitting import check_built, fitted, said_of_draw
+from prerank.samples.starts import check_starts
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,7 @@ def main(config: BuildSamples) -> SamplesManifest:
         counts = built.counts
         check_dropped(counts, config.max_dropped)
         check_scores(counts)
+        check_starts(built.starts, config.max_dropped)
         check_built(counts, strategies, positions=logs.has_positions)
         check_features(counts, logs.schema, config.max_dropped)
         if not any(name.startswith("val/") for name in built.files):

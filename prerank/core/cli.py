@@ -63,6 +63,7 @@ def _run(main: Callable[[Config], Result], config_type: type[Config]) -> Result:
     no_word_of_unhandled_errors()
     out = None
     try:
+        refuse_no_folder()
         config = parse(config_type, sys.argv[1:])
         check(config, "--")
         out = getattr(config, "out", None)
@@ -81,6 +82,16 @@ def _run(main: Callable[[Config], Result], config_type: type[Config]) -> Result:
             raise
         print(f"error: {' '.join(own_words(str(fault)).splitlines())}", file=sys.stderr)
         sys.exit(2)
+
+
+def refuse_no_folder() -> None:
+    """Raises InputError where the current folder was deleted: relative paths lead nowhere, and Ray does not start."""
+    try:
+        os.getcwd()
+    except FileNotFoundError as error:
+        raise InputError(
+            "the current folder is gone: it was deleted or moved; go to another one, and run again"
+        ) from error
 
 
 def refuse_lost(out: Path) -> None:

@@ -161,6 +161,12 @@ def load_model(folder: Path, *, kind: str) -> Model:
         raise InputError(
             f"{folder}/model.safetensors: does not fit schema.json and arch.json beside it: {error}"
         ) from error
+    for name, values in ranker.state_dict().items():
+        if not values.isfinite().all():
+            raise InputError(
+                f"{folder}/model.safetensors: {name} holds what is no number: damaged, or of a training that diverged; "
+                "copy it again, or train with a lower optim.lr"
+            )
     return Model(ranker.eval(), arch, schema, manifest)
 
 

@@ -278,6 +278,17 @@ def test_other_faults_are_raised(monkeypatch):
         cli.run(main, Outer)
 
 
+def test_a_current_folder_that_was_deleted_is_one_line(monkeypatch, tmp_path, capsys):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    monkeypatch.setattr("sys.argv", ["prog", "--out", str(tmp_path / "x")])
+    with pytest.raises(SystemExit) as stop:
+        cli.run(lambda config: None, Outer)
+    monkeypatch.chdir(tmp_path)
+    assert stop.value.code == 2 and capsys.readouterr().err.startswith("error: the current folder is gone")
+
+
 @dataclass(frozen=True)
 class Reads:
     out: Path

@@ -1,7 +1,8 @@
 """What a build says of logs that may not be as they were meant: values that tell nothing, labels and days that lack."""
 
+import re
 import shutil
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -136,3 +137,22 @@ def test_candidates_whose_request_features_vary_are_refused(logs, capsys, name):
     changed(logs, name, change, tables="candidates")
     with pytest.raises(InputError, match=f"'{name}': .* differs between the items of 10 of 10 validation requests"):
         said(logs, capsys)
+
+
+@pytest.mark.parametrize("hours", [24, -24, 8, -8, 72])
+def test_candidates_that_go_by_another_clock_are_refused(tmp_path, capsys, hours):
+    """Else those of a validation day were those of requests that are trained on, or of the test."""
+    write_logs(tmp_path / "logs", requests=60, items_per_list=12, days=6)
+    shift = pa.scalar(timedelta(hours=hours), pa.duration("us"))
+    changed(tmp_path / "logs", "ts", lambda table, ts: pc.add(ts, shift), tables="candidates")
+    with pytest.raises(
+        InputError, match=rf"candidates: ts of (\d+) of \1 requests .*{re.escape(f'({hours:+}.0 h')}, their"
+    ):
+        said(tmp_path / "logs", capsys)
+    assert not (tmp_path / "samples").exists()
+
+
+def test_candidates_that_are_logged_a_little_later_are_taken(logs, capsys):
+    later = pa.scalar(timedelta(hours=5), pa.duration("us"))
+    changed(logs, "ts", lambda table, ts: pc.add(ts, later), tables="candidates")
+    assert said(logs, capsys) == ""

@@ -86,9 +86,9 @@ def _start_here(cpus: int) -> None:
             logging_level=logging.WARNING,
             _temp_dir=folder,
         )
-    except Exception as error:
-        if type(error) not in (Exception, RuntimeError, OSError, ValueError):  # what Ray raises, by itself a poor name
-            raise
+    except TypeError:
+        raise
+    except Exception as error:  # Ray raises what it has, from Exception itself to what a hook of the environment lacks
         said = " ".join(str(error).split())[:300]
         raise InputError(
             f"Ray does not start on this machine: {said}; its logs are in {folder}/session_latest/logs; look for "
