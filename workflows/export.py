@@ -41,6 +41,9 @@ class Export:
     """The alias that is moved to this version."""
     threads: Positive = 1
     """Threads of ONNX Runtime, when measured and when served."""
+    packed: bool = False
+    """One matrix of numbers and one of ids a side in place of an input a feature, which saves what each input costs;
+    signature.json says what goes where."""
 
 
 def main(config: Export, parent: Run | None = None) -> ExportManifest:
@@ -48,6 +51,7 @@ def main(config: Export, parent: Run | None = None) -> ExportManifest:
     student, out = config.student.resolve(), config.out.resolve()
     settings = {"name": config.name, "alias": config.alias, "threads": config.threads}
     export.check(**settings)
+    settings |= {"packed": True} if config.packed else {}  # exports from before there was a choice stay what they are
     model = load_model(student, kind="student")
     inputs, recall = {"student": model.manifest["fingerprint"]}, export.kept(model.manifest["best"], "val/")
     if config.samples:
@@ -64,7 +68,9 @@ def main(config: Export, parent: Run | None = None) -> ExportManifest:
     work = out.parent / f".{out.name}.work"
     with publish(out, kind="export", config=settings, inputs=inputs) as (final, facts), staged(final) as staging:
         stats = load_stats(student)
-        made = export.write_export(staging, model, stats, threads=config.threads, samples=config.samples)
+        made = export.write_export(
+            staging, model, stats, threads=config.threads, samples=config.samples, packed=config.packed
+        )
         facts |= {**made, "recall": recall}
         times = export.times_of(made)
         worst = max(each["worst"] for each in made["parity"].values())

@@ -20,12 +20,14 @@ from prerank.latency.options import Latency
 from prerank.latency.table import load_table
 from prerank.logs.schema import load_schema
 from prerank.models.options import Arm, Distill, Optim
+from prerank.models.stats import load_stats
 from prerank.reports.search.figures import search_figures
 from prerank.reports.search.front import front_figure
 from prerank.samples.files import samples_manifest
 from prerank.search.confirmed import Confirmed, read_front
 from prerank.search.found import read_found_arch
 from prerank.search.group import search_all
+from prerank.search.measured import Clock, within_budget
 from prerank.search.options import Search
 from prerank.search.spec import FoundArch, Spec, hand_picked_us
 from prerank.tracking.runs import Run, run, send_unsent
@@ -80,6 +82,9 @@ def main(config: SearchArch, parent: Run | None = None) -> FoundArch:
                 refuse_local_store({"search": tracked})
                 runs = {spec.arm.name: tracked}
                 found = search_all([spec], samples, work, compute=config.compute, k=config.k, runs=runs)[spec.arm.name]
+                if isinstance(found, Confirmed):
+                    found, measured = within_budget(found, Clock(spec, schema, load_stats(samples)))
+                    print(f"{found.choice(schema).said(spec.arm.select_by)}\n{measured}")
                 with publish(out, kind="search", config=settings, inputs=inputs) as (final, _), staged(final) as folder:
                     arch, features = found.write(folder, schema), spec.features(schema)
                     choices = widths(config.search.widths)
@@ -87,7 +92,6 @@ def main(config: SearchArch, parent: Run | None = None) -> FoundArch:
                         found.history, arch=arch, features=features, widths=choices, budget_us=spec.budget_us
                     )
                     if isinstance(found, Confirmed):
-                        print(found.choice(schema).said(spec.arm.select_by))
                         front = read_front(folder)
                         drawn["front"] = front_figure(front, spec.budget_us)
                         tracked.metrics({"search/front_area": front["area"]})

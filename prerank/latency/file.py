@@ -7,6 +7,7 @@ from typing import Literal, NotRequired, TypedDict
 
 from prerank.core.errors import InputError
 from prerank.serving.timing import Machine, Stat
+from prerank.serving.watch import Meanwhile
 
 Runtime = Literal["onnxruntime", "torch"]
 
@@ -45,6 +46,8 @@ class Entry(TypedDict):
     """By feature what its input path adds."""
     layers_us: list[LayerTimes]
     error: NotRequired[Errors]
+    meanwhile: NotRequired[Meanwhile]
+    """What the host did; not in files of earlier versions."""
 
 
 class Checked(TypedDict):

@@ -22,8 +22,6 @@ from prerank.serving.timing import FRESH, Run
 
 ROWS = 100_000
 """Tables of ids are measured with at most so many rows: far beyond the caches, and hundreds of graphs fit in memory."""
-FIRST_WIDTH = 64
-"""Hidden width at which the request's part of the first layer is measured."""
 
 
 @dataclass(frozen=True)
@@ -79,16 +77,18 @@ class OnnxPieces(Pieces):
 
     def __init__(self, setting: Setting, features: Sequence[Feature], stats: Stats, list_length: int) -> None:
         super().__init__(setting, features, stats, list_length)
-        self.all = self.ranker(self.by_name, (FIRST_WIDTH,))
+        self.all = self.ranker(self.by_name, ())
 
     def overhead(self) -> Run:
         return self._run(empty_graph(), (), 1)
 
     def layer(self, width_in: int, width_out: int) -> Run:
-        return self._run(layer_graph(width_in, width_out), (), width_in)
+        session, x = open_session(layer_graph(width_in, width_out), self.setting.threads), self.blank(width_in)[0]
+        return lambda k: session.run(None, {BLANK: x})
 
     def paths(self, names: Sequence[str]) -> Run:
-        return self._run(inputs_graph(self.all, [self.by_name[name] for name in names]), names, 1)
+        blank = 0 if any(not self.by_name[name].of_request for name in names) else 1
+        return self._run(inputs_graph(self.all, [self.by_name[name] for name in names]), names, blank)
 
     def network(self, names: Sequence[str], widths: tuple[int, ...]) -> Run:
         return self._run(ranker_graph(self.ranker(names, widths), self.features), names)
@@ -114,23 +114,33 @@ class TorchPieces(Pieces):
         return torch.inference_mode()(lambda k: x[k % FRESH].squeeze(1))
 
     def layer(self, width_in: int, width_out: int) -> Run:
-        made = torch.nn.Linear(width_in, width_out)
-        weight, bias = made.weight, made.bias
-        x = [torch.from_numpy(x) for x in self.blank(width_in)]
+        made, head = torch.nn.Linear(width_in, width_out), torch.nn.Linear(width_out, 1)
+        x = torch.from_numpy(self.blank(width_in)[0])
         if width_out == 1:
-            return torch.inference_mode()(lambda k: functional.linear(x[k % FRESH], weight, bias).squeeze(1))
-        return torch.inference_mode()(lambda k: torch.relu(functional.linear(x[k % FRESH], weight, bias)))
-
-    def paths(self, names: Sequence[str]) -> Run:
-        ranker, tensors = self.ranker(names, (FIRST_WIDTH,)), self.tensors
-        weight = ranker.linears[0].weight[:, : ranker.embed.widths[0]].contiguous()
+            return torch.inference_mode()(lambda k: functional.linear(x, made.weight, made.bias).squeeze(1))
 
         @torch.inference_mode()
-        def run(k: int) -> None:
+        def run(k: int) -> torch.Tensor:
+            h = torch.relu(functional.linear(x, made.weight, made.bias))
+            return functional.linear(h, head.weight, head.bias).squeeze(1)
+
+        return run
+
+    def paths(self, names: Sequence[str]) -> Run:
+        if not names:
+            return self.layer(1, 1)
+        ranker, tensors = self.ranker(names, ()), self.tensors
+        weight, n = ranker.linears[0].weight, ranker.embed.widths[0]
+        weight_R, weight_I, bias = weight[:, :n].contiguous(), weight[:, n:].contiguous(), ranker.linears[0].bias
+        blank = torch.from_numpy(self.blank(1)[0])
+
+        @torch.inference_mode()
+        def run(k: int) -> torch.Tensor:
             x_R = ranker.embed.side(tensors[k % FRESH], 0)  # a side at a time, as one may have no features here
-            ranker.embed.side(tensors[k % FRESH], 1)
-            if x_R is not None:
-                functional.linear(x_R, weight)
+            x_ND = ranker.embed.side(tensors[k % FRESH], 1)
+            row = bias if x_R is None else functional.linear(x_R, weight_R, bias)[0]
+            of_items = (blank, blank.new_ones(1, 1)) if x_ND is None else (x_ND, weight_I)
+            return functional.linear(*of_items, row).squeeze(1)
 
         return run
 

@@ -10,12 +10,13 @@ import numpy as np
 import torch
 
 from prerank.latency.file import Checked, Entry, Errors, LayerTimes
-from prerank.latency.formula import inference_us
+from prerank.latency.formula import inference_us, item_width
 from prerank.latency.pieces import PIECES, Setting
 from prerank.latency.plan import Network, Plan, random_networks
-from prerank.latency.table import Table, table_of
+from prerank.latency.table import HEAD, Table, table_of
 from prerank.logs.schema import Feature
 from prerank.serving.timing import Stat, Times, micros, stat, timed
+from prerank.serving.watch import Watch
 
 
 def measured(
@@ -39,36 +40,46 @@ def profile(
     torch_threads = torch.get_num_threads()
     try:
         pieces = PIECES[setting.runtime](setting, features, plan.all_stats, plan.list_length)
-        put_in = input_orders(pieces.by_name, orders=orders, seed=seed)
+        put_in = [order[: plan.put_in] for order in input_orders(pieces.by_name, orders=orders, seed=seed)]
         runs = [
             pieces.overhead(),
             *itertools.starmap(pieces.layer, layers),
             *itertools.starmap(pieces.network, networks),
         ]
         for order in put_in:
-            runs += [pieces.overhead(), *(pieces.paths(order[: end + 1]) for end in range(len(order)))]
-        times = timed(runs, plan.repeats, tick)  # all in turns: a host that changes its pace changes every piece's
+            runs += [pieces.paths(order[:end]) for end in range(len(order) + 1)]
+        watch = Watch()
+        times = timed(runs, plan.repeats, tick, watch)  # in turns: a host that changes its pace changes every piece's
     finally:
         torch.set_num_threads(torch_threads)
     # The runs of the orders stand last: of each, one with no feature and then one more for each that is put in.
-    of_inputs = [times[len(times) - (k + 1) * (len(features) + 1) :][: len(features) + 1] for k in range(orders)][::-1]
+    each = plan.put_in + 1
+    of_inputs = [times[len(times) - (k + 1) * each :][:each] for k in range(orders)][::-1]
     overhead, *rest = (stat(one) for one in times[: 1 + len(layers) + len(networks)])
+    with_head = dict(zip(layers, rest, strict=False))
+    layers_us = [
+        _layer(*layer, whole, overhead if layer[1] == HEAD else with_head[layer[1], HEAD])
+        for layer, whole in with_head.items()
+    ]
     entry: Entry = {
         "runtime": setting.runtime,
         "candidates": setting.candidates,
         "threads": setting.threads,
         "overhead_us": overhead,
-        "inputs_us": inputs_of(pieces.by_name, put_in, of_inputs),
-        "layers_us": [_layer(*layer, rest[index], overhead) for index, layer in enumerate(layers)],
+        "inputs_us": {},
+        "layers_us": layers_us,
+        "meanwhile": watch.meanwhile(),
     }
+    head = table_of(entry, "")
+    entry["inputs_us"] = inputs_of(pieces.by_name, put_in, of_inputs, lambda width: head.at(max(1, width), HEAD))
     return entry, rest[len(layers) :]
 
 
-def _layer(width_in: int, width_out: int, times: Stat, overhead: Stat) -> LayerTimes:
-    """A layer's times without what any run costs."""
+def _layer(width_in: int, width_out: int, times: Stat, less: Stat) -> LayerTimes:
+    """A layer's times without the head behind it, and the head's without what any run costs."""
 
     def without(us: float) -> float:
-        return micros(max(0.0, us - overhead["p50"]))
+        return micros(max(0.0, us - less["p50"]))
 
     return {
         "in": width_in,
@@ -90,32 +101,39 @@ def input_orders(names: Iterable[str], *, orders: int, seed: int) -> list[list[s
 
 
 def inputs_of(
-    by_name: Mapping[str, Feature], orders: list[list[str]], times: Sequence[Sequence[Times]]
+    by_name: Mapping[str, Feature],
+    orders: list[list[str]],
+    times: Sequence[Sequence[Times]],
+    head_us: Callable[[int], float] = lambda width: 0.0,
 ) -> dict[str, Stat]:
     """By feature what its input path adds to a network, on average over the features that are there already.
 
+    The network has no hidden layer; what its head takes of so many inputs an item is `head_us`, and does not count.
+
     Features share work (the numbers are normalised together, all are joined), so what one adds depends on the others:
     they are put in one by one in `orders`, `times` has the runs with none, the first, the first two, ..., and
-    differences between neighbours are averaged over the orders (the Shapley value; the sum over an order is the whole).
+    differences between neighbours are averaged over the orders (the Shapley value where an order has all features).
     Features of items of the same kind and size take the same path and share one value, and so do features of a request
     of the same kind. p50 is the average difference of medians, and so on.
     """
     added: dict[object, list[Stat]] = {}
     for order, runs in zip(orders, times, strict=True):
+        width = 0
         for name, (without, with_it) in zip(order, itertools.pairwise(runs), strict=True):
-            added.setdefault(_path(by_name[name]), []).append(_difference(with_it, without))
+            wider = width + item_width([by_name[name]])
+            more_us, width = head_us(wider) - head_us(width), wider
+            added.setdefault(_path(by_name[name]), []).append(_difference(with_it, without, more_us))
     return {name: _pooled(added[_path(feature)]) for name, feature in by_name.items()}
 
 
-def _difference(with_it: Times, without: Times) -> Stat:
-    """p50 within each turn, as neighbours run one after the other, and the median of that over the turns."""
-    p50 = np.median([np.median(a) - np.median(b) for a, b in zip(with_it, without, strict=True)])
+def _difference(with_it: Times, without: Times, more_us: float) -> Stat:
+    """Of what each says of itself, less `more_us`."""
     more, less = stat(with_it), stat(without)
     return {
         "count": more["count"],
-        "mean": more["mean"] - less["mean"],
-        "p50": float(p50),
-        "p99": more["p99"] - less["p99"],
+        "mean": more["mean"] - less["mean"] - more_us,
+        "p50": more["p50"] - less["p50"] - more_us,
+        "p99": more["p99"] - less["p99"] - more_us,
     }
 
 

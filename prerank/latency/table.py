@@ -3,7 +3,7 @@
 import bisect
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from prerank.core.errors import InputError
@@ -34,6 +34,12 @@ class Table:
     """[in][out]"""
     fingerprint: str
     """Of the content of the file."""
+    machine: str = ""
+    """Fingerprint of the host that measured it; empty where the file does not say."""
+    list_length: int = 8
+    """Values in a row of a multi-valued id."""
+    yardstick_us: float | None = None
+    """What the yardstick took beside it; None in files of earlier versions."""
 
     def at(self, width_in: int, width_out: int) -> float:
         """T[in, out], linear between the measured widths in, and below the smallest as the smallest.
@@ -80,8 +86,10 @@ def load_table(path: Path, *, candidates: int, threads: int = 1, runtime: Runtim
         )
     setting = settings[runtime, candidates, threads]
     try:
-        return table_of(setting, fingerprint(raw))
-    except (KeyError, TypeError, IndexError) as error:
+        table = table_of(setting, fingerprint(raw))
+        length = raw.get("config", {}).get("list_length", table.list_length)
+        return replace(table, machine=raw.get("machine", {}).get("fingerprint", ""), list_length=length)
+    except (AttributeError, KeyError, TypeError, IndexError) as error:
         raise InputError(
             f"{path}: setting {runtime}, {candidates} candidates, {threads} threads: {error!r} is missing; "
             "layers_us needs each in with each out, and the out 1; run workflows.profile_latency again"
@@ -104,4 +112,5 @@ def table_of(setting: Entry, file_fingerprint: str) -> Table:
         outs=outs,
         layer_us=tuple(tuple(layers[i, o] for o in outs) for i in ins),
         fingerprint=file_fingerprint,
+        yardstick_us=setting["meanwhile"]["yardstick_us"]["p50"] if "meanwhile" in setting else None,
     )

@@ -10,6 +10,7 @@ from rich.table import Table
 from prerank.latency.file import Checked, Entry, Errors, Measurements
 from prerank.latency.pieces import Setting
 from prerank.reports.drawing import MUTED
+from prerank.serving.watch import said
 
 
 def figure(check: Sequence[Checked]) -> Figure:
@@ -39,6 +40,8 @@ def show(result: Measurements, out: Path, console: Console) -> None:
     for entry in result["settings"]:
         if "error" in entry:
             console.print(_told(str(_setting(entry)), entry["error"]), highlight=False, soft_wrap=True)
+        if "meanwhile" in entry:
+            console.print(f"  meanwhile {said(entry['meanwhile'])}", highlight=False, soft_wrap=True)
     console.print(_told(str(out), result["error"]), highlight=False, soft_wrap=True)
 
 

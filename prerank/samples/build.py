@@ -25,7 +25,7 @@ from prerank.logs.folder import DAY, Logs, TableName, overlaps, read_groups
 from prerank.logs.outliers import Sample, sample
 from prerank.logs.requests import is_in, to_requests
 from prerank.logs.schema import Schema
-from prerank.logs.statistics import Moments, moments
+from prerank.logs.statistics import Ends, Moments, ends, moments
 from prerank.logs.varying import varying
 from prerank.samples.draw import DrawConfig, draw, undrawn
 from prerank.samples.features import VARIES, elements
@@ -92,6 +92,8 @@ class Part:
     """Of the same."""
     files: dict[str, int]
     """Requests by the name of the file that was written."""
+    ends: dict[str, Ends]
+    """Of the ids of the same."""
     inside: dict[str, Moments] = field(default_factory=dict)
     """Of features that have absurd values, without these."""
 
@@ -180,7 +182,8 @@ def build_fine_lists(rows: pa.Table, impressions: pa.Table, recipe: Recipe) -> P
     if recipe.val_table == "fine_lists":
         counts["validation"], of_val = _write_val(requests, rows, recipe)
         files |= of_val
-    return Part(counts, moments(train, recipe.schema), sample(train, recipe.schema, recipe.sampled), files)
+    sums, ids = moments(train, recipe.schema), ends(train, recipe.schema)
+    return Part(counts, sums, sample(train, recipe.schema, recipe.sampled), files, ids)
 
 
 class Validated(TypedDict):

@@ -66,13 +66,15 @@ class Confirm:
     seed: int = 0
     steps: int = 60
     """Of a training of the first rung."""
+    refines: bool = True
+    """Whether what stands near the best is tried beside what was proposed."""
     told: dict[tuple[Arch, int], np.ndarray] = field(default_factory=dict)
     """[R] by set and rung."""
     spent: int = 0
 
-    def valued(self, asked: Sequence[tuple[str, Arch]]) -> list[list[Values]]:
-        """Of each kind of valuer, on the features and widths, what it says."""
-        told = self.ask([Task(kind, arch, LONGER[1] * self.steps, (self.seed,)) for kind, arch in asked])
+    def valued(self, asked: Sequence[tuple[str, Arch]], rung: int = 1) -> list[list[Values]]:
+        """Of each kind of valuer, on the features and widths, what it says after a training as long as the rung's."""
+        told = self.ask([Task(kind, arch, LONGER[rung] * self.steps, (self.seed,)) for kind, arch in asked])
         return [[dict(values) for values in one["values"]] for one in told]
 
     def look(self, archs: Sequence[Arch]) -> None:
@@ -95,7 +97,9 @@ class Confirm:
             asked = self._promoted(list(mine))
             if not asked:
                 # Proposals and refinements take turns: what valuers say of all features, and of the best set so far.
-                found = self._near(list(mine), refined, valued, budget_us) if near or not queue else []
+                found = (
+                    self._near(list(mine), refined, valued, budget_us) if self.refines and (near or not queue) else []
+                )
                 near = not near
                 if found:
                     queue = [*found, *(arch for arch in queue if arch not in found)]

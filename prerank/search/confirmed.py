@@ -61,6 +61,15 @@ class Front(TypedDict):
     points: list[Point]
 
 
+class Measured(TypedDict):
+    """What arch.json says of a winner that was measured on the host of the latency table."""
+
+    measured_us: float
+    """Of inference."""
+    error: float
+    """How far that is above the prediction, as a share of it."""
+
+
 @dataclass(frozen=True)
 class Choice:
     """What a budget comes to, and why."""
@@ -95,6 +104,10 @@ class Confirmed:
 
     spec: Spec
     rows: Sequence[Row]
+    limit_us: float | None = None
+    """What may be predicted for the winner of the search's own budget, where the host takes longer than predicted."""
+    measured: Measured | None = None
+    """Of the winner."""
 
     @property
     def history(self) -> list[SearchEpoch]:
@@ -110,9 +123,12 @@ class Confirmed:
         The incumbent, where the best is not sure to beat it; the cheaper of those within a `TIE`. Raises InputError
         where nothing fits.
         """
+        limit_us = self.limit_us if budget_us is None else None
         budget_us = self.spec.budget_us if budget_us is None else budget_us
-        incumbent = incumbent_of(self.spec, schema, budget_us)
-        fitting = [row for row in self.rows if row["latency_us"] <= budget_us * FITS]
+        guarded = self.spec.search.method == "propose"  # a rival's answer is its own best
+        incumbent = incumbent_of(self.spec, schema, budget_us) if guarded else None
+        most_us = FITS * (budget_us if limit_us is None else min(budget_us, limit_us))
+        fitting = [row for row in self.rows if row["latency_us"] <= most_us or arch_of(row) == incumbent]
         last = [row for row in fitting if row["rung"] == LAST] or fitting
         if not last:
             space = space_of(self.spec, schema)
@@ -150,7 +166,7 @@ class Confirmed:
     def write(self, folder: Path, schema: Schema) -> Arch:
         """Writes `arch.json`, `front.json`, `proposals.json` with all that was trained, and a history of nothing."""
         arch = self.derive(schema)
-        arch.save(folder / "arch.json", **predicted(self.spec, arch, schema))
+        arch.save(folder / "arch.json", **predicted(self.spec, arch, schema), **(self.measured or {}))
         write_json(folder / "front.json", self.front(schema))
         write_json(folder / "proposals.json", [{k: v for k, v in row.items() if k != "requests"} for row in self.rows])
         write_json(folder / "history.json", self.history)

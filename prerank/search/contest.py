@@ -33,7 +33,11 @@ AUTOFAS = ("autofas_fixed_widths", "autofas")
 """Those that search within the budget: one search a budget, for both; the former derives with the base widths alone."""
 OURS = "propose"
 """One search for all budgets."""
-METHODS = ("hand_picked", "random", "gradient", "permutation", "squeeze_excite", "fscd", *AUTOFAS, OURS)
+FIXED = ("hand_picked", "random", "gradient", "permutation", "squeeze_excite", "fscd", "shuffle_gate")
+"""Rivals of fixed widths: one search for all budgets."""
+FREE = (*(f"{method}_free" for method in FIXED), "cegb_free")
+"""Rivals with the freedom of ours: widths, a search a budget, and as many short trainings."""
+METHODS = (*FIXED, *FREE, *AUTOFAS, OURS)
 ALL = "all_features"
 """Beside them: the student of all features, which no budget binds."""
 
@@ -117,7 +121,7 @@ class Contest:
                     self.base,
                     arm=replace(self.base.arm, name=name, seed=seed),
                     search=replace(self.base.search, method=searched, front=self._front() if method == OURS else ""),
-                    budget_us=self.base.budget_us * (factor if method in AUTOFAS else 1.0),
+                    budget_us=self.base.budget_us * (factor if method in (*AUTOFAS, *FREE) else 1.0),
                 ),
             )
         return specs
@@ -166,7 +170,8 @@ class Contest:
 
     def _name(self, method: str, factor: float, seed: int) -> str:
         """Of the search that the method derives from."""
-        return f"{_searched(method)}-x{factor:g}-s{seed}" if method in AUTOFAS else f"{_searched(method)}-s{seed}"
+        apart = method in (*AUTOFAS, *FREE)
+        return f"{_searched(method)}-x{factor:g}-s{seed}" if apart else f"{_searched(method)}-s{seed}"
 
     def _times(self, arch: Arch, schema: Schema) -> dict[str, float]:
         features = schema.select(arch.features, where="arch.json")

@@ -11,15 +11,17 @@ import torch
 
 from prerank.core.documents import load_json
 from prerank.core.outputs import fingerprint, write_json
+from prerank.latency.formula import fetch_us
 from prerank.logs.schema import load_schema
 from prerank.models.arch import Arch
 from prerank.models.distill import Distiller
 from prerank.models.ranker import Ranker
 from prerank.search.confirm import Ask, Task, Told
 from prerank.search.confirmed import LONGER
-from prerank.search.rivals import FSCD, Gradient, Permutation, Rival, SqueezeExcite
+from prerank.search.rivals import FSCD, Gradient, Permutation, Rival, ShuffleGate, SqueezeExcite
 from prerank.search.short import FASTER, hold, measured, run_steps, trained
 from prerank.search.spec import Spec
+from prerank.search.trees import tree_values
 from prerank.search.values import added, lost
 from prerank.training.worker import Job
 
@@ -28,8 +30,11 @@ CANDIDATES = 100_000
 FOLD = 8
 """Every so-manieth batch is kept from the weights for the values that are reckoned on batches."""
 OF_LOSS: dict[str, type[Rival]] = {"fscd": FSCD, "squeeze_excite": SqueezeExcite}
-"""Valuers that train a network of their own, by the kind of a task."""
-KINDS = ("network", *OF_LOSS)
+"""Valuers that train a network of their own, by the kind of a task, and that propose."""
+OWN: dict[str, type[Rival]] = {**OF_LOSS, "shuffle_gate": ShuffleGate}
+"""All of those."""
+CEGB = "cegb"
+"""The valuer that grows trees."""
 
 
 class Evaluator:
@@ -62,14 +67,18 @@ class Evaluator:
     def _valued(self, task: Task) -> list[dict[str, float]]:
         """network: what the metric and the loss lose by each feature's shuffling, and the loss's gradient; of the other
         kinds, what the method says."""
+        if task.kind == CEGB:
+            features = self.held.of(task.arch)
+            cost_M = np.array([fetch_us([feature], self.schema.fetch) for feature in features]) / self.spec.budget_us
+            return [tree_values(self.held.batches, features, cost_M, self.spec.latency.penalty, task.seeds[0])]
         held, out = self.held.without(FOLD)
         features, seed = held.of(task.arch), task.seeds[0]
         arm = replace(held.arm, features=task.arch.features, widths=task.arch.widths, seed=seed)
         made = self.schema, held.stats, held.teacher_width
         spec = replace(self.spec, arm=arm)
-        if task.kind in OF_LOSS:
+        if task.kind in OWN:
             torch.manual_seed(seed)
-            method = OF_LOSS[task.kind](spec, *made)
+            method = OWN[task.kind](spec, *made)
             run_steps(method, lambda batch, step: method(batch, step)[0], held, task.steps, seed, FASTER)
             return [self._named(method.values(out), features)]
         ranker = trained(task.arch, held, task.steps, seed)

@@ -32,7 +32,7 @@ from prerank.search.found import Found, Last, found_in
 from prerank.search.loop import make_optimizer, search_steps
 from prerank.search.method import Facts
 from prerank.search.options import MethodName
-from prerank.search.portfolio import find
+from prerank.search.portfolio import alone, find
 from prerank.search.rivals import RIVALS, Rival, untrained_values
 from prerank.search.spec import Spec
 from prerank.tracking.runs import Run
@@ -74,7 +74,7 @@ def search_all(
     if any(spec.arm.select_by == "recall" for spec in specs):
         check_k(samples, k)
     untrained = {s.arm.name: s for s in specs if s.search.method in UNTRAINED}
-    proposing = [spec for spec in specs if spec.search.method == "propose"]
+    proposing = [spec for spec in specs if spec.confirms]
     trained = [spec for spec in specs if spec.arm.name not in untrained and spec not in proposing]
     found: dict[str, Found | Confirmed] = {name: _untrained(spec, schema) for name, spec in untrained.items()}
     for spec in proposing:
@@ -99,7 +99,7 @@ def key_of(specs: list[Spec], samples: Path, k: int, lanes: int) -> str:
 
     def options(spec: Spec) -> dict[str, object]:
         """Without those of proposals where they say nothing, so that what stands from before they were there counts."""
-        alone = () if spec.search.method == "propose" else ("trainings", "steps", "front")
+        alone = () if spec.confirms else ("trainings", "steps", "front")
         return {key: value for key, value in plain(spec.search).items() if key not in alone}
 
     said = [
@@ -132,13 +132,15 @@ def _proposed(spec: Spec, job: Job, work: Path) -> Confirmed:
     key = key_of([spec], job.samples, job.k, job.compute.lanes)
     prepare = partial(Evaluator, spec, replace(job, tables={}))
     with Pool(prepare, cpus=job.compute.cpus, most=AT_ONCE) as pool:
-        return find(spec, load_schema(job.samples), kept(pool, work / f"told-{spec.arm.name}", key), print)
+        search = find if spec.search.method == "propose" else alone
+        return search(spec, load_schema(job.samples), kept(pool, work / f"told-{spec.arm.name}", key), print)
 
 
 def proposed_here(spec: Spec, job: Job) -> Confirmed:
     """The same in this process, and nothing is kept."""
     evaluator = Evaluator(spec, job)
-    return find(spec, load_schema(job.samples), lambda tasks: [evaluator(task) for task in tasks])
+    search = find if spec.search.method == "propose" else alone
+    return search(spec, load_schema(job.samples), lambda tasks: [evaluator(task) for task in tasks])
 
 
 def _search_all(job: Searches) -> None:

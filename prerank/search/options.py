@@ -7,7 +7,25 @@ from typing import Annotated, Literal
 from prerank.core.config import Above0, Count, Positive, Weight, Widths, Within, names, widths
 from prerank.core.errors import InputError
 
-MethodName = Literal["propose", "autofas", "fscd", "squeeze_excite", "gradient", "permutation", "random", "hand_picked"]
+MethodName = Literal[
+    "propose",
+    "autofas",
+    "fscd",
+    "squeeze_excite",
+    "gradient",
+    "permutation",
+    "shuffle_gate",
+    "random",
+    "hand_picked",
+    "fscd_free",
+    "squeeze_excite_free",
+    "gradient_free",
+    "permutation_free",
+    "shuffle_gate_free",
+    "cegb_free",
+    "random_free",
+    "hand_picked_free",
+]
 
 
 @dataclass(frozen=True)
@@ -18,13 +36,15 @@ class Search:
     """propose: what several valuers propose is trained for a short while, and the best of it refined; autofas: the
     paper's gates and width weights, whose answer is taken as it is; or a rival that orders the features and keeps the
     widths: FSCD's hard-concrete gates, COLD's squeeze-and-excitation weights, the loss's gradient by a gate on each
-    feature, permutation importance, a random order, or the schema's hand_picked first."""
+    feature, permutation importance, ShuffleGate, a random order, or the schema's hand_picked first. With _free such an
+    order, or that of LightGBM's cost-aware splits (cegb), makes the best set for every network apart, and as many
+    short trainings as propose has choose among them, so that the rival has its choice of widths too."""
     widths: Widths = "64,32,16,0"
     """Candidate widths of each layer, with commas; 0 is the identity. A single one a layer is not searched."""
     layers: Positive = 2
     trainings: Positive = 150
-    """Of propose, what a budget may cost: trainings of `steps`, or as much of longer ones. More never finds less on the
-    validation days."""
+    """Of propose, and of rivals with _free, what a budget may cost: trainings of `steps`, or as much of longer ones.
+    More never finds less on the validation days."""
     steps: Positive = 60
     """Of propose, of the shortest training; the best of these go on to three and nine times as many."""
     front: str = ""

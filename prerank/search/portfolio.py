@@ -6,10 +6,22 @@ from prerank.core.config import names
 from prerank.logs.schema import Schema
 from prerank.models.arch import Arch
 from prerank.search.confirm import Ask, Confirm
-from prerank.search.confirmed import Confirmed, incumbent_of
-from prerank.search.evaluator import OF_LOSS
+from prerank.search.confirmed import LAST, Confirmed, incumbent_of
+from prerank.search.evaluator import CEGB, OF_LOSS
+from prerank.search.options import MethodName
 from prerank.search.propose import below_caps, space_of
+from prerank.search.rivals import untrained_values
 from prerank.search.spec import Spec
+
+VALUED: dict[MethodName, tuple[str, int]] = {
+    "permutation_free": ("network", 1),
+    "gradient_free": ("network", 2),
+    "fscd_free": ("fscd", 0),
+    "squeeze_excite_free": ("squeeze_excite", 0),
+    "shuffle_gate_free": ("shuffle_gate", 0),
+    "cegb_free": (CEGB, 0),
+}
+"""Of a rival with its choice of widths the kind of its valuer, and which of the answers is its own."""
 
 
 def find(spec: Spec, schema: Schema, ask: Ask, say: Callable[[str], None] = lambda said: None) -> Confirmed:
@@ -30,4 +42,21 @@ def find(spec: Spec, schema: Schema, ask: Ask, say: Callable[[str], None] = lamb
     alone = sorted((Arch((f.name,), n.widths) for f in space.features if not f.of_request for n in space.networks[:2]),
                    key=space.latency_us)  # fmt: skip
     confirm.look([alone[0], Arch(every, widths)])
+    return Confirmed(spec, confirm.rows())
+
+
+def alone(spec: Spec, schema: Schema, ask: Ask, say: Callable[[str], None] = lambda said: None) -> Confirmed:
+    """A rival with the freedom of ours: its own order of the features, valued by a training nine times as long as ours
+    has, makes the best set for every network; as many trainings choose among them, and its best is its answer."""
+    confirm = Confirm(space_of(spec, schema), ask, say, spec.arm.seed, spec.search.steps, refines=False)
+    method, every = spec.search.method, spec.arm.features
+    if method in VALUED:
+        kind, place = VALUED[method]
+        values = confirm.valued([(kind, Arch(every, spec.arm.widths))], LAST)[0][place]
+    else:
+        worth_M = untrained_values(method, spec.features(schema), schema.hand_picked, spec.arm.seed)
+        values = dict(zip(every, worth_M.tolist(), strict=True))
+    budgets_us = [spec.budget_us, *(float(share) * spec.budget_us for share in names(spec.search.front))]
+    for budget_us in budgets_us:
+        confirm.search(budget_us, [values], [], spec.search.trainings)
     return Confirmed(spec, confirm.rows())

@@ -22,6 +22,8 @@ from prerank.search.spec import Spec
 
 TEMPERATURE = 0.1
 """t of FSCD's relaxed Bernoulli gates, as in the paper."""
+STEEP = 5.0
+"""t of ShuffleGate's gates."""
 
 
 class Rival(nn.Module):
@@ -189,6 +191,51 @@ class Gradient(Rival):
         return (total_M / count).float()
 
 
+class ShuffleGate(Rival):
+    """ShuffleGate (Huang et al., arXiv 2503.09315): g_m = σ(t θ_m) mixes each feature with one that says nothing.
+
+    x_m becomes g_m x_m + (1 - g_m) stop(x_m of another), shuffled within the batch anew in each step, each feature by
+    itself (a request's among the requests); α · mean of g joins the loss, so that the gate of what can be replaced
+    without harm falls to 0. A feature is worth its g. α is `latency.penalty`, and θ learns at `search.gate_lr`, as
+    FSCD's logits do: neither is of the paper.
+    """
+
+    def __init__(self, spec: Spec, schema: Schema, stats: Stats, teacher_width: int | None = None):
+        super().__init__(spec, schema, stats, teacher_width)
+        self.faster = spec.search.gate_lr / self.arm.optim.lr
+        self.slow_theta = nn.Parameter(torch.ones(len(self.features)) / self.faster)
+
+    @property
+    def gates(self) -> Tensor:
+        """g_M."""
+        theta_M = self.slow_theta + (self.faster - 1) * self.slow_theta.detach()
+        return torch.sigmoid(STEEP * theta_M)
+
+    def forward(
+        self, batch: Batch, step: int = 0, warmup: float = 1.0, learns: Learns = "weights"
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        generator = torch.Generator().manual_seed(self.arm.seed * 1_000_003 + 2 * step + 1)
+        gate_M, ranker = self.gates, self.distiller.student
+        gate_D, n = gate_M[ranker.embed.feature_D], ranker.embed.widths[0]
+        x_R, x_I = self.embedded(batch)
+        x_R = None if x_R is None else self._mixed(x_R, gate_D[:n], ranker.embed.feature_D[:n], generator)
+        x_I = self._mixed(x_I, gate_D[n:], ranker.embed.feature_D[n:], generator)
+        score_I, repr_ID = ranker.trunk(x_R, x_I, batch.request_I)
+        loss, parts = self.distiller.loss(score_I, repr_ID, batch, warmup)
+        return loss + self.spec.latency.penalty * gate_M.mean(), parts | {"gates": gate_M.mean().detach()}
+
+    def _mixed(self, x_XD: Tensor, gate_D: Tensor, feature_D: Tensor, generator: torch.Generator) -> Tensor:
+        order_MX = torch.rand(len(self.features), len(x_XD), generator=generator).argsort(dim=1).to(x_XD.device)
+        other_XD = x_XD.detach().gather(0, order_MX[feature_D].T)
+        return gate_D * x_XD + (1 - gate_D) * other_XD
+
+    def facts(self) -> Facts:
+        return {"gates": dict(zip((feature.name for feature in self.features), self.gates.tolist(), strict=True))}
+
+    def values(self, batches: Iterable[Batch]) -> Tensor:
+        return self.gates.detach().cpu()
+
+
 class Permutation(Rival):
     """A feature is worth the rise of the loss when its values are shuffled (Breiman 2001; Fisher et al. 2019).
 
@@ -229,7 +276,7 @@ def untrained_values(
     method: MethodName, features: tuple[Feature, ...], hand_picked: tuple[str, ...], seed: int
 ) -> Tensor:
     """[M] of the methods that look at no data: `random` uniform in (0, 1]; `hand_picked` 1 for those, 0 for others."""
-    if method == "random":
+    if method.startswith("random"):
         return 1 - torch.rand(len(features), generator=torch.Generator().manual_seed(seed))
     return torch.tensor([float(feature.name in hand_picked) for feature in features])
 
@@ -239,5 +286,6 @@ RIVALS: dict[MethodName, type[Rival]] = {
     "fscd": FSCD,
     "gradient": Gradient,
     "permutation": Permutation,
+    "shuffle_gate": ShuffleGate,
 }
 """The rivals that train, by the name of `Search.method`."""

@@ -52,7 +52,12 @@ class Spec:
 
     @property
     def searches_widths(self) -> bool:
-        return self.search.method in ("propose", "autofas")
+        return self.confirms or self.search.method == "autofas"
+
+    @property
+    def confirms(self) -> bool:
+        """Whether short trainings choose among several sets."""
+        return self.search.method == "propose" or self.search.method.endswith("_free")
 
     def fixed_log_p(self) -> list[list[float]]:
         """log p [slot][candidate] that allows the arm's own widths alone."""

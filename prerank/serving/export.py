@@ -22,6 +22,7 @@ from prerank.logs.schema import Feature
 from prerank.models.checkpoint import Model
 from prerank.models.stats import Stats
 from prerank.serving.graph import ranker_graph
+from prerank.serving.packed import pack
 from prerank.serving.parity import Feed, Parity, compare, draw_feed, hard_cases, real_cases
 from prerank.serving.session import open_session, score_by
 from prerank.serving.signature import describe, tensors_of
@@ -71,27 +72,40 @@ def check(*, name: str, alias: str, threads: int) -> None:
 
 
 def write_export(
-    folder: Path, model: Model, stats: Stats, *, threads: int = 1, samples: Path | None = None, repeats: int = 1000
+    folder: Path,
+    model: Model,
+    stats: Stats,
+    *,
+    threads: int = 1,
+    samples: Path | None = None,
+    repeats: int = 1000,
+    packed: bool = False,
 ) -> Exported:
     """Writes the MLflow model with `signature.json`, `arch.json` and `schema.json` into an empty folder.
+
+    `packed`: as `ranker_graph` says.
 
     Raises RuntimeError, and writes nothing, where ONNX Runtime departs from torch.
     """
     features = model.schema.select(model.arch.features, where="arch.json")
-    graph = ranker_graph(model.ranker, features)
+    graph = ranker_graph(model.ranker, features, packed=packed)
     session = open_session(graph, threads)
     cases = {"hard": hard_cases(model.ranker, features, stats)}
     if samples:
         cases["samples"] = real_cases(model.ranker, features, samples)
-    equal = {name: compare(score_by(session), each) for name, each in cases.items()}
+    score = score_by(session)
+    equal = {
+        name: compare((lambda feed: score(pack(feed, features))) if packed else score, each)
+        for name, each in cases.items()
+    }
     example = draw_feed(features, stats, 3, np.random.default_rng(0))
     for feature in [feature for feature in features if not feature.dim and not feature.of_request][:1]:
         example[feature.name][-1] = np.nan
-    write_mlflow_model(folder, graph, example, threads=threads)
+    write_mlflow_model(folder, graph, pack(example, features) if packed else example, threads=threads)
     write_json(folder / "signature.json", describe(graph, features))
     model.arch.save(folder / "arch.json")
     model.schema.save(folder)
-    times = measure(session, features, stats, repeats=repeats)
+    times = measure(session, features, stats, repeats=repeats, packed=packed)
     return {"parity": equal, "inference_us": times, "machine": machine()}
 
 
@@ -107,11 +121,17 @@ def mlflow_signature(graph: onnx.ModelProto) -> ModelSignature:
 
 
 def measure(
-    session: onnxruntime.InferenceSession, features: tuple[Feature, ...], stats: Stats, *, repeats: int
+    session: onnxruntime.InferenceSession,
+    features: tuple[Feature, ...],
+    stats: Stats,
+    *,
+    repeats: int,
+    packed: bool = False,
 ) -> dict[str, Stat]:
     """Of a run, by the number of candidates."""
     rng = np.random.default_rng(0)
-    times = timed([runs_of(session, features, stats, candidates, rng) for candidates in CANDIDATES], repeats)
+    runs = [runs_of(session, features, stats, candidates, rng, packed=packed) for candidates in CANDIDATES]
+    times = timed(runs, repeats)
     return {str(candidates): stat(one) for candidates, one in zip(CANDIDATES, times, strict=True)}
 
 
@@ -129,9 +149,12 @@ def runs_of(
     stats: Stats,
     candidates: int,
     rng: np.random.Generator,
+    *,
+    packed: bool = False,
 ) -> Timed:
     """Runs of a whole network on made-up requests, as `timed` takes them."""
     feeds = [draw_feed(features, stats, candidates, rng) for _ in range(FRESH)]
+    feeds = [pack(feed, features) for feed in feeds] if packed else feeds
     return lambda k: session.run(None, feeds[k % FRESH])
 
 

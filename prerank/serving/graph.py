@@ -7,6 +7,7 @@ Shapes: N candidates of one request, D inputs, H width of the first layer. Item-
 ONNX Runtime joins and normalises few long rows several times faster than many short ones.
 """
 
+import itertools
 import json
 from collections.abc import Iterable
 
@@ -21,14 +22,14 @@ from prerank.logs.schema import Feature
 from prerank.models.embed import FAR
 from prerank.models.ranker import Ranker
 from prerank.serving.nodes import CANDIDATES, SCORE, Graph, clipped, ints, splitmix
+from prerank.serving.packed import IDS, NUMBERS, pack_name, single_first
 
 BLANK = "/blank"
 """The one input of pieces that read no feature."""
-REQUEST, ITEMS = "/request", "/items"
-IDS = "integers as they are, and where `hash` is true of any size; strings by prerank.core.hashing.hash_ids % size"
+HOW_IDS = "integers as they are, and where `hash` is true of any size; strings by prerank.core.hashing.hash_ids % size"
 
 
-def ranker_graph(ranker: Ranker, features: tuple[Feature, ...]) -> onnx.ModelProto:
+def ranker_graph(ranker: Ranker, features: tuple[Feature, ...], *, packed: bool = False) -> onnx.ModelProto:
     """`score` float32 [N] of the candidates of one request: Ranker.forward to 1e-5.
 
     One input a feature that the ranker reads, under its name; `features` may hold more. Every input is a matrix with
@@ -40,6 +41,9 @@ def ranker_graph(ranker: Ranker, features: tuple[Feature, ...]) -> onnx.ModelPro
       (below 0 or not); a row may have none;
     - id and ids that are hashed here (`hash`): any int64; PADDING is no id, UNKNOWN an unknown one.
 
+    `packed`: the same values as `prerank.serving.packed.pack` puts them together, one matrix of numbers and one of ids
+    a side; lists of ids keep their names.
+
     The metadata hold `features` (name, side, kind, size, ... of each input, JSON) and `ids`, how ids are encoded.
     Raises InputError for a feature whose name the output has taken, as a schema of earlier versions may have one.
     """
@@ -50,10 +54,10 @@ def ranker_graph(ranker: Ranker, features: tuple[Feature, ...]) -> onnx.ModelPro
     first, *rest = (_layer(layer.weight, layer.bias) for layer in ranker.linears)
     weight, bias = first
     row = bias
-    order, x_RD = _inputs(graph, ranker, [feature for feature in read if feature.of_request])
+    order, x_RD = _inputs(graph, ranker, [feature for feature in read if feature.of_request], packed)
     if x_RD:
         row = graph.add("Gemm", x_RD, weight[order], bias)
-    order, x_ND = _inputs(graph, ranker, [feature for feature in read if not feature.of_request])
+    order, x_ND = _inputs(graph, ranker, [feature for feature in read if not feature.of_request], packed)
     if x_ND is None:
         raise ValueError("a ranker needs a feature of the side item or cross: nothing tells one candidate from another")
     h = graph.add("Gemm", x_ND, weight[order], row)
@@ -62,42 +66,43 @@ def ranker_graph(ranker: Ranker, features: tuple[Feature, ...]) -> onnx.ModelPro
     graph.score(h)
     known = ("name", "side", "kind", "size", "missing", "hash")
     about = [{key: value for key, value in f.to_json().items() if key in known} for f in read]
-    return graph.model({"features": json.dumps(about), "ids": IDS})
+    return graph.model({"features": json.dumps(about), "ids": HOW_IDS})
 
 
 def layer_graph(width_in: int, width_out: int, *, seed: int = 0) -> onnx.ModelProto:
-    """One layer with random weights: BLANK float32 [N, in] -> Gemm, bias, ReLU -> the first row of its outputs.
+    """One layer with random weights, and the head behind it: BLANK float32 [N, in] -> Gemm, bias, ReLU -> `score` [N].
 
-    Where `width_out` is 1 it is the head: no ReLU, and `score` [N] of all rows.
+    Where `width_out` is 1 it is the head alone.
     """
     rng = np.random.default_rng(seed)
     graph = Graph()
-    weight = rng.normal(size=(width_in, width_out)).astype(np.float32) / np.sqrt(width_in, dtype=np.float32)
-    x = graph.input(BLANK, TensorProto.FLOAT, [CANDIDATES, width_in])
-    h = graph.add("Gemm", x, weight, rng.normal(size=width_out).astype(np.float32))
-    if width_out == 1:
-        graph.score(h)
-    else:
-        graph.output("h", graph.first_row(graph.add("Relu", h)), [1, width_out])
+    h = graph.input(BLANK, TensorProto.FLOAT, [CANDIDATES, width_in])
+    widths = [width_in, 1] if width_out == 1 else [width_in, width_out, 1]
+    for in_, out in itertools.pairwise(widths):
+        weight = rng.normal(size=(in_, out)).astype(np.float32) / np.sqrt(in_, dtype=np.float32)
+        h = graph.add("Gemm", h, weight, rng.normal(size=out).astype(np.float32))
+        h = graph.add("Relu", h) if out > 1 else h
+    graph.score(h)
     return graph.model({})
 
 
 def inputs_graph(ranker: Ranker, features: Iterable[Feature]) -> onnx.ModelProto:
-    """`empty_graph`, and beside it the input paths of `features` as `ranker_graph` has them.
+    """The input paths of those of the features that the ranker reads, as `ranker_graph` has them, and a head on them:
+    the score is the first output of the ranker's first layer.
 
-    Its further outputs are what the first layer takes: REQUEST [1, H], the request's part of that layer, and of the
-    items' inputs [N, D] the first row, ITEMS [1, D]; each where there are such features.
+    Without a feature of an item BLANK float32 [N, 1] is one.
     """
     graph = Graph()
-    graph.score(graph.input(BLANK, TensorProto.FLOAT, [CANDIDATES, 1]))
     features = [feature for feature in features if feature.name in ranker.embed.columns]
-    weight, bias = _layer(ranker.linears[0].weight, ranker.linears[0].bias)
+    first = ranker.linears[0]
+    weight, row = _layer(first.weight[:1], first.bias[:1])
     order, x_RD = _inputs(graph, ranker, [feature for feature in features if feature.of_request])
     if x_RD:
-        graph.output(REQUEST, graph.add("Gemm", x_RD, weight[order], bias), [1, len(bias)])
+        row = graph.add("Gemm", x_RD, weight[order], row)
     order, x_ND = _inputs(graph, ranker, [feature for feature in features if not feature.of_request])
-    if x_ND:
-        graph.output(ITEMS, graph.first_row(x_ND), [1, len(order)])
+    if x_ND is None:
+        order, x_ND = np.zeros(1, np.int64), graph.input(BLANK, TensorProto.FLOAT, [CANDIDATES, 1])
+    graph.score(graph.add("Gemm", x_ND, weight[order], row))
     return graph.model({})
 
 
@@ -108,14 +113,15 @@ def empty_graph() -> onnx.ModelProto:
     return graph.model({})
 
 
-def _inputs(graph: Graph, ranker: Ranker, features: list[Feature]) -> tuple[np.ndarray, str | None]:
+def _inputs(
+    graph: Graph, ranker: Ranker, features: list[Feature], packed: bool = False
+) -> tuple[np.ndarray, str | None]:
     """The joined inputs of one side, [rows, D], None where it has none; and the ranker's column of each of the D."""
     if not features:
         return np.zeros(0, np.int64), None
     of_request = features[0].of_request
     rows = 1 if of_request else CANDIDATES
-    dense = [feature for feature in features if not feature.dim]
-    dense.sort(key=lambda feature: feature.size > 1)  # single numbers first: they are joined without transposing
+    dense = single_first(features)  # single numbers are joined without transposing
     bags = [feature for feature in features if feature.kind == "ids"]
     ids = [feature for feature in features if feature.kind == "id"]
     columns = ranker.embed.columns
@@ -123,8 +129,13 @@ def _inputs(graph: Graph, ranker: Ranker, features: list[Feature]) -> tuple[np.n
 
     parts = []
     if dense:
-        raw = _join_dense(graph, dense, rows)
-        at = order[: sum(feature.size for feature in dense)] - (0 if of_request else ranker.embed.widths[0])
+        size = sum(feature.size for feature in dense)
+        if packed:
+            shape: list[int | str] = [1, size] if of_request else [size, CANDIDATES]
+            raw = graph.input(pack_name(of_request, NUMBERS), TensorProto.FLOAT, shape)
+        else:
+            raw = _join_dense(graph, dense, rows)
+        at = order[:size] - (0 if of_request else ranker.embed.widths[0])
         mean, std = (
             _array(getattr(ranker.embed, f"{key}_{int(not of_request)}"))[at].reshape(
                 (1, -1) if of_request else (-1, 1)
@@ -136,13 +147,19 @@ def _inputs(graph: Graph, ranker: Ranker, features: list[Feature]) -> tuple[np.n
         parts.append(x if of_request else graph.add("Transpose", x, perm=[1, 0]))
     for feature in bags:
         parts.append(_mean_of_ids(graph, feature, _array(ranker.embed.table(feature.name).weight), rows))
-    for feature in ids:
-        value = graph.input(feature.name, TensorProto.INT64, [rows, 1])
+    all_ids = graph.input(pack_name(of_request, IDS), TensorProto.INT64, [len(ids), rows]) if packed and ids else ""
+    for place, feature in enumerate(ids):
         # Of many rows Gather is quicker, which takes a vector; of one, GatherND, which needs no reshaping.
-        value = value if of_request else graph.add("Reshape", value, ints(-1))
-        known = _known(graph, feature, value, flat=not of_request)
-        table = _array(ranker.embed.table(feature.name).weight)
-        parts.append(graph.add("GatherND" if of_request else "Gather", table, known))
+        flat = packed or not of_request
+        if packed:
+            value = graph.add("Gather", all_ids, np.array(place), axis=0)
+        else:
+            value = graph.input(feature.name, TensorProto.INT64, [rows, 1])
+            value = graph.add("Reshape", value, ints(-1)) if flat else value
+        known = _known(graph, feature, value, flat=flat)
+        parts.append(
+            graph.add("Gather" if flat else "GatherND", _array(ranker.embed.table(feature.name).weight), known)
+        )
     return order, _join(graph, parts, axis=1)
 
 

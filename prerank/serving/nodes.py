@@ -41,11 +41,8 @@ class Graph:
 
     def constant(self, value: np.ndarray | np.generic) -> str:
         name = f"/constant/{len(self.constants)}"
-        self.constants[name] = numpy_helper.from_array(np.ascontiguousarray(value), name)
+        self.constants[name] = numpy_helper.from_array(np.asarray(value, order="C"), name)
         return name
-
-    def first_row(self, x_ND: str) -> str:
-        return self.add("Slice", x_ND, ints(0), ints(1), ints(0))
 
     def score(self, x_N1: str) -> None:
         self.output(SCORE, self.add("Squeeze", x_N1, ints(1)), [CANDIDATES])

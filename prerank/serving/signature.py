@@ -8,6 +8,8 @@ import onnx
 
 from prerank.logs.encoding import PADDING, UNKNOWN
 from prerank.logs.schema import Feature
+from prerank.serving.nodes import CANDIDATES
+from prerank.serving.packed import packs_of
 
 STRINGS = (
     "prerank.core.hashing.hash_ids(ids) % size: h = SipHash-2-4 of the UTF-8 bytes under the key 0123456789123456 "
@@ -61,6 +63,14 @@ class Input(Tensor, _OfFeature):
     rows: str
 
 
+class Packed(Tensor):
+    """Several features."""
+
+    features: list[Input]
+    """In the order of what the tensor holds, each as it would be fed by itself."""
+    rows: str
+
+
 class Serve(TypedDict):
     """How a server is started and asked, and what it answers."""
 
@@ -72,7 +82,7 @@ class Serve(TypedDict):
 class Signature(TypedDict):
     """`signature.json`."""
 
-    inputs: list[Input]
+    inputs: list[Input | Packed]
     output: Tensor
     strings: str
     """How a string becomes an id."""
@@ -81,11 +91,14 @@ class Signature(TypedDict):
 
 def describe(graph: onnx.ModelProto, features: tuple[Feature, ...]) -> Signature:
     """What `signature.json` says: how to make each input, and how to ask a server for scores."""
-    by_name = {feature.name: feature for feature in features}
+    by_name, packs = {feature.name: feature for feature in features}, packs_of(features)
     ((name, dtype, shape),) = tensors_of(graph.graph.output)
     holds = "higher ranks first; only the order within one request means anything"
     return {
-        "inputs": [_input(by_name[name], dtype, shape) for name, dtype, shape in tensors_of(graph.graph.input)],
+        "inputs": [
+            _input(by_name[name], dtype, shape) if name in by_name else _packed(packs[name], name, dtype, shape)
+            for name, dtype, shape in tensors_of(graph.graph.input)
+        ],
         "output": {"name": name, "dtype": str(dtype), "shape": shape, "holds": holds},
         "strings": STRINGS,
         "serve": {
@@ -130,6 +143,20 @@ def _input(feature: Feature, dtype: np.dtype, shape: list[int | str]) -> Input:
         **extra,
         "rows": rows,
         "holds": holds,
+    }
+
+
+def _packed(held: list[Feature], name: str, dtype: np.dtype, shape: list[int | str]) -> Packed:
+    of_request, numbers = held[0].of_request, not held[0].dim
+    alone = [_input(f, dtype, [1 if of_request else CANDIDATES, f.size if numbers else 1]) for f in held]
+    along = "a row a candidate, in the same order everywhere, and then transposed" if not of_request else "one request"
+    return {
+        "name": name,
+        "dtype": str(dtype),
+        "shape": shape,
+        "holds": f"the {'numbers' if numbers else 'ids'} of `features`, one after the other",
+        "rows": along if numbers or not of_request else "a row an id",
+        "features": alone,
     }
 
 

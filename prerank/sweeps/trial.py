@@ -127,7 +127,7 @@ def _run_trial(drawn: Drawn, trials: Trials) -> None:
     arm = planned.arm
     with _worker(trials, tracked) as (worker, so_far):
         if planned.spec:
-            if planned.spec.search.method == "propose":
+            if planned.spec.confirms:
                 found = proposed_here(planned.spec, trials.job)
             else:
                 run_search(planned.spec, trials.job, worker)

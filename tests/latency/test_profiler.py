@@ -17,6 +17,7 @@ from prerank.latency.pieces import PIECES, Setting
 from prerank.latency.table import load_table
 from prerank.logs.schema import parse_schema
 from prerank.serving import timing
+from prerank.serving.watch import Watch, said
 from workflows import profile_latency
 
 FEATURES = tuple(f for f in parse_schema(SCHEMA, "test").features if not f.teacher_only)
@@ -138,3 +139,29 @@ def test_profile_latency(logs, tmp_path, logged, capsys):
     assert out.read_bytes() == before
     with pytest.raises(InputError, match="--runtimes 'java'"):
         profile_latency.main(profile_latency.ProfileLatency(logs, tmp_path / "x", **options | {"runtimes": "java"}))
+
+
+def test_a_turn_beside_a_slow_yardstick_is_measured_again():
+    """A host that is three times as slow for some turns: the median is that of the others."""
+    now = SimpleNamespace(us=0.0, runs=0)
+
+    def slow():
+        return 3.0 if 100 <= now.runs < 130 or now.runs >= 330 else 1.0
+
+    def piece(k):
+        now.us += 10 * slow()
+        now.runs += 1
+
+    def yardstick():
+        now.us += slow()
+        return slow()
+
+    watch = Watch()
+    clock = mock.patch.object(timing.time, "perf_counter_ns", lambda: 1000 * now.us)
+    with clock, mock.patch("prerank.serving.watch._yardstick_us", yardstick):
+        a, b = timing.timed([piece, piece], 200, watch=watch)
+        meanwhile = watch.meanwhile()
+    assert len(a) == len(b) == timing.TURNS and meanwhile["turns"] == 2 * timing.TURNS
+    assert 2 <= meanwhile["redone"] < 2 * timing.TURNS and meanwhile["yardstick_us"]["p10"] == 1
+    assert timing.stat(a)["p50"] == timing.stat(b)["p50"] == 10 and timing.stat(b)["p99"] == 30
+    assert f"{meanwhile['redone']} of 20 turns" in said(meanwhile)

@@ -13,7 +13,7 @@ from prerank.latency.options import Latency
 from prerank.models.arch import Arch
 from prerank.search.confirm import Confirm
 from prerank.search.confirmed import Confirmed, area, gain, incumbent_of
-from prerank.search.portfolio import find
+from prerank.search.portfolio import alone, find
 from prerank.search.propose import below_caps, proposals, space_of
 from prerank.search.spec import Spec
 
@@ -158,3 +158,17 @@ def test_rungs_hold_back_what_is_worse():
     confirm.search(420.0, [WORTH], [], 100)
     rungs = [confirm.rung(arch) for arch, rung in confirm.told if rung == 0]
     assert sum(rung >= 1 for rung in rungs) <= math.ceil(len(rungs) / 3)
+
+
+def test_a_rival_with_our_freedom_takes_the_best_network_for_its_order():
+    """Its order is right of all but one: the set is the knapsack's, the widths are those that trainings tell apart."""
+    spec = replace(spec_of(), search=replace(SEARCH, method="permutation_free", trainings=200))
+    order = {"useful_cheap": 0.3, "noise_cheap": 0.2, "useful_dear": 0.0}
+    made = Made(noise=0.002, worth=order)
+    found = alone(spec, SCHEMA, made)
+    space = space_of(spec, SCHEMA)
+    proposed = {space.best({**dict.fromkeys(order, 0.0), **order}, network, 420.0) for network in space.networks}
+    arch = found.derive(SCHEMA)
+    assert arch in proposed and keeps(arch) >= max(keeps(one) for one in proposed if one) - 0.003
+    assert {task.kind for task in made.tasks} == {"network", "train"}  # nothing is refined
+    assert found.choice(SCHEMA).gain is None  # and nothing is held against the incumbent

@@ -13,11 +13,13 @@ from prerank.latency.formula import latency_us
 from prerank.latency.options import Latency
 from prerank.models.checkpoint import State
 from prerank.samples.batches import training_batch
+from prerank.search.contest import FIXED, FREE
 from prerank.search.found import Found
 from prerank.search.group import METHODS, UNTRAINED, note
 from prerank.search.loop import make_optimizer, search_steps, take_turn
 from prerank.search.method import Facts, Method
 from prerank.search.options import MethodName, Search
+from prerank.search.portfolio import VALUED
 from prerank.search.spec import Spec
 from prerank.training.loop import Lesson
 
@@ -39,7 +41,11 @@ def batch_of(seed):
 
 
 def test_every_name_is_a_method():
-    assert {*METHODS, *UNTRAINED, "propose"} == set(get_args(MethodName))
+    orders = {*METHODS, *UNTRAINED} - {"autofas"}
+    free = {f"{name}_free" for name in (*orders, "cegb")}
+    assert {*METHODS, *UNTRAINED, *free, "propose"} == set(get_args(MethodName))
+    assert set(VALUED) == {name for name in free if name.removesuffix("_free") not in UNTRAINED}
+    assert {*FIXED, *FREE, "autofas", "propose"} == set(get_args(MethodName))
     promised = {name for name in vars(Method) if not name.startswith("_")}
     for method in METHODS.values():
         assert issubclass(method, nn.Module) and promised <= set(dir(method))

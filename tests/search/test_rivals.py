@@ -1,12 +1,15 @@
 """Each rival's formula against a calculation by hand, and that each finds what was planted."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 
 from prerank.latency.options import Latency
 from prerank.latency.table import Table
 from prerank.logs.schema import Feature, Schema
-from prerank.models.batch import Batch
+from prerank.models.batch import Bags, Batch
 from prerank.models.options import Arm, Distill, Optim
 from prerank.search.loop import make_optimizer
 from prerank.search.options import Search
@@ -21,6 +24,7 @@ from prerank.search.rivals import (
     untrained_values,
 )
 from prerank.search.spec import Spec
+from prerank.search.trees import _columns, tree_values
 
 FEATURES = (
     Feature("noise_of_request", "user", "dense", "F1", 10.0, size=2),
@@ -82,7 +86,8 @@ def test_the_planted_feature_is_worth_most_and_the_search_scores_with_it(method)
     held_out = batch(2000)
     score_I, _ = rival.student(held_out.features, held_out.request_I)
     assert torch.corrcoef(torch.stack([score_I, held_out.teacher_I]))[0, 1] > 0.9
-    assert set(parts) == {"hard", "score"} | ({"complexity"} if method == "fscd" else set())
+    own = {"fscd": {"complexity"}, "shuffle_gate": {"gates"}}
+    assert set(parts) == {"hard", "score"} | own.get(method, set())
 
 
 def test_squeeze_excite_by_hand():
@@ -175,3 +180,33 @@ def test_methods_that_see_no_data():
     assert torch.equal(value_M, untrained_values("random", FEATURES, (), 3)) and 0 < value_M.min() < value_M.max() <= 1
     assert not torch.equal(value_M, untrained_values("random", FEATURES, (), 4))
     assert untrained_values("hand_picked", FEATURES, ("noise", "useful"), 0).tolist() == [0, 0, 1, 1, 0]
+
+
+def test_trees_pay_once_for_a_feature():
+    """The useful one is worth nearly all of the loss while its price is below that, and nothing where it is above."""
+    batches, useful = [batch(seed) for seed in range(40)], FEATURES[USEFUL].name
+
+    def values(cost_M, penalty=1.0):
+        return tree_values(batches, FEATURES, np.array(cost_M, float), penalty, 0)
+
+    free = values([0.0] * len(FEATURES))
+    assert free[useful] > 10 * max(value for name, value in free.items() if name != useful)
+    assert values([0.0] * len(FEATURES)) == free
+    priced = values([0.2] * len(FEATURES))
+    assert priced[useful] > 0.5 and not any(value for name, value in priced.items() if name != useful)
+    assert not any(values([2.0] * len(FEATURES)).values())
+    assert values([2.0] * len(FEATURES), penalty=0.0) == free
+
+
+def test_trees_learn_from_pairs_where_there_is_no_teacher():
+    batches = [replace(batch(seed), teacher_I=None) for seed in range(40)]
+    values = tree_values(batches, FEATURES, np.zeros(len(FEATURES)), 1.0, 0)
+    assert max(values, key=values.__getitem__) == FEATURES[USEFUL].name
+
+
+def test_of_a_list_of_ids_trees_see_the_number_and_the_first():
+    tags = Feature("tags", "item", "ids", "F1", 5.0, size=9, dim=2)
+    lists = [[4, 2], [], [7]]
+    bags = Bags(torch.tensor([i for one in lists for i in one]), torch.tensor([0, 2, 2]))
+    one = Batch(features={"tags": bags}, request_I=torch.zeros(3, dtype=torch.long), requests=1)
+    assert _columns(one, tags).tolist() == [[2, 4], [0, 9], [1, 7]]

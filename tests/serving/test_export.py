@@ -87,7 +87,7 @@ def test_hard_requests_tell_a_wrong_graph(model, hard, spoilt):
 def test_what_departs_from_torch_is_not_exported(model, stats, monkeypatch, tmp_path):
     other = copy.deepcopy(model.ranker)
     torch.nn.init.zeros_(other.layers[-1].bias)
-    monkeypatch.setattr(export, "ranker_graph", lambda ranker, features: ranker_graph(other, features))
+    monkeypatch.setattr(export, "ranker_graph", lambda ranker, features, **_: ranker_graph(other, features))
     with pytest.raises(RuntimeError, match="differ by"):
         export.write_export(tmp_path, model, stats)
     assert not list(tmp_path.iterdir())
@@ -256,3 +256,19 @@ def as_json(feed: parity.Feed) -> bytes:
     """What any client can write: null for what is missing or infinite."""
     plain = {name: np.where(np.isfinite(values), values.astype(object), None).tolist() for name, values in feed.items()}
     return json.dumps({"inputs": plain}, allow_nan=False).encode()
+
+
+def test_packed_inputs(model, stats, samples, tmp_path):
+    """As good as torch, and signature.json says which feature stands where."""
+    facts = export.write_export(tmp_path, model, stats, samples=samples, repeats=20, packed=True)
+    assert all(each["worst"] < 1e-5 for each in facts["parity"].values())
+    said = json.loads((tmp_path / "signature.json").read_text())
+    inputs = {one["name"]: one for one in said["inputs"]}
+    assert {"/request/numbers", "/request/ids", "/item/numbers", "/item/ids", "user_tags", "item_tags"} == set(inputs)
+    numbers = inputs["/item/numbers"]
+    size = sum(one["shape"][1] for one in numbers["features"])
+    assert numbers["shape"] == [size, "candidates"] and {one["name"] for one in numbers["features"]} <= set(READ)
+    example = json.loads((tmp_path / "serving_input_example.json").read_text())["inputs"]
+    loaded = mlflow.pyfunc.load_model(str(tmp_path))
+    names = {key: np.array(example[key], np.float32 if key.endswith("numbers") else np.int64) for key in inputs}
+    assert np.isfinite(loaded.predict(names)["score"]).all()

@@ -14,7 +14,8 @@ from prerank.models.batch import Bags, Batch
 from prerank.models.distill import Distiller
 from prerank.models.options import Arm, Distill
 from prerank.models.ranker import Ranker
-from prerank.serving.graph import BLANK, ITEMS, REQUEST, empty_graph, inputs_graph, layer_graph, ranker_graph
+from prerank.serving.graph import BLANK, empty_graph, inputs_graph, layer_graph, ranker_graph
+from prerank.serving.packed import pack, packs_of
 
 FEATURES = parse_schema(SCHEMA, "test").features
 rng = np.random.default_rng(0)
@@ -102,6 +103,10 @@ def test_equals_the_ranker(features, widths):
         (score,) = run.run(None, inputs)
         assert score.shape == (n,) and score.dtype == np.float32
         np.testing.assert_allclose(score, by_torch(model, features, inputs, n), rtol=1e-5, atol=1e-5)
+    together = session(ranker_graph(model, FEATURES, packed=True))
+    lists = {f.name for f in features if f.kind == "ids"}
+    assert {i.name for i in together.get_inputs()} == {*packs_of(features), *lists}
+    np.testing.assert_array_equal(together.run(None, pack(inputs, features))[0], score)
 
 
 @pytest.mark.parametrize("widths", [(16, 8), ()])
@@ -149,24 +154,30 @@ def test_the_graph_says_what_it_takes():
 def test_pieces():
     x = rng.normal(size=(9, 6)).astype(np.float32)
     np.testing.assert_array_equal(session(empty_graph()).run(None, {BLANK: x[:, :1]})[0], x[:, 0])
-    assert session(layer_graph(6, 5)).run(None, {BLANK: 9 * x})[0].min() == 0
-    assert session(layer_graph(6, 1)).run(None, {BLANK: 9 * x})[0].min() < 0
-    model = ranker(FEATURES, (4,))
-    whole = ranker_graph(model, FEATURES)
-    for features in (FEATURES, subset("user_tags"), subset("brand", "hour"), subset("match")):
+    for width, ops in ((5, ["Gemm", "Relu", "Gemm", "Squeeze"]), (1, ["Gemm", "Squeeze"])):
+        layer = layer_graph(6, width)
+        assert [node.op_type for node in layer.graph.node] == ops
+        assert session(layer).run(None, {BLANK: x})[0].shape == (9,)
+    model = ranker(FEATURES, ())
+    # The pieces are those of the whole: the same nodes, with the same weights.
+    whole, pieces = ranker_graph(model, FEATURES), inputs_graph(model, FEATURES)
+    assert [node.op_type for node in pieces.graph.node] == [node.op_type for node in whole.graph.node]
+    inputs = request(FEATURES, 9)
+    np.testing.assert_array_equal(session(pieces).run(None, inputs)[0], session(whole).run(None, inputs)[0])
+    for features in (subset("user_tags"), subset("brand", "hour"), subset("match"), ()):
         run = session(inputs_graph(model, features))
-        made = dict(
-            zip(
-                [o.name for o in run.get_outputs()],
-                run.run(None, request(features, 9) | {BLANK: x[:, :1]}),
-                strict=True,
-            )
-        )
-        assert (REQUEST in made, ITEMS in made) == (
-            any(f.of_request for f in features),
-            any(not f.of_request for f in features),
-        )
-    # The pieces are those of the whole: the same nodes up to the first layer.
-    ops = [node.op_type for node in whole.graph.node]
-    pieces = [node.op_type for node in inputs_graph(model, FEATURES).graph.node]
-    assert pieces[1:-1] == ops[: len(pieces) - 2]
+        blank = all(f.of_request for f in features)
+        assert (BLANK in [i.name for i in run.get_inputs()]) == blank
+        (score,) = run.run(None, request(features, 9) | ({BLANK: x[:, :1]} if blank else {}))
+        assert score.shape == (9,)
+
+
+def test_what_is_packed_stands_in_rows():
+    features = subset("price", "match", "brand", "item_vector", "user_age", "query_city")
+    feed = request(features, 3)
+    packed = pack(feed, features)
+    for name, held in packs_of(features).items():
+        rows = np.concatenate([feed[f.name] for f in held], axis=1)
+        assert np.array_equal(packed[name], rows if name == "/request/numbers" else rows.T, equal_nan=name[-1] == "s")
+    item = [f.name for f in packs_of(features)["/item/numbers"]]
+    assert sorted(item[:2]) == ["match", "price"] and item[2:] == ["item_vector"]  # vectors last

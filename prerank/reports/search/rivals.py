@@ -18,6 +18,8 @@ LINES: dict[str, tuple[str, Dash, str]] = {
     "squeeze_excite": ("#3a93cf", (0, (5, 1.5)), "v"),
     "permutation": ("#008f68", (0, (3, 1, 1, 1)), "^"),
     "gradient": ("#c58300", (0, (1, 1)), "P"),
+    "shuffle_gate": ("#5f6f00", (0, (6, 1, 1, 1)), "p"),
+    "cegb": ("#7a5200", (0, (2, 1)), "<"),
     "random": ("#b0568a", (0, (2, 2)), "X"),
     "hand_picked": (INK, (0, (4, 2)), "*"),
 }
@@ -29,7 +31,9 @@ def recall_against_latency(results: Results) -> Figure:
     axes = new_axes(figure, title=f"Recall@{results['logs']['k']} of what fits each budget, %")
     for budget_us in sorted({row["budget_us"] for row in results["rows"] if row["budget_us"]}):
         axes.axvline(budget_us, color=MUTED, linewidth=1, linestyle=(0, (2, 2)))
+    there = {row["method"] for row in results["rows"]}
     for method, (colour, dash, mark) in LINES.items():
+        method = f"{method}_free" if f"{method}_free" in there else method  # of both, the one that chooses its widths
         rows = [row for row in results["rows"] if row["method"] == method]
         if rows:
             axes.errorbar(

@@ -1,0 +1,86 @@
+"""The winner of a search, measured on this host: where it overruns the budget, the budget shrinks by as much."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from prerank.latency.formula import fetch_us, inference_us
+from prerank.latency.pieces import OnnxPieces, Setting
+from prerank.logs.schema import Schema
+from prerank.models.arch import Arch
+from prerank.models.stats import Stats
+from prerank.search.confirmed import Confirmed, incumbent_of
+from prerank.search.spec import Spec
+from prerank.serving.timing import machine, stat, timed
+from prerank.serving.watch import Watch
+
+TRIES = 4
+"""Winners that are measured, one after the other, at most."""
+NOISE = 0.01
+"""Of the budget: what runs over by no more than that does not run over."""
+REPEATS = 200
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Times whole networks as `latency.json` was measured: the same inputs, beside the same yardstick."""
+
+    spec: Spec
+    schema: Schema
+    stats: Stats
+
+    @property
+    def here(self) -> bool:
+        """Whether the latency table is of this host, and of the runtime that is timed here."""
+        table = self.spec.table
+        return table.runtime == "onnxruntime" and table.machine == machine()["fingerprint"]
+
+    def __call__(self, archs: Sequence[Arch]) -> list[float]:
+        """Inference, microseconds, in turns; less what the host is slower than when the table was measured."""
+        table, features = self.spec.table, self.spec.features(self.schema)
+        # Numbers without statistics, such as those of features that no sample has, cost as much with others.
+        stats: Stats = {
+            f.name: self.stats.get(f.name, {"mean": [0.0] * f.size, "std": [1.0] * f.size, "missing": 0.0})
+            for f in features
+            if not f.dim
+        }
+        setting = Setting(table.runtime, table.candidates, table.threads)
+        pieces, watch = OnnxPieces(setting, features, stats, table.list_length), Watch()
+        times = timed([pieces.network(arch.features, arch.widths) for arch in archs], REPEATS, watch=watch)
+        now_us = float(np.median(watch.yards_us))
+        slower = max(1.0, now_us / table.yardstick_us) if table.yardstick_us else 1.0
+        return [stat(one)["p50"] / slower for one in times]
+
+
+def within_budget(found: Confirmed, clock: Clock) -> tuple[Confirmed, str]:
+    """The search, whose limit is as far below the budget as its winner takes longer than predicted; and what was done.
+
+    The incumbent stays what it is: where it fits by the table, nothing runs over that takes no longer than it does.
+    """
+    spec, schema = found.spec, clock.schema
+    if not clock.here:
+        return found, "the winner was not measured: the latency table is of another host"
+    incumbent = incumbent_of(spec, schema, spec.budget_us)
+    takes_us = 0.0
+    said = "note: {} winners took longer than predicted, the last {:.0f} µs: the budget is below what can be promised"
+    for tried in range(TRIES):
+        arch = found.derive(schema)
+        ours_us, *of_incumbent = clock([arch, incumbent] if incumbent and incumbent != arch else [arch])
+        features = schema.select(arch.features, where="arch.json")
+        predicted_us = inference_us(spec.table, features, arch.widths)
+        takes_us = fetch_us(features, schema.fetch) + ours_us
+        found = replace(
+            found, measured={"measured_us": round(ours_us, 3), "error": round(ours_us / predicted_us - 1, 4)}
+        )
+        allowed_us = spec.budget_us
+        if incumbent and of_incumbent:
+            held = schema.select(incumbent.features, where="hand_picked")
+            allowed_us = max(allowed_us, fetch_us(held, schema.fetch) + of_incumbent[0])
+        over_us = takes_us - allowed_us
+        if arch == incumbent or over_us <= NOISE * spec.budget_us:
+            at = f"inference {ours_us:.0f} µs as measured here, {predicted_us:.0f} predicted"
+            return found, at + (f"; {tried} before it ran over the budget" if tried else "")
+        limit_us = spec.budget_us - max(ours_us - predicted_us, over_us)
+        found = replace(found, limit_us=min(limit_us, found.limit_us or limit_us))
+    return found, said.format(TRIES, takes_us)
