@@ -17,7 +17,7 @@ from typing import Literal, TypedDict
 import numpy as np
 
 from prerank.evaluation.actions import Curves, Grid
-from prerank.evaluation.intervals import paired_interval
+from prerank.evaluation.intervals import paired_interval, ratio
 from prerank.evaluation.ranking import DEPTH
 
 Value = Literal["ctr", "teacher", "clicked"]
@@ -193,20 +193,22 @@ def constant(curves: Curves, grid: Grid, s: int, k: float, costs: Costs, value_R
     hardly bends (over k it does, and a line would say less than k is worth)."""
     at = int(np.clip(np.searchsorted(grid.keeps, k, "right") - 1, 0, len(grid.keeps) - 2))
     low, high = grid.keeps[at : at + 2]
-    part = float(np.clip(np.log(k / low) / np.log(high / low), 0, 1))
-    kept_R = np.minimum(grid.scored(curves.n)[:, s], np.clip(k, low, high))
-    value_R = value_RSA[:, s, at] * (1 - part) + value_RSA[:, s, at + 1] * part
-    return Spent(kept_R, costs.of(grid.scored(curves.n)[:, s], kept_R), value_R)
+    scored_R = grid.scored(curves.n)[:, s]
+    kept_R, low_R, high_R = (np.minimum(scored_R, x) for x in (np.clip(k, low, high), low, high))
+    part_R = ratio(np.log(kept_R / low_R), np.log(high_R / low_R))
+    part_R[high_R == low_R] = 1.0
+    value_R = value_RSA[:, s, at] * (1 - part_R) + value_RSA[:, s, at + 1] * part_R
+    return Spent(kept_R, costs.of(scored_R, kept_R), value_R)
 
 
 def constant_at(curves: Curves, grid: Grid, cost: float, costs: Costs, value_RSA: np.ndarray) -> Spent:
-    """All candidates scored and one k for all, of that mean cost: what a policy is held against."""
+    """All candidates scored and one k for all, the largest of that mean cost: what a policy is held against."""
     low, high = float(grid.keeps[0]), float(grid.keeps[-1])
     for _ in range(60):
         middle = (low + high) / 2
-        below = constant(curves, grid, 0, middle, costs, value_RSA).cost.mean() < cost
-        low, high = (middle, high) if below else (low, middle)
-    return constant(curves, grid, 0, high, costs, value_RSA)
+        within = constant(curves, grid, 0, middle, costs, value_RSA).cost.mean() <= cost * (1 + 1e-12)
+        low, high = (middle, high) if within else (low, middle)
+    return constant(curves, grid, 0, low, costs, value_RSA)
 
 
 @dataclass(frozen=True)
@@ -216,15 +218,15 @@ class Chosen:
     policy: Policy
     fitted: bool
     tried: dict[float, list[float]]
-    """By share scored, what a fitted policy gained over one k for all at its cost on requests that it was not fitted
-    on: [difference, lo, hi]."""
+    """By share scored, what a fitted policy gained over one k for all for the budget, on requests that it was not
+    fitted on: [difference, lo, hi]."""
     why: str
 
 
 def chosen(
     curves: Curves, grid: Grid, k: int, costs: Costs, value: Value, fold_R: np.ndarray, *, seed: int = 0
 ) -> Chosen:
-    """The policy of the best share, fitted on all of these requests, if it gained over k for all at equal cost on the
+    """The policy of the best share, fitted on all of these requests, if it gained over k for all on the
     folds that it was not fitted on (`fold_R`, int [R], 0 to `FOLDS` - 1); else k for all."""
     value_RSA = value_of(curves, value)
     budget = constant(curves, grid, 0, k, costs, value_RSA).cost.mean()
@@ -233,7 +235,8 @@ def chosen(
     for s, share in enumerate(grid.shares):
         spent = _held_out(curves, grid, s, float(budget), costs, value, fold_R)
         if spent is not None:
-            base = constant_at(curves, grid, float(spent.cost.mean()), costs, value_RSA)
+            # Of a policy that cannot spend the budget, the rest is no gain.
+            base = constant_at(curves, grid, max(float(budget), float(spent.cost.mean())), costs, value_RSA)
             tried[share] = [*paired_interval(spent.value, base.value, seed=seed, level=SURE)]
             means[s] = tried[share][0]
     same = Policy(1.0, (k,), None, 0.0)

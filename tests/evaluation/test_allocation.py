@@ -147,6 +147,22 @@ def test_a_policy_that_keeps_the_same_of_all_is_the_constant():
     assert chosen(blind, GRID, 20, FREE, "teacher", folds(200)).policy.keeps == (20,)
 
 
+def test_of_lists_shorter_than_k_all_is_kept_and_no_share_of_it_for_less():
+    """A half that is scored costs half, and half the wanted: that is no gain over K for all."""
+    candidates, teacher, student = draw(11, sizes=[48] * 30 + [20] * 30, levels=None)
+    grid = Grid((1.0, 0.5), keeps_around(100))
+    found = curves(candidates, student, teacher, np.random.default_rng(0).random(2040), grid)
+    value_RSA = allocation.value_of(found, "teacher")
+    decided = chosen(found, grid, 100, Costs(0.1), "teacher", folds(60))
+    spent = applied(decided.policy, found, grid, Costs(0.1), value_RSA)
+    assert spent.kept.tolist() == found.n.tolist() and spent.value.mean() == 1
+    base = constant_at(found, grid, float(spent.cost.mean()), Costs(0.1), value_RSA)
+    np.testing.assert_allclose([base.kept, base.value], [spent.kept, spent.value])
+    between = constant(found, grid, 0, 34.0, Costs(0.1), value_RSA)
+    assert between.kept.tolist() == [34] * 30 + [20] * 30
+    np.testing.assert_allclose(between.value[30:], 1)
+
+
 def test_a_policy_of_noise_is_seldom_used():
     """Scores that tell nothing of what is wanted: at most few of 40."""
     used = 0
