@@ -200,7 +200,7 @@ def studied(config: Pipeline) -> study.Results:
     start_ray()
     with run("study", out=folder, state=folder / "run.json", params=plain(config)) as parent:
         table, taught, _ = prepared(config, logs, out, parent)
-        shared = {name: getattr(config, name) for name in ("positions", "distill", "optim", "seed")}
+        shared = {name: getattr(config, name) for name in ("hard", "positions", "distill", "optim", "seed")}
         plain_ = student_arm(taught, features=names(config.features), widths=widths(config.widths), **shared)
         base = ladder(plain_)["all"][1]
         rungs: list[Rung] = []
