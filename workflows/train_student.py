@@ -3,7 +3,7 @@
 python -m workflows.train_student --samples runs/taught --out runs/student --distill.score 0.1 --distill.contrast 0.5
 python -m workflows.train_student --samples runs/taught --out runs/towers --model two_tower --distill.score 1
 
-`--model` is what pre-ranking has been , the MLP by default.
+`--model` is what pre-ranking has been, the MLP by default.
 """
 
 from dataclasses import dataclass, replace
