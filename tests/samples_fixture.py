@@ -54,6 +54,14 @@ def random_teacher(
     return out
 
 
+def random_models(samples: Path, folder: Path) -> tuple[Path, Path]:
+    """A teacher, and a student of three features."""
+    teacher = random_teacher(samples, folder / "teacher", seed=0)
+    return teacher, random_teacher(
+        samples, folder / "student", kind="student", features=("price", "brand", "match"), seed=1
+    )
+
+
 def teach_here(samples: Path, teacher: Path, out: Path) -> Path:
     """What workflows.teach writes."""
     manifest = read_manifest(samples, kind="samples")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from prerank.benchmarks.search_step import ratios
+from prerank.benchmarks.search_step import WIDTHS, ratios
 from prerank.core import cli
 from prerank.core.config import Positive, Widths, widths
 
@@ -21,7 +21,7 @@ class BenchmarkSearch:
 
     samples: Path
     """A folder made by workflows.teach."""
-    widths: Widths = "1024,512,256,128,64,0"
+    widths: Widths = WIDTHS
     """Candidate widths, with commas: by default the paper's."""
     layers: Positive = 3
     batch: Positive = 64

@@ -18,7 +18,7 @@ from rich.text import Text
 from prerank.core.cli import run
 from prerank.core.cluster.start import start_ray
 from prerank.core.config import Positive, Seed, Share, Within, plain
-from prerank.core.counts import check_dropped, check_scores, lines
+from prerank.core.counts import check_dropped, check_scores, lines, said_of_lists
 from prerank.core.outputs import publish, write_json
 from prerank.logs.folder import open_logs
 from prerank.logs.outliers import share, stand_ins
@@ -26,9 +26,10 @@ from prerank.logs.statistics import statistics
 from prerank.samples import job
 from prerank.samples.build import Recipe, Split, no_validation, validation
 from prerank.samples.draw import DrawConfig, parse_strategies
-from prerank.samples.features import check_features, rows_of_features, said_of_features
+from prerank.samples.features import check_features, rows_of_features, said_of_features, said_of_values
 from prerank.samples.files import SamplesManifest, built_before, remember, samples_manifest
 from prerank.samples.fitting import check_built, fitted, said_of_draw
+from prerank.samples.starts import check_starts
 
 
 @dataclass(frozen=True)
@@ -68,9 +69,11 @@ def main(config: BuildSamples) -> SamplesManifest:
     for name, table in logs.tables.items():
         if table.passed_over:
             print(f"note: {name}: not read, as they are no Parquet files: {', '.join(table.passed_over[:5])}")
+        for copy, of in table.copies[:5]:
+            print(f"note: {name}: {copy} seems to be a copy of {of}; rows that stand twice count once")
 
-    days = config.split.bounds(logs)
-    table, key = validation(logs, *days, requests=config.val_requests, seed=config.seed)
+    split = config.split.bounds(logs)
+    table, key = validation(logs, *split, requests=config.val_requests, seed=config.seed)
     if table == "fine_lists":
         missing = "of the validation days in candidates/" if logs.has_candidates else "in the logs"
         print(f"note: no candidates {missing}: validation on the fine lists")
@@ -78,15 +81,16 @@ def main(config: BuildSamples) -> SamplesManifest:
     with publish(out, kind="samples", config=settings, inputs={"logs": logs.fingerprint}) as (folder, extra):
         draw = fitted(config.draw, logs)
         sampled = share(logs.tables["fine_lists"].rows)
-        recipe = Recipe(logs.schema, draw, strategies, config.seed, *days, key, table, folder, sampled)
+        recipe = Recipe(logs.schema, draw, strategies, config.seed, *split, key, table, folder, sampled)
         built = job.build_samples(logs, recipe, blocks=config.blocks)
         counts = built.counts
         check_dropped(counts, config.max_dropped)
         check_scores(counts)
+        check_starts(built.starts, config.max_dropped)
         check_built(counts, strategies, positions=logs.has_positions)
         check_features(counts, logs.schema, config.max_dropped)
         if not any(name.startswith("val/") for name in built.files):
-            raise no_validation(logs, *days)
+            raise no_validation(logs, *split)
         logs.schema.save(folder)
         write_json(folder / "stats.json", statistics(built.moments, built.inside))
         likely = stand_ins(built.sample)
@@ -97,7 +101,11 @@ def main(config: BuildSamples) -> SamplesManifest:
     for what, *numbers in (*lines(counts), *rows_of_features(counts)):
         summary.add_row(Text(what), *("" if n is None else f"{n:,}" for n in numbers))
     Console().print(summary)
-    for said in (*said_of_draw(draw, counts, strategies), *said_of_features(counts, logs.schema, likely)):
+    days = int((logs.days[1] - logs.days[0]).astype(int)) + 1
+    of_lists = said_of_lists(counts, days, {"validation": config.split.val_days, "test": config.split.test_days})
+    of_features = said_of_features(counts, logs.schema, likely)
+    of_features += said_of_values({**built.moments, **built.inside}, built.ends)
+    for said in (*of_lists, *said_of_draw(draw, counts, strategies), *of_features):
         print(said)
     print(f"{out}: {counts['built']['requests']:,} training requests, {sum(counts['pairs'].values()):,} pairs")
     return samples_manifest(out)

@@ -4,13 +4,19 @@
 
 Each step writes a folder of its own under `--out`; the same command goes on where it was stopped. At the end stand
 `results.json`, `report.html` and a table, and everything is in MLflow.
+
+    python -m workflows.pipeline --logs runs/logs --out runs/demo --study ladder --seeds 3
+
+compares on the same samples what pre-ranking has been: each model tuned by a few trainings on the validation day, then
+trained with every seed; `study/ladder/` has study.json, study.html and study.png. `distill` does so with what is
+distilled, `search` with what a search finds, `all` with the three.
 """
 
 import time
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated, Literal, cast
 
 from rich.console import Console
 
@@ -30,15 +36,19 @@ from prerank.latency.served import serving_costs
 from prerank.latency.table import load_table
 from prerank.logs.folder import Logs, open_logs
 from prerank.logs.schema import load_schema
-from prerank.models.options import Arm, Distill, Optim, Positions
+from prerank.models.checkpoint import Proof
+from prerank.models.options import Arm, Distill, Hard, Optim, Positions
 from prerank.reports.cautions import warn_of
 from prerank.reports.pipeline.page import write_report
 from prerank.reports.pipeline.summary import log, rows_of, search_facts
 from prerank.reports.pipeline.table import terminal_table
 from prerank.reports.results import Results, SearchFacts
+from prerank.reports.study.show import terminal_table as study_table
+from prerank.reports.study.show import write_study
 from prerank.samples.build import Split
 from prerank.samples.draw import DrawConfig
 from prerank.samples.files import candidates_of, check_k
+from prerank.search import study
 from prerank.search.options import Search
 from prerank.search.preflight import check_budget, check_features, check_search
 from prerank.tracking.runs import Run, run
@@ -46,6 +56,9 @@ from prerank.training.arms import TEACHER, student_arm
 from prerank.training.group import train_models
 from prerank.training.ladder import ladder, only_scores
 from prerank.training.options import Compute
+from prerank.training.rungs import Rung, fed, models_of, of_models, of_search, of_techniques
+from prerank.training.study import studied as study_of
+from prerank.training.worker import Job
 from workflows import build_samples, profile_latency, search_arch, teach, train_teacher
 
 CURVE = (10, 25, 50, 75, 100, 150, 200, 300, 400)
@@ -78,6 +91,8 @@ class Pipeline:
     split: Split = Split()
     positions: Positions = "teacher"
     """Whose order of the fine lists the strategies and rank bins follow: the teacher's, or the one that was logged."""
+    hard: Hard = "pairwise"
+    """The students' loss of the strategies' pairs; as in train_student."""
     distill: Distill = Distill(score=1.0, contrast=10.0)
     """What the arms score and contrast distil; all and the search its scores, and_contrast both."""
     budget_us: Annotated[float | None, Within(0, above=True)] = None
@@ -89,33 +104,27 @@ class Pipeline:
     """Of the students and the search."""
     teacher_optim: Optim = TEACHER
     compute: Compute = Compute()
+    study: Literal["none", "ladder", "distill", "search", "all"] = "none"
+    """Instead of the line's own comparison: models, what is distilled, what is searched, or all of these, by seeds."""
+    seeds: Positive = 3
+    """Of a study: this one and those after it."""
+    models: str = ""
+    """Of the ladder, with commas; empty: all, from the linear combination of 2016 on."""
 
 
-def main(config: Pipeline) -> Results:
-    """Returns what stands in results.json."""
+def main(config: Pipeline) -> Results | study.Results:
+    """Returns what stands in results.json, or in the study's study.json."""
+    if config.study != "none":
+        return studied(config)
     begun = time.monotonic()
     config.compute.check()
     logs, out = open_logs(config.logs.resolve()), config.out.resolve()
-    samples, teacher, taught = out / "samples", out / "teacher", out / "taught"
+    teacher = out / "teacher"
     check(config, logs)
     start_ray()
     with run("pipeline", out=out, state=out / "run.json", params=plain(config)) as parent:
-        with child("build_samples", out, parent) as tracked:
-            shared = {name: getattr(config, name) for name in ("seed", "val_requests", "max_dropped", "draw", "split")}
-            built = build_samples.main(build_samples.BuildSamples(logs.folder, samples, **shared))
-            tracked.metrics({f"samples/{what}": float(rows) for what, _, rows in lines(built["counts"])})
-            tracked.artifact(samples / "manifest.json")
-        check_k(samples, config.k)
-        check_clicks(samples)
-        table = profiled(config, samples, out, parent)
-        shared = {name: getattr(config, name) for name in ("unexposed_ratio", "k", "seed", "compute")}
-        shared |= {"widths": config.teacher_widths, "optim": config.teacher_optim}
-        to_teach = train_teacher.TrainTeacher(samples, teacher, **shared)
-        proof = train_teacher.main(to_teach, parent)
-        with child("teach", out, parent) as tracked:
-            rows = teach.main(teach.Teach(samples, teacher, taught, gpu=config.compute.gpu))["rows"]
-            tracked.metrics({"requests": float(sum(rows.values()))})
-        shared = {name: getattr(config, name) for name in ("positions", "distill", "optim", "seed")}
+        table, taught, proof = prepared(config, logs, out, parent)
+        shared = {name: getattr(config, name) for name in ("hard", "positions", "distill", "optim", "seed")}
         base = student_arm(taught, features=names(config.features), widths=widths(config.widths), **shared)
         rungs = ladder(base)
         search = searched(config, taught, table, out, parent)
@@ -156,6 +165,83 @@ def main(config: Pipeline) -> Results:
     return results
 
 
+def prepared(config: Pipeline, logs: Logs, out: Path, parent: Run) -> tuple[Path, Path, dict[str, Proof]]:
+    """Builds samples, measures the host, trains the teacher and has it teach; what is there is left alone.
+
+    Returns the latency table, the taught samples and the teacher's proof.
+    """
+    samples, teacher, taught = out / "samples", out / "teacher", out / "taught"
+    with child("build_samples", out, parent) as tracked:
+        shared = {name: getattr(config, name) for name in ("seed", "val_requests", "max_dropped", "draw", "split")}
+        built = build_samples.main(build_samples.BuildSamples(logs.folder, samples, **shared))
+        tracked.metrics({f"samples/{what}": float(rows) for what, _, rows in lines(built["counts"])})
+        tracked.artifact(samples / "manifest.json")
+    check_k(samples, config.k)
+    check_clicks(samples)
+    table = profiled(config, samples, out, parent)
+    shared = {name: getattr(config, name) for name in ("unexposed_ratio", "k", "seed", "compute")}
+    shared |= {"widths": config.teacher_widths, "optim": config.teacher_optim}
+    to_teach = train_teacher.TrainTeacher(samples, teacher, **shared)
+    proof = train_teacher.main(to_teach, parent)
+    with child("teach", out, parent) as tracked:
+        rows = teach.main(teach.Teach(samples, teacher, taught, gpu=config.compute.gpu))["rows"]
+        tracked.metrics({"requests": float(sum(rows.values()))})
+    return table, taught, proof
+
+
+def studied(config: Pipeline) -> study.Results:
+    """The samples, teacher and table of the line, made or found, and the study on them."""
+    config.compute.check()
+    logs, out = open_logs(config.logs.resolve()), config.out.resolve()
+    models, folder = models_of(names(config.models)), out / "study" / config.study
+    check(config, logs)
+    if config.study in ("ladder", "all"):
+        fed(models, names(config.features) or logs.schema.student_features, logs.schema)
+    start_ray()
+    with run("study", out=folder, state=folder / "run.json", params=plain(config)) as parent:
+        table, taught, _ = prepared(config, logs, out, parent)
+        shared = {name: getattr(config, name) for name in ("hard", "positions", "distill", "optim", "seed")}
+        plain_ = student_arm(taught, features=names(config.features), widths=widths(config.widths), **shared)
+        base = ladder(plain_)["all"][1]
+        rungs: list[Rung] = []
+        if config.study in ("ladder", "all"):
+            cold = cold_features(config, taught, table, out, parent) if "cold" in models else ()
+            rungs += of_models(base, taught, models, cold)
+        if config.study in ("distill", "all"):
+            rungs += of_techniques(plain_)
+        if config.study in ("search", "all"):
+            found = searched(config, taught, table, out, parent)["arch"]
+            rungs += of_search(base, (tuple(found["features"]), tuple(found["widths"])))
+        job = Job(taught, config.compute, config.k)
+        done = study_of(rungs, job, folder, seeds=config.seeds, parent=parent)
+        asked = study.plan_of(config.study, done, logs, str(out / "teacher"), k=config.k, m=config.m)
+        results = cast(study.Results | None, finished(folder / "study.json", asked.key))
+        if results is None:
+            measured = evaluate(asked.plan, seed=config.seed)
+            candidates = config.latency.candidates or candidates_of(taught)
+            shared = {"candidates": candidates, "threads": config.latency.threads, "mlflow": parent.uri}
+            results = asked.results(measured, **shared)
+            write_parquet(measured.per_request, folder / "requests.parquet")
+            write_study(results, folder)
+            parent.metrics({f"{row['name']}/recall_at_{config.k}": row["recall"]["mean"] for row in results["rows"]})
+            for name in ("study.html", "study.png"):
+                parent.artifact(folder / name)
+            write_json(folder / "study.json", results)
+    Console(width=max(110, Console().width)).print(study_table(results))
+    for sentence in results["said"]:
+        print(sentence)
+    warn_of(results["logs"])
+    print(f"{folder}/study.html\nmlflow ui --backend-store-uri {parent.uri}   (run {parent.run_id})")
+    return results
+
+
+def cold_features(config: Pipeline, taught: Path, table: Path, out: Path, parent: Run) -> tuple[str, ...]:
+    """Those that squeeze and excitation values most within the budget."""
+    sought_ = sought(config, taught, table, out)
+    cold = replace(sought_, out=out / "study" / "cold", search=replace(config.search, method="squeeze_excite"))
+    return tuple(search_arch.main(cold, parent)["features"])
+
+
 def check(config: Pipeline, logs: Logs) -> None:
     """Raises InputError where a later step would find fault with the logs or the options, as far as one can know."""
     if config.split.test_days < 1:
@@ -165,7 +251,8 @@ def check(config: Pipeline, logs: Logs) -> None:
     check_truth_of(logs, test_from)
     check_lists(logs, val_from, test_from, k=config.k, m=config.m)
     features = check_features(logs.schema, names(config.features), budget_us=config.budget_us)
-    base = Arm("student", features, widths(config.widths), distill=config.distill, optim=config.optim)
+    options = {name: getattr(config, name) for name in ("hard", "distill", "optim")}
+    base = Arm("student", features, widths(config.widths), **options)
     arms = [arm for _, arm in ladder(base).values()]
     ratio, optim = config.unexposed_ratio, config.teacher_optim
     teacher = Arm("teacher", logs.schema.names, widths(config.teacher_widths), hard="listwise", optim=optim)

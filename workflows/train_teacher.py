@@ -3,7 +3,8 @@
     python -m workflows.train_teacher --samples runs/samples --out runs/teacher
 
 Beside it, a small ranker is trained on each single group of features (those of the items, those across request and
-item): a teacher that finds fewer clicked items than the best of them is not worth imitating.
+item): a teacher that finds fewer clicked items than the best of them is not worth imitating. `--model gbdt`
+trains boosted trees, as many a fine-ranker is.
 """
 
 from collections.abc import Mapping
@@ -20,7 +21,7 @@ from prerank.core.config import Positive, Seed, Weight, Widths, names, widths
 from prerank.models.checkpoint import Proof
 from prerank.models.options import Arm, Optim
 from prerank.tracking.runs import Run
-from prerank.training.arms import TEACHER, proof_of, teacher_arms
+from prerank.training.arms import TEACHER, TeacherName, proof_of, teacher_arms
 from prerank.training.finished import Beside
 from prerank.training.group import train_models
 from prerank.training.options import Compute
@@ -44,6 +45,8 @@ class TrainTeacher:
     seed: Seed = 0
     optim: Optim = TEACHER
     compute: Compute = Compute()
+    model: TeacherName = "mlp"
+    """gbdt: LightGBM's lambdarank on the clicks. Its scores can be distilled; it has no representation to contrast."""
 
 
 def main(config: TrainTeacher, parent: Run | None = None) -> dict[str, Proof]:
@@ -76,6 +79,7 @@ def arms_of(config: TrainTeacher) -> list[Arm]:
         unexposed_ratio=config.unexposed_ratio,
         optim=config.optim,
         seed=config.seed,
+        model=config.model,
     )
 
 

@@ -22,7 +22,7 @@ from prerank.core.config import Count, Positive, Seed, Widths, Within, apply, pl
 from prerank.core.errors import InputError
 from prerank.core.outputs import write_json
 from prerank.latency.options import Latency
-from prerank.models.options import Distill, Optim
+from prerank.models.options import Distill, Hard, Optim
 from prerank.search.options import Search
 from prerank.sweeps.outcome import Outcome, Swept, best_of, failures, summary
 from prerank.sweeps.plan import Plan
@@ -82,6 +82,8 @@ class Tune:
     """Hidden widths, with commas; of searches those that the budget is reckoned with."""
     strategy: str = ""
     """Whose pairs to learn from, with commas; empty: every strategy in the samples."""
+    hard: Hard = "pairwise"
+    """The students' loss of these pairs, as in train_student; a search learns by pairwise."""
     k: Positive = 150
     """Cut-off of the metrics."""
     seed: Seed = 0
@@ -140,7 +142,9 @@ def planned_by(config: Tune, drawn: Drawn, *, searches: bool) -> Planned:
     config = apply(config, drawn, where=f"tune_spaces/{config.space}.py")
     params = {key: value for key, value in plain(config).items() if key not in FIXED}
     if not searches:
-        student = train_student.TrainStudent(config.samples, config.out, config.arch, **_shared(config))
+        student = train_student.TrainStudent(
+            config.samples, config.out, config.arch, hard=config.hard, **_shared(config)
+        )
         return Planned(train_student.arm_of(student), None, params)
     if config.latency_table is None:
         raise InputError(f"--space {config.space} searches: give --latency-table (workflows.profile_latency)")
@@ -148,7 +152,7 @@ def planned_by(config: Tune, drawn: Drawn, *, searches: bool) -> Planned:
     spec = search_arch.spec_of(
         search_arch.SearchArch(config.samples, config.latency_table, config.out, config.budget_us, **shared)
     )
-    return Planned(replace(spec.arm, name="student"), spec, params)
+    return Planned(replace(spec.arm, name="student", hard=config.hard), spec, params)
 
 
 def plan_of(config: Tune, searches: bool) -> Plan:
@@ -170,7 +174,8 @@ def _evaluated(config: Tune, best: Outcome, searched: bool, parent: Run) -> tupl
     """
     out, chosen = config.out, apply(config, best.drawn, where=f"{config.out}/trials.json")
     arch = out / "trials" / best.name / "arch.json" if searched else config.arch
-    train_student.main(train_student.TrainStudent(config.samples, out / "best", arch, **_shared(chosen)), parent)
+    student = train_student.TrainStudent(config.samples, out / "best", arch, hard=chosen.hard, **_shared(chosen))
+    train_student.main(student, parent)
     test = out / "best.json"
     results = evaluate.main(evaluate.Evaluate(config.logs, config.teacher, out / "best", test, k=config.k))
     exported = export.main(

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +14,20 @@ import pyarrow.parquet as pq
 
 ITEMS, FILES, ROW_GROUP, START = 200, 10, 50_000, np.datetime64("2024-01-01", "us")
 DENSE, VECTOR, HISTORY = 45, 16, 50
+
+
+def grow(rows: int) -> None:
+    """Builds samples from so many rows and ten times as many, clustered and in any order, and prints what it took."""
+    for order in ("clustered", "shuffled"):
+        peaks: list[float] = []
+        for of in (rows, 10 * rows):
+            with tempfile.TemporaryDirectory() as folder:
+                write_logs(Path(folder) / "logs", of // ITEMS, order == "shuffled")
+                flags = ["--logs", f"{folder}/logs", "--out", f"{folder}/samples"]
+                seconds, peak = watch("workflows.build_samples", flags)
+            print(f"{order} {of:>12,} rows: {seconds:6.1f} s, {of / seconds:>9,.0f}/s, {peak:6.0f} MiB", flush=True)
+            peaks.append(peak)
+        print(f"{order}: {peaks[1] / peaks[0]:.2f} times the memory for ten times the rows", flush=True)
 
 
 def watch(module: str, arguments: list[str]) -> tuple[float, float]:

@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 from torch import nn
 
+from prerank.benchmarks.rows import Row
 from prerank.core.config import widths
 from prerank.latency.options import Latency
 from prerank.latency.table import HEAD, Table
@@ -40,6 +41,9 @@ FORMS: tuple[tuple[Form, Literal["softmax", "two_path"]], ...] = (
     ("independent", "softmax"),
     ("independent", "two_path"),
 )
+WIDTHS = "1024,512,256,128,64,0"
+"""The paper's."""
+MOST: dict[Form, float] = {"shared": 1.5, "independent": 3.0}
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,19 @@ class Ratios:
     of: dict[str, float]
     """How many of them a step takes, by form and estimator: of its weights, of its architecture, and the mean of both,
     as they alternate."""
+
+
+def rows(samples: Path, *, steps: int) -> list[Row]:
+    """Of the paper's widths: a step of the weights and one of the architecture, on average."""
+    found = ratios(samples, candidates=WIDTHS, layers=3, batch=64, steps=steps)
+    what, plain = (
+        "a step of the search, of a training step of the widest plain network",
+        f"{1000 * found.plain_s:.0f} ms",
+    )
+    return [
+        Row(f"search, {form} {estimator}", what, found.of[f"{form} {estimator}"], "times", MOST[form], detail=plain)
+        for form, estimator in FORMS
+    ]
 
 
 def ratios(samples: Path, *, candidates: str, layers: int, batch: int, steps: int) -> Ratios:
@@ -64,7 +81,8 @@ def ratios(samples: Path, *, candidates: str, layers: int, batch: int, steps: in
     )
     features = schema.select(arm.features, where=arm.name)
     files = tuple(path for path, _ in sample_files(samples, "train"))
-    tables = islice(Reader(files, columns(arm, "teacher_score"), batch).epoch(0), steps + 1)
+    reader = Reader(files, columns(arm, "teacher_score"), batch, epoch_steps=steps + 1)
+    tables = islice(reader.epoch(0), steps + 1)
     batches = [training_batch(table, arm, features, 0, "teacher_score") for table in tables]
     turns = {"plain": _plain(features, arm, stats)}
     for form, estimator in FORMS:

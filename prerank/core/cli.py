@@ -28,7 +28,7 @@ from prerank.core.config import apply, check
 from prerank.core.documents import load_yaml
 from prerank.core.errors import InputError
 from prerank.core.outputs import check_place, claimed
-from prerank.core.storage import place
+from prerank.core.storage import Remote, place
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -40,6 +40,8 @@ SAID_FULL = ("database or disk is full", os.strerror(errno.ENOSPC), os.strerror(
 """Of errors without a number: SQLite's, and safetensors'."""
 REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP)
 """What a file system says of a path that it will not have; a fault of the code is that a file is missing."""
+READ = {"logs": ("fine_lists", "impressions", "candidates", "truth"), "samples": ("train", "val")}
+"""By input its folders of which every file is read."""
 SAID_NO_MEMORY = ("CUDA out of memory", "can't allocate memory")
 """Torch's, on a GPU and on the host."""
 
@@ -47,7 +49,7 @@ SAID_NO_MEMORY = ("CUDA out of memory", "can't allocate memory")
 def run(main: Callable[[Config], Result], config_type: type[Config]) -> Result:
     """Parses `sys.argv` into `config_type`, calls `main` with it; one command at a time writes its `--out`.
 
-    Exits with 2 where the input is at fault, the disk is full or memory ran out, with 130 where SIGTERM or SIGINT
+    Exits with 2 where the input is at fault, the disk is full or memory ran out, with 130 where a signal
     ended it.
     """
     try:
@@ -61,12 +63,14 @@ def _run(main: Callable[[Config], Result], config_type: type[Config]) -> Result:
     no_word_of_unhandled_errors()
     out = None
     try:
+        refuse_no_folder()
         config = parse(config_type, sys.argv[1:])
         check(config, "--")
         out = getattr(config, "out", None)
         if not isinstance(out, Path):
             return main(config)
         refuse_lost(out)
+        refuse_within_inputs(out, config)
         check_place(out)
         with claimed(out):
             return main(config)
@@ -80,6 +84,16 @@ def _run(main: Callable[[Config], Result], config_type: type[Config]) -> Result:
         sys.exit(2)
 
 
+def refuse_no_folder() -> None:
+    """Raises InputError where the current folder was deleted: relative paths lead nowhere, and Ray does not start."""
+    try:
+        os.getcwd()
+    except FileNotFoundError as error:
+        raise InputError(
+            "the current folder is gone: it was deleted or moved; go to another one, and run again"
+        ) from error
+
+
 def refuse_lost(out: Path) -> None:
     """Raises InputError where an output would lie in a Ray job's copy of its working directory, which Ray deletes."""
     if {*JOB_FOLDERS} <= {*out.resolve().parts}:
@@ -87,6 +101,16 @@ def refuse_lost(out: Path) -> None:
             f"--out {out}: lies in the job's own copy of the working directory, which Ray deletes; give an absolute "
             "path that every node sees"
         )
+
+
+def refuse_within_inputs(out: Path, config: "DataclassInstance") -> None:
+    """Raises InputError where an output would lie among the files of an input, and be read as one of them next time."""
+    for name, folders in READ.items():
+        value = getattr(config, name, None)
+        if isinstance(value, Path) and not isinstance(value, Remote) and not isinstance(out, Remote):
+            for folder in folders:
+                if (value / folder).resolve() in (out.resolve(), *out.resolve().parents):
+                    raise InputError(f"--out {out}: lies in {value / folder}, whose files are the input; name another")
 
 
 def parse(config_type: type[Config], argv: list[str]) -> Config:

@@ -14,6 +14,9 @@ FAULTS = {
 CURES = {
     "request_spans_hours": "rows of one request_id lie 6 hours or more apart: make ids unique over all days",
     "impression_null_click": "clicked is null: write false where nothing was clicked",
+    "duplicate_item": "an item stands twice in a list: look for copies of files, or rows that were appended twice",
+    "impression_without_list": "their request_id is in no row of fine_lists/: is a file of it missing?",
+    "impression_not_in_list": "their item_id is in no row of that request: is it written alike in all tables?",
     "positions_not_a_permutation": "fine_position is null, below 0, or the same for two items of a request",
 }
 """What a fault that is not plain from its name means, and what to do."""
@@ -136,6 +139,38 @@ def check_scores(counts: Checked | Built) -> None:
             f"fine_lists: fine_score rises with fine_position in {against:,} of {requests:,} requests; expected the "
             "highest score at position 0: negate a score that is a cost, or leave the wrong one of the columns out"
         )
+
+
+def said_of_lists(counts: Checked | Built, days: int, held_back: Mapping[str, int]) -> list[str]:
+    """A line for each thing about the lists of so many days that may not be as it was meant.
+
+    held_back: days of the `validation` and of the `test`.
+    """
+    requests, said = counts["read"]["requests"], list[str]()
+
+    def noted(reason: str) -> int:
+        return counts["noted"].get(reason, {"requests": 0})["requests"]
+
+    for name, n in held_back.items():
+        found = noted(f"{name}_day")
+        if 10 * found * days < n * requests:
+            said.append(
+                f"note: the days of the {name} have {found:,} of {requests:,} requests, an average day "
+                f"{requests / days:,.0f}: where the last day is not complete, leave it out of the logs"
+            )
+    if quiet := noted("without_impression"):
+        said.append(
+            f"note: {quiet:,} of {requests:,} requests have no impression; where more of them was shown, files of "
+            "impressions/ are missing, or their request_id is written otherwise"
+        )
+    if 2 * (alike := noted("fine_score_one_value")) > requests:
+        said.append(f"note: fine_score is one value in {alike:,} of {requests:,} requests, which tells nothing apart")
+    if 10 * (against := noted("fine_score_against_position")) > requests:
+        said.append(
+            f"note: fine_score rises with fine_position in {against:,} of {requests:,} requests: is it what the lists "
+            "were ordered by?"
+        )
+    return said
 
 
 def lines(counts: Built) -> list[tuple[str, int, int]]:

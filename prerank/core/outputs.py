@@ -16,6 +16,7 @@ import socket
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import TypedDict, cast
 
@@ -58,7 +59,7 @@ def fingerprint(value: object) -> str:
 
 
 def read_manifest(folder: Path, *, kind: str) -> Manifest:
-    """The manifest of a finished output; raises InputError if the folder is unfinished or of another kind."""
+    """The manifest of a finished output; raises InputError if it is unfinished, of another kind, or lacks files."""
     path = folder / MANIFEST
     if not path.is_file():
         raise InputError(
@@ -69,7 +70,20 @@ def read_manifest(folder: Path, *, kind: str) -> Manifest:
         raise InputError(f"{path}: not written by this program, or changed; expected {kind}; run that step again")
     if manifest["kind"] != kind:
         raise InputError(f"{folder}: holds {manifest['kind']}, expected {kind}")
+    lacking = sorted({*manifest.get("files", ())} - _names(folder, manifest["fingerprint"]))
+    if lacking:
+        _names.cache_clear()
+        raise InputError(
+            f"{folder}: {lacking[0]} is missing, one of {len(lacking)} files of {MANIFEST} that are not there; copy "
+            "the folder again, or run the step that made it"
+        )
     return cast("Manifest", cast(object, manifest))
+
+
+@lru_cache(maxsize=1000)
+def _names(folder: Path, _fingerprint: str) -> frozenset[str]:
+    """Of the files of a finished output, listed once a process."""
+    return frozenset(sizes(folder))
 
 
 def is_done(out: Path, *, kind: str, config: Mapping[str, object], inputs: Mapping[str, str]) -> bool:

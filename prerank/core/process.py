@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -27,7 +28,7 @@ PATIENCE_S = 15.0
 exception, or cleaning up waits for a cluster that is gone."""
 AGAIN_S = 1.0
 """A second signal sooner than that is of the same stop: `ray job stop` tells the process and its group."""
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 Handler = Callable[[int, FrameType | None], object] | int | None
 
@@ -37,9 +38,11 @@ _begun = threading.Event()
 
 
 def begin() -> None:
-    """For a process of its own: sets it in UTF-8, mends its streams, and has SIGINT and SIGTERM end it from now on."""
+    """For a process of its own: sets it in UTF-8, mends its streams, and has `SIGNALS` end it from now on."""
     _into_utf8()
     _mend_streams()
+    _refuse_without_docstrings()
+    _keep_warnings()
     _handle(_end)
     _watch()
     _begun.set()
@@ -47,7 +50,7 @@ def begin() -> None:
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Within, the first SIGINT or SIGTERM raises KeyboardInterrupt, and a second one ends the process at once."""
+    """Within, the first of `SIGNALS` raises KeyboardInterrupt, and a second one ends the process at once."""
     before = _handle(_raise)
     try:
         yield
@@ -126,6 +129,28 @@ def _into_utf8() -> None:
         return
     os.environ["PYTHONUTF8"] = "1"  # workers too
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def _refuse_without_docstrings() -> None:
+    """Ray's imports and our own flags read docstrings, which `python -OO` leaves out."""
+    if sys.flags.optimize > 1:
+        print(
+            "error: PYTHONOPTIMIZE=2 (python -OO) leaves out the docstrings, which Ray and --help are made of; "
+            "unset it, or set it to 1",
+            file=sys.stderr,
+        )
+        sys.exit(2)
+
+
+def _keep_warnings() -> None:
+    """Has warnings be no errors, whatever the environment: libraries and Ray's own processes would end by them."""
+    if any(option.startswith("e") for option in sys.warnoptions):
+        os.environ.pop("PYTHONWARNINGS", None)
+        sys.warnoptions.clear()
+        warnings.simplefilter("ignore")
+        print(
+            "note: warnings are not made errors here, as -W or PYTHONWARNINGS asks: Ray ends by them", file=sys.stderr
+        )
 
 
 class _Lasting(io.FileIO):

@@ -1,1 +1,1 @@
-"""Metrics of each request, their intervals, models and runs compared."""
+"""Metrics of each request, their intervals, models and runs compared, work allocated by them."""

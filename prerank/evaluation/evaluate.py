@@ -159,15 +159,11 @@ def evaluate(plan: Plan, *, blocks: int | None = None, seed: int = 0) -> Evaluat
 
     The driver gathers the metrics of each request, and the scores of `POOLED` candidates for the AUC over all requests.
     """
-    few, at_most = replace(plan, logs=slim(plan.logs)), 1.0
-    if plan.table == "fine_lists":
-        until = (plan.logs.days[1] + DAY).astype("datetime64[us]")
-        at_most = val_key(plan.logs, plan.table, plan.test_from, until, requests=MOST_REQUESTS, seed=0)
+    few, at_most = replace(plan, logs=slim(plan.logs)), share_of(plan, plan.test_from)
     there = sum(group.rows for group in plan.logs.tables[plan.table].groups if overlaps(group, plan.test_from, None))
     pooled_share = min(1.0, POOLED / max(1, round(there * min(1.0, at_most))))
     task = partial(score, plan=few, at_most=at_most, pooled_share=pooled_share)
-    scored = whole_requests(plan.logs, plan.table, task, blocks=blocks, since=plan.test_from)
-    parts = executed(scored)
+    parts = executed(whole_requests(plan.logs, plan.table, task, blocks=blocks, since=plan.test_from))
     counts: Counted = {"dropped": {}, "noted": {}, "tied_top": 0, "one_score": {}, "several": 0}
     for said in (text for part in parts if part.num_rows for text in part["counts"].drop_null().to_pylist()):
         merge(counts, json.loads(said))
@@ -236,27 +232,12 @@ def score(rows: pa.Table, shown: pa.Table, plan: Plan, at_most: float, pooled_sh
 
     Those whose `number_of` is above `at_most` are only counted.
     """
-    late = rows["request_id"].filter(between(rows["ts"], plan.test_from, None)).combine_chunks()
-    rows, shown = (part.filter(is_in(part["request_id"], late)) for part in (rows, shown))
-    requests, counts = to_requests(rows, shown, sampled=plan.table == "candidates")
-    requests = requests.filter(between(requests["ts"], plan.test_from, None))
-    drawn = number_of(requests["request_id"], 0) <= at_most
-    others = requests.filter(pa.array(~drawn))
-    count(counts["noted"], "not_drawn", len(flat(others["item_id"])), others.num_rows)
-    requests = requests.filter(pa.array(drawn))
-    noted: Noted = {"dropped": counts["dropped"], "noted": counts["noted"]}
+    table, noted = tested(rows, shown, plan, plan.test_from, at_most)
     counted: Counted = {**noted, "tied_top": 0, "one_score": {}, "several": 0}
-    if not requests.num_rows:
+    if not table.num_rows:
         return pa.table({"counts": [json.dumps(counted)]})
-    table, _ = attach_features(requests, rows, plan.logs.schema)
     offsets = offsets_of(table["item_id"])
-    true = plan.table == "candidates" and has_truth(plan.logs)
-    candidates = Candidates.of(table, truth_of(table, plan.logs.folder / "truth") if true else None)
-    scores = {name: scores_of(table, known_model(*known, _kind(name))) for name, known in plan.models.items()}
-    if "teacher" not in scores:
-        scores["teacher"] = flat_numpy(table["fine_score"])
-    for name, score_N in scores.items():
-        _refuse_nan(score_N, table, plan.models[name][0] if name in plan.models else plan.teacher)
+    candidates, scores = scored(table, plan)
     pooled_R = number_of(table["request_id"], 1) <= pooled_share
     pooled_N, pooled_offsets = pooled_R[segment_of(offsets)], np.append(0, np.cumsum(np.diff(offsets) * pooled_R))
     out = {"request_id": table["request_id"]}
@@ -271,6 +252,43 @@ def score(rows: pa.Table, shown: pa.Table, plan: Plan, at_most: float, pooled_sh
     counted["tied_top"] = int(compare.teacher.tied(plan.m or plan.k).sum())
     out["counts"] = pa.array([json.dumps(counted)] + [None] * (table.num_rows - 1), pa.string())
     return pa.table(out)
+
+
+def tested(rows: pa.Table, shown: pa.Table, plan: Plan, since: np.datetime64, at_most: float) -> tuple[pa.Table, Noted]:
+    """The requests of a part of the logs since then with encoded features, one row a request, and what was counted.
+
+    Those whose `number_of` is above `at_most` are only counted.
+    """
+    late = rows["request_id"].filter(between(rows["ts"], since, None)).combine_chunks()
+    rows, shown = (part.filter(is_in(part["request_id"], late)) for part in (rows, shown))
+    requests, counts = to_requests(rows, shown, sampled=plan.table == "candidates")
+    requests = requests.filter(between(requests["ts"], since, None))
+    drawn = number_of(requests["request_id"], 0) <= at_most
+    others = requests.filter(pa.array(~drawn))
+    count(counts["noted"], "not_drawn", len(flat(others["item_id"])), others.num_rows)
+    requests = requests.filter(pa.array(drawn))
+    noted: Noted = {"dropped": counts["dropped"], "noted": counts["noted"]}
+    return (attach_features(requests, rows, plan.logs.schema)[0] if requests.num_rows else requests), noted
+
+
+def scored(table: pa.Table, plan: Plan) -> tuple[Candidates, dict[str, np.ndarray]]:
+    """The candidates of request rows, with their truth where there is one, and the scores [N] of every model."""
+    true = plan.table == "candidates" and has_truth(plan.logs)
+    candidates = Candidates.of(table, truth_of(table, plan.logs.folder / "truth") if true else None)
+    scores = {name: scores_of(table, known_model(*known, _kind(name))) for name, known in plan.models.items()}
+    if "teacher" not in scores:
+        scores["teacher"] = flat_numpy(table["fine_score"])
+    for name, score_N in scores.items():
+        _refuse_nan(score_N, table, plan.models[name][0] if name in plan.models else plan.teacher)
+    return candidates, scores
+
+
+def share_of(plan: Plan, since: np.datetime64) -> float:
+    """The `at_most` of `tested`: all candidates, which are logged of a sample, and of fine lists `MOST_REQUESTS`."""
+    if plan.table != "fine_lists":
+        return 1.0
+    until = (plan.logs.days[1] + DAY).astype("datetime64[us]")
+    return val_key(plan.logs, plan.table, since, until, requests=MOST_REQUESTS, seed=0)
 
 
 def _refuse_nan(score_N: np.ndarray, table: pa.Table, who: Path | str) -> None:

@@ -9,7 +9,7 @@ from prerank.latency.formula import fetch_us
 from prerank.models.checkpoint import load_model
 from prerank.models.stats import load_stats
 from prerank.serving.export import runs_of
-from prerank.serving.graph import ranker_graph
+from prerank.serving.served import as_served
 from prerank.serving.session import open_session
 from prerank.serving.timing import stat, timed
 
@@ -36,9 +36,10 @@ def serving_costs(
     for name, (folder, kind) in models.items():
         model = load_model(folder, kind=kind)
         features = model.schema.select(model.arch.features, where=str(folder))
-        session, rng = open_session(ranker_graph(model.ranker, features), threads), np.random.default_rng(0)
-        runs.append(runs_of(session, features, load_stats(folder), candidates, rng))
-        loaded[name] = model.arch, fetch_us(features, model.schema.fetch)
+        served = as_served(model.ranker, features, model.schema, load_stats(folder))
+        session, rng = open_session(served.graph, threads), np.random.default_rng(0)
+        runs.append(runs_of(session, served.features, served.stats, candidates, rng))
+        loaded[name] = model.arch, fetch_us(served.features, model.schema.fetch)
     costs: dict[str, Cost] = {}
     for (name, (arch, fetch)), times in zip(loaded.items(), timed(runs, repeats), strict=True):
         measured = stat(times)

@@ -31,6 +31,9 @@ UNITS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 FIRST, LAST = 946_684_800, 4_102_444_800
 """Seconds since 1970 of the years 2000 and 2100."""
 
+YEARS = np.datetime64("1990", "us"), np.datetime64("2100", "us")
+"""Times outside are stand-ins, as 1970 or 9999 are: they would decide which day is the last one, for the test."""
+
 Days = tuple[np.datetime64, np.datetime64]
 
 
@@ -77,8 +80,19 @@ def first_and_last(path: Path, group: int, type_: pa.DataType, chunk: pq.ColumnC
     """The bounds of `ts` in a row group, and its clock: a zone, or a unit of whole numbers.
 
     From the footer where it tells (Spark's INT96 it does not), otherwise from the column. Raises InputError where there
-    are no times, or whole numbers that are none.
+    are no times, or such as are none: whole numbers of no unit, years outside `YEARS`.
     """
+    days, clock = _first_and_last(path, group, type_, chunk)
+    if not (YEARS[0] <= days[0] and days[1] < YEARS[1]):
+        first, last = (str(day.astype("datetime64[s]")) for day in days)
+        raise InputError(
+            f"{path}: column 'ts' holds times from {first} to {last} in row group {group}, expected the years 1990 to "
+            "2099; correct them, and write null where there is none"
+        )
+    return days, clock
+
+
+def _first_and_last(path: Path, group: int, type_: pa.DataType, chunk: pq.ColumnChunkMetaData) -> tuple[Days, str]:
     kind = plain(type_)
     if pa.types.is_null(kind):
         raise _nothing(path, group)

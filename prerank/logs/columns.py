@@ -1,5 +1,6 @@
 """The columns that the logs must have, of which types, and the types in which they are read."""
 
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -82,7 +83,8 @@ def _words(type_: pa.DataType) -> str:
 
 
 def refuse_absent(path: Path, found: pa.Schema, column: str, need: Need) -> None:
-    """Raises InputError for a column that a file lacks, unless it is optional and its folder's name has none either."""
+    """Raises InputError for a column that a file lacks, unless it is optional and stands neither in its folder's name
+    nor under a name that looks the same."""
     if found.names.count(column) > 1:
         raise InputError(f"{path}: column {column!r} stands in it {found.names.count(column)} times; keep one of them")
     for part in path.parts[:-1]:
@@ -91,9 +93,18 @@ def refuse_absent(path: Path, found: pa.Schema, column: str, need: Need) -> None
                 f"{path}: column {column!r} stands in the name of its folder alone ({part}), expected {need.words} in "
                 "the file; write the files with this column"
             )
+    alike = [name for name in found.names if _folded(name) == _folded(column)]
+    if alike:
+        raise InputError(f"{path}: column {column!r} is missing, and {alike[0]!a} is there; rename it in the file")
     if need.required:
         there = ", ".join(sorted(found.names)[:30])
         raise InputError(f"{path}: column {column!r} is missing; expected {need.words}; found {there}")
+
+
+def _folded(name: str) -> str:
+    """What is left of a name without case, blanks, marks that are not seen, and another spelling of its letters."""
+    seen = "".join(c for c in unicodedata.normalize("NFKC", name).casefold() if unicodedata.category(c) != "Cf")
+    return seen.strip()
 
 
 def common(paths: Sequence[Path], columns: Sequence[pa.Schema]) -> pa.Schema:

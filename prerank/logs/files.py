@@ -24,8 +24,14 @@ _TAIL = 64 << 10
 _CONTROL = re.compile("[\\x00-\\x1f\\x7f\\ud800-\\udfff]")
 """What no message can hold in one line: control characters, and what is no UTF-8."""
 
-LAKES = {"_delta_log": "Delta", ".hoodie": "Hudi"}
-"""What tells that a folder holds, among its files, rows that were deleted or replaced; of Iceberg *.metadata.json."""
+LAKES = {
+    "Delta": re.compile("_delta_log"),
+    "Hudi": re.compile(r"\.hoodie(_partition_metadata)?"),
+    "Iceberg": re.compile(r".*\.metadata\.json"),
+    "Hive (ACID)": re.compile(r"delete_delta_\d+_.*"),
+    "Paimon": re.compile(r"changelog-[0-9a-f-]{36}-\d+\..*|manifest-list-[0-9a-f-]{36}-\d+"),
+}
+"""Names that tell that a folder holds, among its files, rows that were deleted or replaced."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +45,8 @@ class Found:
 
 
 def table_files(folder: Path) -> tuple[list[Found], list[Found]]:
-    """The `*.parquet` files below a folder, and its other files; what begins with _ or . is none of either.
+    """The `*.parquet` files below a folder, and its other files; what begins with _ or . is none of either, but for
+    folders of a partition column (`_date=2024-03-04`).
 
     Folders are read through whatever their names (`dt=2024-03-04`, `part.parquet`), and so are links; a file or folder
     that is there anyway is not read again through a link. Raises InputError naming what leads nowhere, cannot be listed
@@ -112,13 +119,13 @@ def _entry(entry: os.DirEntry[str], target: str, seen: set[str], links: list[os.
 
 
 def _is_hidden(name: str) -> bool:
-    return name[0] in "_."
+    return name[0] == "." or (name[0] == "_" and "=" not in name)
 
 
 def _refuse_lake(folder: Path | str, name: str) -> None:
     if _CONTROL.search(name):
         raise InputError(f"{folder}: a name in it cannot be printed: {name!a}; rename it")
-    lake = LAKES.get(name) or ("Iceberg" if name.endswith(".metadata.json") else None)
+    lake = next((lake for lake, names in LAKES.items() if names.fullmatch(name)), None)
     if lake:
         raise InputError(
             f"{folder}: {name} tells of a table of {lake}, whose files keep rows that were deleted or replaced; "

@@ -1,6 +1,6 @@
 """The logs folder: checked from the Parquet footers before any row is read; row groups read in the table's types."""
 
-import os
+import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -9,16 +9,19 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from prerank.core.arrow import bounds, lengths
 from prerank.core.errors import InputError
 from prerank.core.outputs import fingerprint, is_left_over
 from prerank.logs import clock
 from prerank.logs.columns import agreed
 from prerank.logs.files import first_line, read_columns
 from prerank.logs.schema import Schema, load_schema
-from prerank.logs.table import LogFile, RowGroup, Table, TableName, open_table
+from prerank.logs.table import FLAGS, LogFile, RowGroup, Table, TableName, open_table, refuse_no_flag
 from prerank.logs.types import converted, leaf
 
 DAY = np.timedelta64(1, "D")
+TABLES = ("fine_lists", "impressions", "candidates", "truth")
+"""Folders below that of the logs, the last two optional."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +77,9 @@ def open_logs(folder: Path) -> Logs:
     wanted: list[TableName] = ["fine_lists", "impressions"]
     if (folder / "candidates").is_dir():
         wanted.append("candidates")
-    else:
-        _refuse_other(folder)
+    for name in TABLES:
+        if not (folder / name).is_dir():
+            _refuse_other(folder, name)
     tables = {name: open_table(folder / name, name, schema) for name in wanted}
     columns = agreed(folder, {name: table.columns for name, table in tables.items()}, schema)
     clocks = {name: clock.words(table.clock) for name, table in tables.items() if table.clock}
@@ -89,11 +93,14 @@ def open_logs(folder: Path) -> Logs:
     return Logs(folder, schema, tables)
 
 
-def _refuse_other(folder: Path) -> None:
-    """Raises InputError where the candidates are there, and not as a folder: they would be passed over."""
-    for path in (folder / "candidates", folder / "candidates.parquet"):
-        if path.exists() or os.path.islink(path):
-            raise InputError(f"{path}: expected {folder}/candidates, a folder of *.parquet files; rename or remove it")
+def _refuse_other(folder: Path, table: str) -> None:
+    """Raises InputError where the table is there, and not as a folder of that name: it would be passed over."""
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        name = path.name.lower().removesuffix(".parquet")
+        if (name not in TABLES and difflib.get_close_matches(name, [table], cutoff=0.8)) or name == table:
+            raise InputError(
+                f"{path}: expected {folder}/{table}, a folder of *.parquet files; rename it, or take it away"
+            )
 
 
 def _signed(group: RowGroup) -> RowGroup:
@@ -137,8 +144,20 @@ def _cast(column: pa.ChunkedArray, field: pa.Field, path: Path, table: Table) ->
         column = converted(column, field.type)
         if pa.types.is_string(leaf(field.type)):
             column.validate(full=True)  # that it is UTF-8, which writers promise
-        return column
     except pa.ArrowException as error:
         raise InputError(
             f"{path}: column {field.name!r} does not fit {field.type}: {first_line(error)}; correct it there"
         ) from error
+    if field.name in FLAGS and table.name == "impressions":
+        for value in bounds(column):
+            if value is not None:
+                refuse_no_flag(path, field.name, value)
+    size = table.sizes.get(field.name)
+    if size and not pa.types.is_fixed_size_list(field.type):
+        for found in bounds(lengths(column)):
+            if found not in (size, None):
+                raise InputError(
+                    f"{path}: column {field.name!r} holds a list of {found}, expected {size} numbers (its 'size' in "
+                    "schema.json), or null; correct the size, or the logs"
+                )
+    return column

@@ -28,7 +28,8 @@ def to_requests(rows: pa.Table, impressions: pa.Table, *, sampled: bool = False)
 
     Positions are an order: distinct ones from 0 upwards that are not 0..n-1 (they begin at 1, or some were filtered
     out) are closed up, and noted. A fine_score that is null, NaN or infinite is noted and becomes the lowest finite one
-    of its request, 0 where there is none; a request in which the score rises with the position is noted.
+    of its request, 0 where there is none; a request in which the score rises with the position is noted, as is one
+    whose items all have one score, and a conversion of what was not clicked.
 
     `sampled` lists (candidates) have no positions, start at stage 0, and impressions of other requests are no fault;
     clicks on items that are not among them are noted as `clicks_outside_candidates` (rows: clicks). Raises InputError
@@ -102,11 +103,18 @@ def to_requests(rows: pa.Table, impressions: pa.Table, *, sampled: bool = False)
         if with_positions:
             against = _against(score[order], position, offsets, code)
             count(counts["noted"], "fine_score_against_position", int(against[code].sum()), int(against.sum()))
-        columns["fine_score"] = nest(_imputed(score[order].astype(np.float32), code, offsets, counts), offsets)
+        scores = _imputed(score[order].astype(np.float32), code, offsets, counts)
+        columns["fine_score"] = nest(scores, offsets)
+        if len(ids):
+            alike = np.minimum.reduceat(scores, offsets[:-1]) == np.maximum.reduceat(scores, offsets[:-1])
+            count(counts["noted"], "fine_score_one_value", int(alike[code].sum()), int(alike.sum()))
     columns["row"] = nest(order, offsets)
 
-    clicks = np.add.reduceat(labels["clicked"], offsets[:-1], dtype=np.int64) if len(ids) else np.empty(0)
-    count(counts["noted"], "without_click", int(np.diff(offsets)[clicks == 0].sum()), int((clicks == 0).sum()))
+    for label, reason in (("clicked", "without_click"), *(() if sampled else [("exposed", "without_impression")])):
+        none = np.add.reduceat(labels[label], offsets[:-1], dtype=np.int64) == 0 if len(ids) else np.empty(0, bool)
+        count(counts["noted"], reason, int(np.diff(offsets)[none].sum()), int(none.sum()))
+    alone = labels["converted"] & ~labels["clicked"]
+    count(counts["noted"], "converted_without_click", int(alone.sum()), len(np.unique(code[alone])))
     return pa.table(columns), counts
 
 

@@ -1,6 +1,7 @@
 """`schema.json`: what each feature of the logs is, where it comes from and what it costs to fetch."""
 
 import json
+import sys
 import unicodedata
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, fields
@@ -30,6 +31,8 @@ MOST_IDS = 2**31 - 2
 """The largest `size`: samples hold ids as int32, and one row more is for the unknown."""
 
 MOST_FLOAT32 = (2 - 2**-23) * 2.0**127
+MOST_FLOAT64 = sys.float_info.max
+"""JSON has integers of any size, which no float may hold."""
 
 UNSEEN = {
     "Cc": "control character",
@@ -137,9 +140,9 @@ def parse_schema(raw: object, where: str) -> Schema:
     if not isinstance(fetch, dict) or not fetch:
         raise InputError(f"{where}: 'fetch' must give {{source: {{'per_feature_us': microseconds}}}}")
     for source, cost in fetch.items():
-        if not isinstance(cost, dict) or set(cost) != {"per_feature_us"} or not _is_number(cost["per_feature_us"]):
+        if not isinstance(cost, dict) or set(cost) != {"per_feature_us"} or not _is_time(cost["per_feature_us"]):
             raise InputError(
-                f"{where}: fetch source {source!r} must be {{'per_feature_us': microseconds}}, got {cost!r}"
+                f"{where}: fetch source {source!r} must be {{'per_feature_us': microseconds >= 0}}, got {cost!r:.80}"
             )
     if not isinstance(raw.get("features"), list) or not raw["features"]:
         raise InputError(f"{where}: 'features' must be a list with at least one feature")
@@ -153,6 +156,9 @@ def parse_schema(raw: object, where: str) -> Schema:
     hand_picked = raw.get("hand_picked", [])
     if not isinstance(hand_picked, list) or not all(isinstance(name, str) for name in hand_picked):
         raise InputError(f"{where}: 'hand_picked' must be a list of names of features, got {hand_picked!r}")
+    for name in hand_picked:
+        if hand_picked.count(name) > 1:
+            raise InputError(f"{where}: hand_picked names {name!r} {hand_picked.count(name)} times; keep one of them")
     schema = Schema(features, fetch, tuple(hand_picked))
     schema.select(schema.hand_picked, where=f"{where}: hand_picked")
     return schema
@@ -170,8 +176,8 @@ def _parse_feature(entry: object, index: int, fetch: Collection[str], where: str
     for key, allowed in (("side", get_args(Side)), ("kind", get_args(Kind)), ("source", tuple(fetch))):
         if entry[key] not in allowed:
             raise InputError(f"{where}: {key} must be one of {', '.join(allowed)}, got {entry[key]!r}")
-    if not _is_number(entry["fetch_us"]) or entry["fetch_us"] < 0:
-        raise InputError(f"{where}: fetch_us must be microseconds >= 0, got {entry['fetch_us']!r}")
+    if not _is_time(entry["fetch_us"]):
+        raise InputError(f"{where}: fetch_us must be microseconds >= 0, got {entry['fetch_us']!r:.80}")
     for key in ("teacher_only", "hash"):
         if not isinstance(entry.get(key, False), bool):
             raise InputError(f"{where}: {key} must be true or false")
@@ -246,9 +252,8 @@ def _is_whole(value: object, least: int) -> TypeGuard[int]:
 
 
 def _is_number(value: object) -> TypeGuard[float]:
-    return (
-        isinstance(value, (int, float))
-        and not isinstance(value, bool)
-        and value == value
-        and abs(value) != float("inf")
-    )
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= MOST_FLOAT64
+
+
+def _is_time(value: object) -> bool:
+    return _is_number(value) and 0 <= value <= MOST_FLOAT32

@@ -9,9 +9,16 @@ from typing import TypedDict
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from prerank.core.arrow import bounds
 from prerank.logs.schema import Feature, Schema
 from prerank.logs.types import is_list
+
+TINY = 2.0**-126
+"""The least number that float32 holds with all its digits; what differs by less is one value to some processors."""
+STEPS = 16
+"""A feature whose deviation is fewer steps of float32 is told of."""
 
 
 @dataclass
@@ -45,6 +52,50 @@ class Moments:
         squares = self.squares + other.squares + apart**2 * share * self.count
         low, high = np.minimum(self.low, other.low), np.maximum(self.high, other.high)
         return Moments(self.seen + other.seen, count, self.mean + apart * share, squares, low, high)
+
+
+@dataclass
+class Ends:
+    """The least and the greatest id of a feature; `merge` adds them up."""
+
+    low: int
+    high: int
+
+    def __add__(self, other: "Ends") -> "Ends":
+        return Ends(min(self.low, other.low), max(self.high, other.high))
+
+
+def ends(samples: pa.Table, schema: Schema) -> dict[str, Ends]:
+    """Of the encoded ids of sample rows, by feature; none of one without an id."""
+    found = {}
+    for feature in (feature for feature in schema.features if feature.dim):
+        column = samples[feature.name]
+        while is_list(column.type):
+            column = pc.call_function("list_flatten", [column])
+        low, high = bounds(column)
+        if isinstance(low, int) and isinstance(high, int):
+            found[feature.name] = Ends(low, high)
+    return found
+
+
+def of_one_value(sums: Mapping[str, Moments], ids: Mapping[str, Ends]) -> set[str]:
+    """Features that are the same for all training items, where they are not missing."""
+    with np.errstate(invalid="ignore"):
+        numbers = {name for name, of in sums.items() if of.count.any() and not (of.high - of.low > TINY).any()}
+    return numbers | {name for name, of in ids.items() if of.low == of.high}
+
+
+def rounded(sums: Mapping[str, Moments]) -> dict[str, float]:
+    """Features of which float32 holds little, as they vary little beside their size: by name the step between the
+    numbers that it holds there, of the worst element."""
+    found = {}
+    for name, of in sums.items():
+        step = np.spacing(np.maximum(np.abs(of.low), np.abs(of.high)).astype(np.float32)).astype(np.float64)
+        std = deviation(of)
+        lost = (of.count > 0) & (std > 0) & (std < STEPS * step)
+        if lost.any():
+            found[name] = float(step[lost].max())
+    return found
 
 
 def numeric(schema: Schema) -> Iterable[Feature]:
@@ -83,7 +134,7 @@ def statistics(sums: Mapping[str, Moments], inside: Mapping[str, Moments] | None
         total = (inside or {}).get(name, of_all)
         std = deviation(total)
         scale = np.maximum(np.abs(total.mean), std)
-        std = np.where(std <= 1e-9 * scale, 0.0, std)
+        std = np.where(std <= np.maximum(1e-9 * scale, TINY), 0.0, std)
         mean = _round(total.mean, scale)
         elements = max(of_all.seen * len(of_all.count), 1)
         out[name] = {

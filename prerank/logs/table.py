@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -20,6 +20,7 @@ from prerank.logs.types import is_list, leaf, plain
 
 TableName = Literal["fine_lists", "impressions", "candidates"]
 
+FLAGS = ("clicked", "converted")
 _OFFSET, _TEXT = 4, 20
 """Bytes: where a value of variable length ends, and a text at least, as far as a footer tells."""
 _EXACT = 2**53
@@ -84,6 +85,8 @@ class Table:
     """Whether request_id is an unsigned integer of 64 bits in all files, of which the bounds of `groups` are then."""
     passed_over: tuple[str, ...]
     """Names of files that are no Parquet, and are not read."""
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    """How long every list of a column of vectors must be."""
 
     @property
     def rows(self) -> int:
@@ -92,6 +95,15 @@ class Table:
     @cached_property
     def bytes(self) -> int:
         return sum(group.bytes for group in self.groups)
+
+    @property
+    def copies(self) -> tuple[tuple[str, str], ...]:
+        """Names of files that are each the same as another one, as far as footers and sizes tell, and of these."""
+        first: dict[tuple[int, str], str] = {}
+        of = [
+            (name, first.setdefault((file.bytes, file.footer), name)) for name, file in self.files.items() if file.rows
+        ]
+        return tuple((name, other) for name, other in of if name != other)
 
 
 @dataclass(frozen=True)
@@ -103,6 +115,12 @@ class _Opened:
     clocks: set[str]
     unsigned: bool
     footer: str
+
+
+def refuse_no_flag(path: Path, name: str, value: object) -> None:
+    """Raises InputError for a click or conversion that is neither false nor true."""
+    if value not in (0, 1):
+        raise InputError(f"{path}: column {name!r} holds {value}; expected true and false, or 0 and 1; write it so")
 
 
 def open_table(folder: Path, name: TableName, schema: Schema) -> Table:
@@ -130,7 +148,12 @@ def open_table(folder: Path, name: TableName, schema: Schema) -> Table:
     }
     unsigned = all(of_file.unsigned for _, of_file in some)
     passed_over = tuple(file.path.relative_to(folder).as_posix() for file in others)
-    return Table(name, columns, groups, files, _clock(some), unsigned, passed_over)
+    return Table(name, columns, groups, files, _clock(some), unsigned, passed_over, _sizes(columns, schema))
+
+
+def _sizes(columns: pa.Schema, schema: Schema) -> dict[str, int]:
+    vectors = [feature for feature in schema.features if not feature.dim and feature.name in columns.names]
+    return {feature.name: feature.size for feature in vectors if is_list(columns.field(feature.name).type)}
 
 
 def _clock(opened: list[tuple[Found, _Opened]]) -> str | None:
@@ -219,6 +242,10 @@ def _open_file(file: Found, needs: Mapping[str, Need], known: list[_Layout]) -> 
 
 def _row_group(path: Path, index: int, raw: pq.RowGroupMetaData, layout: _Layout, days: Days | None) -> RowGroup:
     size = sum(_bytes(raw, *column) for column in layout.widths)
+    for name in FLAGS:
+        if name in layout.at:
+            for bound in bounds_of(raw.column(layout.at[name])) or ():
+                refuse_no_flag(path, name, bound)
     chunk = raw.column(layout.at["request_id"])
     nulls = chunk.statistics is None or chunk.statistics.null_count != 0
     return RowGroup(path, index, raw.num_rows, bounds_of(chunk), nulls, size, days)

@@ -1,10 +1,14 @@
-"""The architecture of a ranker: the features it reads and the widths of its hidden layers; `arch.json`."""
+"""The architecture of a ranker: what it is, the features it reads, the widths of its hidden layers; `arch.json`."""
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
 from prerank.core.errors import InputError
+
+ModelName = Literal["mlp", "linear", "logistic", "two_tower", "two_tower_gbdt", "gbdt"]
+"""What `prerank.models.scorers` builds."""
 
 
 @dataclass(frozen=True)
@@ -12,20 +16,28 @@ class Arch:
     features: tuple[str, ...]
     widths: tuple[int, ...]
     """Hidden widths from the input upwards; 0 is the identity: the layer is skipped (AutoFAS)."""
+    model: ModelName = "mlp"
+    crosses: tuple[str, ...] = ()
+    """Of a logistic regression: pairs of ids, `a*b`, that have a weight for each pair of their values."""
 
     def save(self, path: Path, **facts: object) -> None:
         """Writes `arch.json`; `facts`, such as predicted times, stand beside and are not read back."""
-        saved = {"features": list(self.features), "widths": list(self.widths), **facts}
+        saved: dict[str, object] = {"features": list(self.features), "widths": list(self.widths), **facts}
+        if self.model != "mlp":  # files of earlier versions do not say
+            saved |= {"model": self.model, "crosses": list(self.crosses)}
         path.write_text(json.dumps(saved, indent=1) + "\n")
 
 
 def load_arch(path: Path) -> Arch:
-    """Reads `features` and `widths` of an `arch.json`; other keys, such as predicted times, are passed over."""
+    """Reads `features`, `widths` and what the model is; other keys, such as predicted times, are passed over."""
     try:
         raw = json.loads(path.read_text())
         features, widths = tuple(raw["features"]), tuple(raw["widths"])
+        model, crosses = raw.get("model", "mlp"), tuple(raw.get("crosses", ()))
     except (FileNotFoundError, IsADirectoryError, json.JSONDecodeError, KeyError, TypeError) as error:
         raise InputError(f'{path}: expected {{"features": [names], "widths": [numbers]}}: {error!r}') from error
     if not features or any(isinstance(w, bool) or not isinstance(w, int) or w < 0 for w in widths):
         raise InputError(f"{path}: features must not be empty and widths must be whole numbers >= 0, got {raw}")
-    return Arch(features, widths)
+    if model not in get_args(ModelName):
+        raise InputError(f"{path}: model must be one of {', '.join(get_args(ModelName))}, got {model!r}")
+    return Arch(features, widths, model, crosses)

@@ -1,6 +1,7 @@
 """What models read: the items of several requests laid end to end, as tensors.
 
-Shapes: R requests of a batch, I items over all of them, P pairs, D the width of the teacher's representation.
+Shapes: R requests of a batch, I items over all of them, P pairs, L items listed by strategy, D the width of the
+teacher's representation.
 """
 
 from collections.abc import Mapping
@@ -48,6 +49,16 @@ class Batch:
     group_P: Tensor | None = None
     """(request, strategy) of each pair, 0..groups-1."""
     groups: int = 0
+    gain_P: Tensor | None = None
+    """How much better the better one is, 0..1."""
+    listed_L: Tensor | None = None
+    """The items of the pairs of each (request, strategy), each once: items of the batch."""
+    group_L: Tensor | None = None
+    """(request, strategy)"""
+    place_L: Tensor | None = None
+    """0 = best, within the group; of clicks, 0 where clicked and 1 where not."""
+    top_L: Tensor | None = None
+    """Clicked; of places, among the first K, to the scale of the group."""
 
     def to(self, device: torch.device) -> "Batch":
         """Moves every tensor; asynchronously from pinned memory."""

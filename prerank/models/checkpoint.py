@@ -21,7 +21,8 @@ from prerank.core.errors import InputError
 from prerank.core.outputs import Days, Manifest, read_manifest
 from prerank.logs.schema import Schema, load_schema
 from prerank.models.arch import Arch, load_arch
-from prerank.models.ranker import Ranker
+from prerank.models.ranker import Scorer
+from prerank.models.scorers import scorer_of
 from prerank.models.stats import Stats, load_stats
 
 Epoch = dict[str, object]
@@ -132,7 +133,7 @@ def model_manifest(folder: Path, *, kind: str) -> ModelManifest:
 class Model:
     """A finished model as read back from its folder."""
 
-    ranker: Ranker
+    ranker: Scorer
     arch: Arch
     schema: Schema
     manifest: ModelManifest
@@ -152,7 +153,7 @@ def load_model(folder: Path, *, kind: str) -> Model:
     """Reads a finished `teacher` or `student`; raises InputError where it is unfinished or does not fit itself."""
     manifest = model_manifest(folder, kind=kind)
     arch, schema = load_arch(folder / "arch.json"), load_schema(folder)
-    ranker = Ranker(schema.select(arch.features, where=str(folder / "arch.json")), arch.widths, load_stats(folder))
+    ranker = scorer_of(arch, schema.select(arch.features, where=str(folder / "arch.json")), load_stats(folder))
     weights = (folder / "model.safetensors").read_bytes()
     try:
         ranker.load_state_dict(load(weights))
@@ -160,6 +161,12 @@ def load_model(folder: Path, *, kind: str) -> Model:
         raise InputError(
             f"{folder}/model.safetensors: does not fit schema.json and arch.json beside it: {error}"
         ) from error
+    for name, values in ranker.state_dict().items():
+        if not values.isfinite().all():
+            raise InputError(
+                f"{folder}/model.safetensors: {name} holds what is no number: damaged, or of a training that diverged; "
+                "copy it again, or train with a lower optim.lr"
+            )
     return Model(ranker.eval(), arch, schema, manifest)
 
 

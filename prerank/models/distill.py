@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from prerank.models import losses
+from prerank.models import hard, losses
 from prerank.models.batch import Batch, Inputs
 from prerank.models.losses import Segments
 from prerank.models.options import Arm
@@ -77,9 +77,8 @@ class Distiller(nn.Module, Generic[S]):
         """The same from the student's scores and representations."""
         distill = self.arm.distill
         score_I = score_I.float()
-        hard = self.hard(score_I, batch)
-        parts = {"hard": hard}
-        loss = hard
+        loss = self.hard(score_I, batch)
+        parts = {"hard": loss}
         if distill.score:
             parts["score"] = DISTANCES[distill.on](*self._distilled(score_I, batch))
             weight = warmup * distill.score
@@ -103,11 +102,28 @@ class Distiller(nn.Module, Generic[S]):
         return loss, {name: part.detach() for name, part in parts.items()}
 
     def hard(self, score_I: Tensor, batch: Batch) -> Tensor:
+        if self.arm.hard == "clicks":
+            assert batch.target_I is not None
+            return F.binary_cross_entropy_with_logits(score_I, batch.target_I.float())
         if self.arm.hard == "listwise":
             assert batch.target_I is not None
             return losses.listwise(score_I, batch.target_I, Segments(batch.request_I, batch.requests))
         assert batch.hi_P is not None and batch.lo_P is not None and batch.group_P is not None
-        return losses.pairwise(score_I, (batch.hi_P, batch.lo_P), Segments(batch.group_P, batch.groups))
+        pairs_P, kind = (batch.hi_P, batch.lo_P), self.arm.hard
+        if kind in ("pairwise", "lambda"):
+            weight_P = None
+            if kind == "lambda":
+                assert batch.gain_P is not None
+                here = Segments(batch.request_I, batch.requests)
+                weight_P = hard.swaps(score_I, pairs_P, here, gain_P=batch.gain_P)
+            return losses.pairwise(score_I, pairs_P, Segments(batch.group_P, batch.groups), weight_P=weight_P)
+        assert batch.listed_L is not None and batch.group_L is not None
+        assert batch.place_L is not None and batch.top_L is not None
+        score_L, groups_L = score_I[batch.listed_L], Segments(batch.group_L, batch.groups)
+        if kind == "list":
+            return hard.list_likelihood(score_L, batch.place_L, groups_L)
+        of_top = {"pointwise": hard.pointwise, "softmax": losses.listwise, "topk": hard.top_k}[kind]
+        return of_top(score_L, batch.top_L, groups_L)
 
     def _distilled(self, score_I: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Segments]:
         assert batch.teacher_I is not None

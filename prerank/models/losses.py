@@ -1,8 +1,8 @@
 """The losses, each `loss(student, target, segment, **options) -> scalar`: what the student says, what that is held
 against, and which request each of the elements is of.
 
-Shapes: R requests of a batch, I items over all of them, P pairs, D a representation's width, N the longest request,
-B labels.
+Shapes: R requests of a batch, I items over all of them, P pairs, G groups of pairs, D a representation's width, N the
+longest request, B labels.
 Each is a mean over the segments of the batch, those without a term counting as 0, so that equal shares of a batch on
 several workers average to the loss of the whole.
 """
@@ -30,18 +30,25 @@ def mean_by(value_X: Tensor, segment_X: Segments) -> Tensor:
     return (value_X / count_X.reshape(-1, *[1] * (value_X.dim() - 1))).sum(0)
 
 
-def pairwise(student_I: Tensor, target_P: tuple[Tensor, Tensor], segment_P: Segments) -> Tensor:
+def pairwise(
+    student_I: Tensor, target_P: tuple[Tensor, Tensor], segment_P: Segments, *, weight_P: Tensor | None = None
+) -> Tensor:
     """-log σ(s_hi - s_lo), mean over the pairs of a segment, then over the segments (RankNet, Burges et al. 2005).
 
     `target_P` are the indices of the items that shall be above, and of those that shall be below. A segment is a
-    (request, strategy), so that a strategy of many pairs does not drown one of few.
+    (request, strategy), so that a strategy of many pairs does not drown one of few. The mean is weighted by `weight_P`
+    (LambdaRank, by `prerank.models.hard.swaps`); a segment whose weights are all 0 has no term.
 
     >>> higher, lower = torch.tensor([0]), torch.tensor([1])
     >>> pairwise(torch.tensor([1.0, 0.0]), (higher, lower), Segments(torch.tensor([0]), 1))  # log(1 + 1/e)
     tensor(0.3133)
     """
     hi_P, lo_P = target_P
-    return mean_by(F.softplus(student_I[lo_P] - student_I[hi_P]), segment_P) / segment_P.count
+    loss_P = F.softplus(student_I[lo_P] - student_I[hi_P])
+    if weight_P is None:
+        return mean_by(loss_P, segment_P) / segment_P.count
+    total_G = torch.zeros(segment_P.count, device=weight_P.device).index_add(0, segment_P.of_X, weight_P)
+    return (loss_P * weight_P / total_G.clamp(min=1e-12)[segment_P.of_X]).sum() / segment_P.count
 
 
 def listwise(student_I: Tensor, target_I: Tensor, segment_I: Segments) -> Tensor:
@@ -123,7 +130,7 @@ def info_nce(
     >>> info_nce(apart, apart, Segments(torch.tensor([0, 0]), 1))  # log(1 + 1/e) of each item
     tensor(0.3133)
     """
-    grid = _Grid(segment_I)
+    grid = Grid(segment_I)
     logit_RNN = grid.products(student_ID, target_ID) / temperature
     logit_RNN = logit_RNN.masked_fill(~grid.here_RN[:, None, :], torch.finfo(torch.float32).min)
     log_total_I = grid.flat(logit_RNN.logsumexp(2))
@@ -153,12 +160,12 @@ def relations(student_ID: Tensor, target_ID: Tensor, segment_I: Segments) -> Ten
     >>> relations(same, apart, Segments(torch.tensor([0, 0]), 1))  # two of the four cosines are 1 and should be 0
     tensor(0.5000)
     """
-    grid = _Grid(segment_I)
+    grid = Grid(segment_I)
     apart_RNN = (grid.products(student_ID, student_ID) - grid.products(target_ID, target_ID)) ** 2
     return mean_by(grid.flat(apart_RNN.sum(2) / grid.count_R[:, None]), segment_I) / segment_I.count
 
 
-class _Grid:
+class Grid:
     """The items of each request against each other, padded to the longest of N; what is padded is 0."""
 
     def __init__(self, segment_I: Segments):
@@ -181,7 +188,7 @@ class _Grid:
         return (self.padded(a_ID) @ self.padded(b_ID).transpose(1, 2)).float()
 
 
-def _ordered(logit_RNN: Tensor, label_I: Tensor, grid: _Grid) -> Tensor:
+def _ordered(logit_RNN: Tensor, label_I: Tensor, grid: Grid) -> Tensor:
     """Rank-N-Contrast's loss of each item [I]; sums by label, so that no triple of items is looked at."""
     labels = int(label_I.max()) + 1
     of_label_RNB = F.one_hot(grid.padded(label_I), labels) * grid.here_RN[:, :, None]

@@ -4,10 +4,13 @@ import math
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from prerank.core.config import Above0, Positive, Share, Weight, Within, flatten
+from prerank.core.config import Above0, Positive, Share, Weight, Within, flatten, plain
 from prerank.core.errors import InputError
+from prerank.models.arch import Arch, ModelName
 
 Positions = Literal["teacher", "logged"]
+Hard = Literal["pairwise", "lambda", "pointwise", "softmax", "topk", "list"]
+"""The losses of the strategies' pairs."""
 
 
 @dataclass(frozen=True)
@@ -93,11 +96,14 @@ class Arm:
     """Hidden widths; 0 skips the layer; none at all is a linear model."""
     strategies: tuple[str, ...] = ("exposed",)
     """The pairs of the hard loss; without effect on a listwise loss."""
-    hard: Literal["pairwise", "listwise"] = "pairwise"
-    """pairwise: -log σ(s_i - s_j) over the strategies' pairs; listwise: -log softmax of the clicked items among the
-    exposed and `unexposed_ratio` as many unexposed ones (sampled softmax), for the teacher."""
+    hard: Hard | Literal["listwise", "clicks"] = "pairwise"
+    """Of the strategies' pairs: pairwise, -log σ(s_i - s_j); lambda, the same weighted by ΔDCG. Of the list that each
+    strategy's pairs are of, whose top are the clicked, or the first K to its scale: pointwise, softmax, topk (DFTopK),
+    list (ListMLE). For the teacher listwise: -log softmax of the clicked items among the exposed and `unexposed_ratio`
+    as many unexposed ones (sampled softmax). For a logistic regression clicks: the cross entropy of each of these items
+    by itself."""
     unexposed_ratio: float = 0.0
-    """Listwise: unexposed negatives drawn for each exposed item, anew each epoch; 0 is sample selection bias."""
+    """Not pairwise: unexposed negatives drawn for each exposed item, anew each epoch; 0 is sample selection bias."""
     positions: Positions = "teacher"
     """Whose order of the fine lists the strategies and rank bins follow: the teacher's, against which recall is
     measured, or the one in the logs."""
@@ -106,6 +112,24 @@ class Arm:
     distill: Distill = field(default_factory=Distill)
     optim: Optim = field(default_factory=Optim)
     seed: int = 0
+    model: ModelName = "mlp"
+    crosses: tuple[str, ...] = ()
+    """Of a logistic regression, as in `Arch`."""
+
+    @property
+    def arch(self) -> Arch:
+        return Arch(self.features, self.widths, self.model, self.crosses)
+
+    def said(self) -> dict[str, object]:
+        """By dotted keys, as manifests and keys of checkpoints have it: what all arms of earlier versions were is left
+        out, so that theirs still count."""
+        new = {"model": "mlp", "crosses": []}
+        return {key: value for key, value in plain(self).items() if key not in new or value != new[key]}
+
+    @property
+    def by_strategy(self) -> bool:
+        """Whether the hard loss learns from the strategies' pairs."""
+        return self.hard not in ("listwise", "clicks")
 
     def check(self) -> None:
         """Raises InputError naming the key whose value makes no sense."""
@@ -127,5 +151,12 @@ class Arm:
             raise InputError(f"{self.name}: optim.average must be below 1, got {self.optim.average}")
         if self.distill.of_bin > 1:
             raise InputError(f"{self.name}: distill.of_bin must be at most 1, got {self.distill.of_bin}")
+        if self.model != "mlp" and self.distill.reads_representation:
+            raise InputError(
+                f"{self.name}: distill.contrast and distill.relations hold the last hidden layer of an mlp against the "
+                f"teacher's, and a {self.model} has none; leave them out"
+            )
+        if self.model in ("two_tower", "two_tower_gbdt") and not any(self.widths):
+            raise InputError(f"{self.name}: a tower needs a layer, the last of which is its vector, got {self.widths}")
         if not self.features or any(width < 0 for width in self.widths):
             raise InputError(f"{self.name}: needs a feature at least, and widths of 0 or more, got {self.widths}")

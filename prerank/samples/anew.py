@@ -26,6 +26,8 @@ class Redraw:
     draw: DrawConfig = DrawConfig()
     shares: tuple[float, ...] = ()
     """Where the rank bins of the contrast begin, as rising shares of the list from 0; none: the bins of `draw`."""
+    top: float = 0.1
+    """K's share of the candidates, and so of a list."""
 
     def bins(self, position: np.ndarray, length: np.ndarray) -> np.ndarray:
         """int64 [N]: the bin of a position in a list of that length, 0 = best."""
@@ -49,7 +51,7 @@ def shares_around(k: int, candidates: int) -> tuple[float, ...]:
 
 def reads_places(arm: Arm) -> bool:
     """Whether the arm learns from places in the fine lists."""
-    of_pairs = arm.hard == "pairwise" and any(name in NEED_POSITIONS for name in arm.strategies)
+    of_pairs = arm.by_strategy and any(name in NEED_POSITIONS for name in arm.strategies)
     return of_pairs or bool(arm.distill.contrast)
 
 
@@ -101,7 +103,11 @@ def pool_of(table: pa.Table, position: np.ndarray, seed: int, number: int) -> Li
     return Lists(offsets, request, position, exposed, clicked, *keys, seed, salt, length[request])
 
 
-def pairs_anew(lists: Lists, strategies: tuple[str, ...], redraw: Redraw) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+Grouped = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Indices of the better and the worse item of each pair, and the (request, strategy) that it is of."""
+
+
+def pairs_anew(lists: Lists, strategies: tuple[str, ...], redraw: Redraw) -> Grouped:
     """Indices of the better and the worse item of each pair, and the (request, strategy) that it is of."""
     bins = np.zeros(len(lists.request), np.int16)
     if any(name in NEED_POSITIONS for name in strategies):

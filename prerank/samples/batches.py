@@ -20,6 +20,7 @@ from prerank.models.batch import Bags, Batch
 from prerank.models.options import Arm
 from prerank.samples.anew import Redraw, pairs_anew, pool_of, positions_of, reads_places
 from prerank.samples.draw import UNIFORM, Lists
+from prerank.samples.listed import gain_of, listed
 
 T = TypeVar("T")
 REDRAW = Redraw()
@@ -28,7 +29,7 @@ REDRAW = Redraw()
 def columns(arm: Arm, teacher_score: str | None) -> tuple[str, ...]:
     """The columns of the samples that training this arm reads; without a `teacher_score`, none of the teacher's."""
     names, distill = [*arm.features, "clicked", "exposed", "request_id"], arm.distill
-    if arm.hard == "listwise":
+    if not arm.by_strategy:
         names += ["item_id", "drawn"]
     if reads_places(arm):
         names.append("position")
@@ -55,7 +56,7 @@ def training_batch(
     request_I = segment_of(offsets_of(table["clicked"]))
     exposed_I, distill, labels = flat_numpy(table["exposed"]), arm.distill, {}
     lists = pool_of(table, _positions(table, arm, teacher_score, len(request_I)), arm.seed, number)
-    pairs = None if arm.hard == "listwise" else pairs_anew(lists, arm.strategies, redraw)
+    pairs = None if not arm.by_strategy else pairs_anew(lists, arm.strategies, redraw)
     if pairs is None:
         keep_I = _sampled(table, arm, request_I, number)
     else:
@@ -71,6 +72,12 @@ def training_batch(
         new_I = np.cumsum(keep_I) - 1
         labels |= {"hi_P": tensor(new_I[hi_P]), "lo_P": tensor(new_I[lo_P]), "group_P": tensor(group_P)}
         labels["groups"] = table.num_rows * len(arm.strategies)
+        if arm.hard == "lambda":
+            labels["gain_P"] = tensor(gain_of(lists, pairs, arm.strategies))
+        elif arm.hard != "pairwise":
+            of_lists = listed(lists, pairs, arm.strategies, redraw.top)
+            of_lists["listed_L"] = new_I[of_lists["listed_L"]]
+            labels |= {name: tensor(values) for name, values in of_lists.items()}
     if teacher_score and distill.active:
         labels["teacher_I"] = tensor(flat_numpy(table[teacher_score])[keep_I].astype(np.float32))
     if distill.contrast:

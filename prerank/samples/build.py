@@ -25,11 +25,12 @@ from prerank.logs.folder import DAY, Logs, TableName, overlaps, read_groups
 from prerank.logs.outliers import Sample, sample
 from prerank.logs.requests import is_in, to_requests
 from prerank.logs.schema import Schema
-from prerank.logs.statistics import Moments, moments
+from prerank.logs.statistics import Ends, Moments, ends, moments
 from prerank.logs.varying import varying
 from prerank.samples.draw import DrawConfig, draw, undrawn
 from prerank.samples.features import VARIES, elements
 from prerank.samples.files import write_tables
+from prerank.samples.starts import Starts
 
 NEEDED = "a validation day stops the training and chooses its best epoch, and the test day must not"
 
@@ -92,6 +93,10 @@ class Part:
     """Of the same."""
     files: dict[str, int]
     """Requests by the name of the file that was written."""
+    ends: dict[str, Ends]
+    """Of the ids of the same."""
+    starts: dict[str, Starts]
+    """By table, of the requests that `validation_requests` takes, whatever their days."""
     inside: dict[str, Moments] = field(default_factory=dict)
     """Of features that have absurd values, without these."""
 
@@ -180,7 +185,9 @@ def build_fine_lists(rows: pa.Table, impressions: pa.Table, recipe: Recipe) -> P
     if recipe.val_table == "fine_lists":
         counts["validation"], of_val = _write_val(requests, rows, recipe)
         files |= of_val
-    return Part(counts, moments(train, recipe.schema), sample(train, recipe.schema, recipe.sampled), files)
+    sums, ids = moments(train, recipe.schema), ends(train, recipe.schema)
+    starts = {"fine_lists": Starts.of(requests.filter(pa.array(validation_requests(requests, recipe))))}
+    return Part(counts, sums, sample(train, recipe.schema, recipe.sampled), files, ids, starts)
 
 
 class Validated(TypedDict):
@@ -188,6 +195,7 @@ class Validated(TypedDict):
 
     counts: "ValidatedCounts"
     files: dict[str, int]
+    starts: dict[str, Starts]
 
 
 class ValidatedCounts(TypedDict):
@@ -200,7 +208,8 @@ def build_candidates(rows: pa.Table, impressions: pa.Table, recipe: Recipe) -> V
     rows, impressions = _of_validation_days(rows, impressions, recipe)
     requests, counts = to_requests(rows, impressions, sampled=True)
     found, files = _write_val(requests, rows, recipe)
-    return {"counts": {"candidates": counts, "validation": found}, "files": files}
+    starts = {"candidates": Starts.of(requests)}
+    return {"counts": {"candidates": counts, "validation": found}, "files": files, "starts": starts}
 
 
 def _of_validation_days(rows: pa.Table, impressions: pa.Table, recipe: Recipe) -> tuple[pa.Table, pa.Table]:

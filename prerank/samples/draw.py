@@ -34,7 +34,8 @@ from prerank.logs.schema import Schema
 
 CODES = {"exposed": 1, "low_rank_negatives": 2, "rank_pairs": 4, "bin_pairs": 8}
 UNIFORM = 16
-NEED_POSITIONS = ("low_rank_negatives", "rank_pairs", "bin_pairs")
+BY_PLACE = ("rank_pairs", "bin_pairs")
+NEED_POSITIONS = ("low_rank_negatives", *BY_PLACE)
 
 
 @dataclass(frozen=True)

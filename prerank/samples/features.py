@@ -13,6 +13,7 @@ from prerank.core.errors import InputError
 from prerank.core.nested import flat
 from prerank.logs.outliers import StandIn
 from prerank.logs.schema import Feature, Schema
+from prerank.logs.statistics import Ends, Moments, of_one_value, rounded
 from prerank.logs.types import is_list
 
 VARIES = "varies_within_request"
@@ -41,19 +42,20 @@ def of_training(counts: Built) -> OfFeatures:
 
 def check_features(counts: Built, schema: Schema, most: float) -> None:
     """Raises InputError where a feature is missing of all training items, or varies within more than this share of the
-    training requests."""
+    training requests, or of those of the validation."""
     found = of_training(counts)
     for feature in schema.features:
         where = f"feature {feature.name!r}"
         if found["elements"].get(feature.name) == _lost(found, feature):
             raise InputError(f"{where}: {_says_nothing(found, feature)}; or take the feature out of schema.json")
-        varies = _number(found, VARIES, feature)
-        if varies > most * found["requests"]:
-            raise InputError(
-                f"{where}: of the side {feature.side}, but differs between the items of {varies:,} of "
-                f"{found['requests']:,} requests, more than max_dropped {most:g}; declare the side item or cross in "
-                "schema.json, or log one value a request"
-            )
+        for part, of in (("", found), ("validation ", counts.get("validation"))):
+            varies = _number(of, VARIES, feature) if of else 0
+            if of and varies > most * of["requests"]:
+                raise InputError(
+                    f"{where}: of the side {feature.side}, but differs between the items of {varies:,} of "
+                    f"{of['requests']:,} {part}requests, more than max_dropped {most:g}; declare the side item or "
+                    "cross in schema.json, or log one value a request"
+                )
 
 
 def _says_nothing(found: OfFeatures, feature: Feature) -> str:
@@ -77,6 +79,21 @@ def rows_of_features(counts: Built) -> Iterator[tuple[str, int | None, int | Non
         for fault in FAULTS:
             for name, n in sorted(found["features"].get(fault, {}).items()) if found else ():
                 yield f"{prefix}{fault}: {name}", n if fault == VARIES else None, None if fault == VARIES else n
+
+
+def said_of_values(sums: Mapping[str, Moments], ids: Mapping[str, Ends]) -> list[str]:
+    """A line for each feature whose values tell little apart, as they are or as float32."""
+    said = [
+        f"note: feature {name!r}: one value for all training items, which tells nothing apart; correct the logs, or "
+        "take it out of schema.json"
+        for name in sorted(of_one_value(sums, ids))
+    ]
+    for name, step in sorted(rounded(sums).items()):
+        said.append(
+            f"note: feature {name!r}: varies by little beside its size: as float32 its values are rounded to {step:g}; "
+            "log it from another zero, such as a time since yesterday"
+        )
+    return said
 
 
 def said_of_features(counts: Built, schema: Schema, likely: Mapping[str, StandIn]) -> list[str]:

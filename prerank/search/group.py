@@ -103,7 +103,7 @@ def key_of(specs: list[Spec], samples: Path, k: int, lanes: int) -> str:
         return {key: value for key, value in plain(spec.search).items() if key not in alone}
 
     said = [
-        [plain(s.arm), options(s), plain(s.latency), s.table.fingerprint, s.table.candidates, s.budget_us]
+        [s.arm.said(), options(s), plain(s.latency), s.table.fingerprint, s.table.candidates, s.budget_us]
         for s in specs
     ]
     return fingerprint([said, k, lanes, read_manifest(samples, kind="samples")["fingerprint"]])

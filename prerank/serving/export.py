@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import TypedDict, cast
@@ -10,6 +10,7 @@ from typing import TypedDict, cast
 import numpy as np
 import onnx
 import onnxruntime
+import torch
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.onnx import save_model
@@ -20,14 +21,18 @@ from prerank.core.errors import InputError
 from prerank.core.outputs import Manifest, read_manifest, write_json
 from prerank.logs.schema import Feature
 from prerank.models.checkpoint import Model
+from prerank.models.ranker import Scorer
 from prerank.models.stats import Stats
-from prerank.serving.graph import ranker_graph
+from prerank.models.towers import TwoTower
+from prerank.models.trees import Boosted, TowerTrees
 from prerank.serving.packed import pack
-from prerank.serving.parity import Feed, Parity, compare, draw_feed, hard_cases, real_cases
+from prerank.serving.parity import Feed, Parity, Scores, compare, draw_feed, hard_cases, real_cases
+from prerank.serving.served import TREES, as_served, graph_of
 from prerank.serving.session import open_session, score_by
 from prerank.serving.signature import describe, tensors_of
 from prerank.serving.timing import FRESH, Machine, Stat, machine, stat, timed
 from prerank.serving.timing import Run as Timed
+from prerank.serving.towers import write_towers
 from prerank.tracking.runs import Run
 
 CANDIDATES = (200, 500, 1000, 2000)
@@ -83,21 +88,15 @@ def write_export(
 ) -> Exported:
     """Writes the MLflow model with `signature.json`, `arch.json` and `schema.json` into an empty folder.
 
-    `packed`: as `ranker_graph` says.
+    Of two towers, with trees or without, also their networks and the vectors of the items (`write_towers`), and
+    `served.onnx`, which answers a request from these vectors: the network that is timed. `packed`: as `ranker_graph`
+    says.
 
     Raises RuntimeError, and writes nothing, where ONNX Runtime departs from torch.
     """
     features = model.schema.select(model.arch.features, where="arch.json")
-    graph = ranker_graph(model.ranker, features, packed=packed)
-    session = open_session(graph, threads)
-    cases = {"hard": hard_cases(model.ranker, features, stats)}
-    if samples:
-        cases["samples"] = real_cases(model.ranker, features, samples)
-    score = score_by(session)
-    equal = {
-        name: compare((lambda feed: score(pack(feed, features))) if packed else score, each)
-        for name, each in cases.items()
-    }
+    graph = graph_of(model.ranker, features, packed=packed)
+    equal = parity_of(model.ranker, graph, features, stats, samples, threads, packed=packed)
     example = draw_feed(features, stats, 3, np.random.default_rng(0))
     for feature in [feature for feature in features if not feature.dim and not feature.of_request][:1]:
         example[feature.name][-1] = np.nan
@@ -105,8 +104,49 @@ def write_export(
     write_json(folder / "signature.json", describe(graph, features))
     model.arch.save(folder / "arch.json")
     model.schema.save(folder)
-    times = measure(session, features, stats, repeats=repeats, packed=packed)
+    served = as_served(model.ranker, features, model.schema, stats, packed=packed)
+    towers = model.ranker.towers if isinstance(model.ranker, TowerTrees) else model.ranker
+    if isinstance(towers, TwoTower):
+        of_towers = tuple(feature for feature in features if feature.side != "cross")
+        equal["towers"] = write_towers(folder, towers, of_towers, stats, samples)
+        (folder / "served.onnx").write_bytes(served.graph.SerializeToString())
+    session = open_session(served.graph, threads)
+    times = measure(session, served.features, served.stats, repeats=repeats, packed=packed)
     return {"parity": equal, "inference_us": times, "machine": machine()}
+
+
+def parity_of(
+    scorer: Scorer,
+    graph: onnx.ModelProto,
+    features: tuple[Feature, ...],
+    stats: Stats,
+    samples: Path | None,
+    threads: int,
+    *,
+    packed: bool = False,
+) -> dict[str, Parity]:
+    """How far the graph is from torch on hard requests and, where there are samples, on real ones.
+
+    Of a model with trees it is what these read, as a score that is a rounding beside a split's threshold may fall to
+    the other side, which no tolerance bounds; `trees` is how far they are from torch's on the graph's own inputs.
+    """
+    cases: dict[str, Callable[[Scores], Iterable[tuple[Feed, np.ndarray]]]] = {
+        "hard": lambda model: hard_cases(model, features, stats)
+    }
+    if samples:
+        cases["samples"] = lambda model: real_cases(model, features, samples)
+    if not isinstance(scorer, TowerTrees | Boosted):
+        score = score_by(open_session(graph, threads))
+        fed_to = (lambda feed: score(pack(feed, features))) if packed else score
+        return {name: compare(fed_to, each(scorer)) for name, each in cases.items()}
+    trees, inputs, session = scorer.trees, scorer.inputs, open_session(graph_of(scorer, features, trees=True), threads)
+
+    def read(feed: Feed) -> np.ndarray:
+        return cast(np.ndarray, session.run([TREES], feed)[0])
+
+    out = {name: compare(read, each(lambda x, request_I: (inputs(x, request_I), None))) for name, each in cases.items()}
+    fed = ((feed, trees(torch.from_numpy(read(feed))).numpy()) for feed, _ in cases["hard"](scorer))
+    return out | {"trees": compare(score_by(open_session(graph, threads)), fed)}
 
 
 def mlflow_signature(graph: onnx.ModelProto) -> ModelSignature:

@@ -9,7 +9,7 @@ ONNX Runtime joins and normalises few long rows several times faster than many s
 
 import itertools
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import onnx
@@ -19,7 +19,8 @@ from torch import Tensor
 from prerank.core.errors import InputError
 from prerank.logs.encoding import PADDING, UNKNOWN
 from prerank.logs.schema import Feature
-from prerank.models.embed import FAR
+from prerank.models.embed import FAR, Embed
+from prerank.models.logistic import FACTORS, LOW, Cross, Logistic
 from prerank.models.ranker import Ranker
 from prerank.serving.nodes import CANDIDATES, SCORE, Graph, clipped, ints, splitmix
 from prerank.serving.packed import IDS, NUMBERS, pack_name, single_first
@@ -47,26 +48,39 @@ def ranker_graph(ranker: Ranker, features: tuple[Feature, ...], *, packed: bool 
     The metadata hold `features` (name, side, kind, size, ... of each input, JSON) and `ids`, how ids are encoded.
     Raises InputError for a feature whose name the output has taken, as a schema of earlier versions may have one.
     """
-    read = tuple(feature for feature in features if feature.name in ranker.embed.columns)
-    if any(feature.name == SCORE for feature in read):
-        raise InputError(f"feature {SCORE!r}: the name of the served network's output; rename the feature")
+    read, crosses = read_by(ranker.embed, features), ()
+    if isinstance(ranker, Logistic):
+        read, crosses = ranker.plain, ranker.crosses
     graph = Graph()
     first, *rest = (_layer(layer.weight, layer.bias) for layer in ranker.linears)
     weight, bias = first
     row = bias
-    order, x_RD = _inputs(graph, ranker, [feature for feature in read if feature.of_request], packed)
+    order, x_RD = inputs(graph, ranker.embed, read, 0, crosses, packed)
     if x_RD:
         row = graph.add("Gemm", x_RD, weight[order], bias)
-    order, x_ND = _inputs(graph, ranker, [feature for feature in read if not feature.of_request], packed)
+    order, x_ND = inputs(graph, ranker.embed, read, 1, crosses, packed)
     if x_ND is None:
         raise ValueError("a ranker needs a feature of the side item or cross: nothing tells one candidate from another")
     h = graph.add("Gemm", x_ND, weight[order], row)
     for weight, bias in rest:
         h = graph.add("Gemm", graph.add("Relu", h), weight, bias)
     graph.score(h)
+    return graph.model(about(read))
+
+
+def read_by(embed: Embed, features: Iterable[Feature]) -> tuple[Feature, ...]:
+    """Those of the features that are inputs of the network; raises InputError for one of the output's name."""
+    read = tuple(feature for feature in features if feature.name in embed.columns)
+    if any(feature.name == SCORE for feature in read):
+        raise InputError(f"feature {SCORE!r}: the name of the served network's output; rename the feature")
+    return read
+
+
+def about(features: Iterable[Feature]) -> dict[str, str]:
+    """The metadata of a graph that reads the features."""
     known = ("name", "side", "kind", "size", "missing", "hash")
-    about = [{key: value for key, value in f.to_json().items() if key in known} for f in read]
-    return graph.model({"features": json.dumps(about), "ids": HOW_IDS})
+    said = [{key: value for key, value in f.to_json().items() if key in known} for f in features]
+    return {"features": json.dumps(said), "ids": HOW_IDS}
 
 
 def layer_graph(width_in: int, width_out: int, *, seed: int = 0) -> onnx.ModelProto:
@@ -96,10 +110,10 @@ def inputs_graph(ranker: Ranker, features: Iterable[Feature], *, packed: bool = 
     features = [feature for feature in features if feature.name in ranker.embed.columns]
     first = ranker.linears[0]
     weight, row = _layer(first.weight[:1], first.bias[:1])
-    order, x_RD = _inputs(graph, ranker, [feature for feature in features if feature.of_request], packed)
+    order, x_RD = inputs(graph, ranker.embed, features, 0, packed=packed)
     if x_RD:
         row = graph.add("Gemm", x_RD, weight[order], row)
-    order, x_ND = _inputs(graph, ranker, [feature for feature in features if not feature.of_request], packed)
+    order, x_ND = inputs(graph, ranker.embed, features, 1, packed=packed)
     if x_ND is None:
         order, x_ND = np.zeros(1, np.int64), graph.input(BLANK, TensorProto.FLOAT, [CANDIDATES, 1])
     graph.score(graph.add("Gemm", x_ND, weight[order], row))
@@ -113,19 +127,30 @@ def empty_graph() -> onnx.ModelProto:
     return graph.model({})
 
 
-def _inputs(
-    graph: Graph, ranker: Ranker, features: list[Feature], packed: bool = False
+def inputs(
+    graph: Graph,
+    embed: Embed,
+    features: Iterable[Feature],
+    of_item: int,
+    crosses: Sequence[Cross] = (),
+    packed: bool = False,
 ) -> tuple[np.ndarray, str | None]:
-    """The joined inputs of one side, [rows, D], None where it has none; and the ranker's column of each of the D."""
+    """The joined inputs of the request (0) or of the items (1), [rows, D], None where there are none; and `embed`'s
+    column of each of the D.
+
+    The crosses of a request and an item are the item's: the request's side is put in first.
+    """
+    of_request = not of_item
+    features = [feature for feature in features if feature.of_request == of_request]
     if not features:
         return np.zeros(0, np.int64), None
-    of_request = features[0].of_request
     rows = 1 if of_request else CANDIDATES
     dense = single_first(features)  # single numbers are joined without transposing
     bags = [feature for feature in features if feature.kind == "ids"]
     ids = [feature for feature in features if feature.kind == "id"]
-    columns = ranker.embed.columns
-    order = np.concatenate([np.arange(columns[f.name].start, columns[f.name].stop) for f in (*dense, *bags, *ids)])
+    columns, crossed = embed.columns, [cross.feature for cross in crosses if cross.of_request == of_request]
+    of_side = (*dense, *bags, *ids, *crossed)
+    order = np.concatenate([np.arange(columns[f.name].start, columns[f.name].stop) for f in of_side])
 
     parts = []
     if dense:
@@ -135,31 +160,31 @@ def _inputs(
             raw = graph.input(pack_name(of_request, NUMBERS), TensorProto.FLOAT, shape)
         else:
             raw = _join_dense(graph, dense, rows)
-        at = order[:size] - (0 if of_request else ranker.embed.widths[0])
+        at = order[:size] - (0 if of_request else embed.widths[0])
         mean, std = (
-            _array(getattr(ranker.embed, f"{key}_{int(not of_request)}"))[at].reshape(
-                (1, -1) if of_request else (-1, 1)
-            )
+            array(getattr(embed, f"{key}_{of_item}"))[at].reshape((1, -1) if of_request else (-1, 1))
             for key in ("mean", "std")
         )
         declared = [values if of_request else values.T for values in _declared(dense)]
         x = _normalise(graph, raw, mean, std, declared)
         parts.append(x if of_request else graph.add("Transpose", x, perm=[1, 0]))
     for feature in bags:
-        parts.append(_mean_of_ids(graph, feature, _array(ranker.embed.table(feature.name).weight), rows))
+        parts.append(_mean_of_ids(graph, feature, array(embed.table(feature.name).weight), rows))
     all_ids = graph.input(pack_name(of_request, IDS), TensorProto.INT64, [len(ids), rows]) if packed and ids else ""
+    # Of many rows Gather is quicker, which takes a vector; of one, GatherND, which needs no reshaping.
+    flat = packed or not of_request
+    look_up = "Gather" if flat else "GatherND"
     for place, feature in enumerate(ids):
-        # Of many rows Gather is quicker, which takes a vector; of one, GatherND, which needs no reshaping.
-        flat = packed or not of_request
         if packed:
             value = graph.add("Gather", all_ids, np.array(place), axis=0)
         else:
             value = graph.input(feature.name, TensorProto.INT64, [rows, 1])
             value = graph.add("Reshape", value, ints(-1)) if flat else value
-        known = _known(graph, feature, value, flat=flat)
-        parts.append(
-            graph.add("Gather" if flat else "GatherND", _array(ranker.embed.table(feature.name).weight), known)
-        )
+        graph.known[feature.name] = _known(graph, feature, value, flat=flat)
+        parts.append(graph.add(look_up, array(embed.table(feature.name).weight), graph.known[feature.name]))
+    for cross in crosses:
+        if cross.of_request == of_request:
+            parts.append(graph.add(look_up, array(embed.table(cross.feature.name).weight), _crossed(graph, cross)))
     return order, _join(graph, parts, axis=1)
 
 
@@ -229,6 +254,26 @@ def _known(graph: Graph, feature: Feature, value: str, *, flat: bool = False) ->
     return known if flat else graph.add("Reshape", known, graph.add("Shape", value), allowzero=1)
 
 
+def _crossed(graph: Graph, cross: Cross) -> str:
+    """`Cross.of` of its two ids, which are inputs of the graph by now: [1, 1] of a request, [N] of items."""
+
+    def row(feature: Feature) -> str:
+        known = graph.known[feature.name]
+        if feature.of_request and not cross.of_request:
+            known = graph.add("Reshape", known, ints(-1))
+        return graph.add("Where", graph.add("Less", known, np.array(0)), np.array(feature.size), known)
+
+    a, b = row(cross.a), row(cross.b)
+    if cross.exact:
+        return graph.add("Add", graph.add("Mul", a, np.array(cross.b.size + 1)), b)
+    spread = [
+        graph.add("BitwiseAnd", graph.add("Mul", x, np.array(factor)), np.array(LOW))
+        for x, factor in zip((a, b), FACTORS, strict=True)
+    ]
+    low = graph.add("Mul", graph.add("BitwiseXor", *spread), np.array(FACTORS[0]))
+    return graph.add("Mod", graph.add("Div", low, np.array(1 << 12)), np.array(cross.rows))
+
+
 def _mean_of_ids(graph: Graph, feature: Feature, table: np.ndarray, rows: int | str) -> str:
     """[rows, dim]; 0 for a row without ids."""
     # A last row of zeros for padding (its index is -1), and a last column that counts the ids.
@@ -251,8 +296,8 @@ def _mean_of_ids(graph: Graph, feature: Feature, table: np.ndarray, rows: int | 
 
 def _layer(weight: Tensor, bias: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """[in, out] and [out]."""
-    return _array(weight).T, _array(bias)
+    return array(weight).T, array(bias)
 
 
-def _array(value: Tensor) -> np.ndarray:
+def array(value: Tensor) -> np.ndarray:
     return value.detach().cpu().numpy()

@@ -1,15 +1,19 @@
 """How graphs of ONNX are put together: nodes, inputs and constants, and the one function that ONNX lacks."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 OPSET, IR_VERSION = 21, 10
+ML, ML_OPSET = "ai.onnx.ml", 3
+"""Where ONNX has its trees."""
 CANDIDATES = "candidates"
 SCORE = "score"
 Value = str | np.ndarray | np.generic
 """What a node takes: a tensor by its name, or a constant."""
-Attribute = int | str | list[int] | TensorProto
+Attribute = int | str | list[int] | list[float] | list[str] | TensorProto
 
 
 class Graph:
@@ -20,6 +24,8 @@ class Graph:
         self.inputs: list[onnx.ValueInfoProto] = []
         self.outputs: list[onnx.ValueInfoProto] = []
         self.constants: dict[str, onnx.TensorProto] = {}
+        self.known: dict[str, str] = {}
+        """By feature the row of its table."""
 
     def input(self, name: str, type_: int, shape: list[int | str]) -> str:
         self.inputs.append(helper.make_tensor_value_info(name, type_, shape))
@@ -39,6 +45,12 @@ class Graph:
         self.nodes.append(node)
         return made
 
+    def trees(self, x_NF: str, ensemble: Mapping[str, Attribute]) -> str:
+        """[N, 1]: the sum of the trees that the attributes of ONNX's TreeEnsembleRegressor say."""
+        made = self.add("TreeEnsembleRegressor", x_NF, **ensemble, n_targets=1)
+        self.nodes[-1].domain = ML
+        return made
+
     def constant(self, value: np.ndarray | np.generic) -> str:
         name = f"/constant/{len(self.constants)}"
         self.constants[name] = numpy_helper.from_array(np.asarray(value, order="C"), name)
@@ -54,8 +66,10 @@ class Graph:
 
     def model(self, metadata: dict[str, str]) -> onnx.ModelProto:
         graph = helper.make_graph(self.nodes, "ranker", self.inputs, self.outputs, list(self.constants.values()))
-        opset = helper.make_opsetid("", OPSET)
-        model = helper.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION, producer_name="prerank")
+        opsets = [helper.make_opsetid("", OPSET)]
+        if any(node.domain for node in self.nodes):
+            opsets.append(helper.make_opsetid(ML, ML_OPSET))
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="prerank")
         helper.set_model_props(model, metadata)
         return model
 

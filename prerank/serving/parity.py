@@ -19,7 +19,6 @@ from prerank.core.nested import nest
 from prerank.logs.encoding import encode
 from prerank.logs.schema import Feature, Schema
 from prerank.models.batch import Bags, Inputs
-from prerank.models.ranker import Ranker
 from prerank.models.stats import Stats
 from prerank.samples import batches
 from prerank.samples.files import sample_files
@@ -27,6 +26,8 @@ from prerank.samples.reader import sequential
 from prerank.serving.signature import PADDING, padding, unknown
 
 Feed = dict[str, np.ndarray]
+Scores = Callable[[Inputs, Tensor], tuple[Tensor, object]]
+"""A model: score_I, or whatever there is a row an item of, from the features and the row of each item's request."""
 
 TOLERANCE = 1e-4
 """Largest difference of two scores, as a share of the largest score (of 1 where that is less)."""
@@ -116,7 +117,7 @@ def _as_logged(values: np.ndarray, feature: Feature) -> pa.Array:
 
 
 def hard_cases(
-    ranker: Ranker, features: tuple[Feature, ...], stats: Stats, *, seed: int = 0
+    ranker: Scores, features: tuple[Feature, ...], stats: Stats, *, seed: int = 0
 ) -> Iterator[tuple[Feed, np.ndarray]]:
     """Feeds with missing values and unseen ids, the first ones of a single candidate, and torch's scores of them."""
     rng = np.random.default_rng(seed)
@@ -128,7 +129,7 @@ def hard_cases(
         yield feed, score_N.numpy()
 
 
-def real_cases(ranker: Ranker, features: tuple[Feature, ...], samples: Path) -> Iterator[tuple[Feed, np.ndarray]]:
+def real_cases(ranker: Scores, features: tuple[Feature, ...], samples: Path) -> Iterator[tuple[Feed, np.ndarray]]:
     """The first requests of the validation day of the samples, and torch's scores of them."""
     files = tuple(path for path, _ in sample_files(samples, "val"))
     names = (*(feature.name for feature in features), "item_id")

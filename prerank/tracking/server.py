@@ -67,6 +67,8 @@ def probe(uri: str) -> None:
     logging.getLogger(TALKATIVE).setLevel(logging.ERROR)
     uri = _whole(uri)
     where = urlsplit(uri)
+    if uri.rstrip("/") == "sqlite:":
+        raise InputError(f"MLflow at {uri}: in memory, and gone with this process; name a file, as {SQLITE}/PATH")
     if uri.startswith("http"):
         http_request(get_default_host_creds(uri), "/health", "GET", timeout=PROBE_S, max_retries=0)
     elif where.hostname:

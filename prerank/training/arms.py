@@ -3,17 +3,23 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
+from prerank.core.errors import InputError
 from prerank.logs.schema import load_schema
-from prerank.models.arch import Arch, load_arch
+from prerank.models.arch import Arch, ModelName, load_arch
 from prerank.models.checkpoint import Proof
-from prerank.models.options import Arm, Distill, Optim, Positions
+from prerank.models.logistic import Cross
+from prerank.models.options import Arm, Distill, Hard, Optim, Positions
+from prerank.models.scorers import readable
 from prerank.samples.files import samples_manifest
 from prerank.training.worker import Trained, teacher_column
 
 TEACHER = Optim(lr=1e-3, epochs=10, patience=2, average=0.0)
 """How a teacher learns from clicks. At the students' rate it soon knows the shown items by heart: on the simulated logs
 the AUC of the logged clicks rises, and the share of the truly best items that it finds falls."""
+
+TeacherName = Literal["mlp", "gbdt"]
 
 
 def student_arm(
@@ -23,31 +29,56 @@ def student_arm(
     features: tuple[str, ...] = (),
     widths: tuple[int, ...] = (64, 32),
     strategies: tuple[str, ...] = (),
+    hard: Hard = "pairwise",
     positions: Positions = "teacher",
     distill: Distill | None = None,
     optim: Optim | None = None,
     seed: int = 0,
+    model: ModelName = "mlp",
+    crosses: tuple[str, ...] = (),
+    unexposed_ratio: float = 0.0,
 ) -> Arm:
     """A student of these samples.
 
     `arch`: an arch.json, whose features and widths count instead of `features` (by default the schema's hand_picked, or
     all that are not teacher_only) and `widths`. It learns from the pairs of the `strategies`, by default of all that
-    the samples were built with. Raises InputError for an unknown feature.
+    the samples were built with. `model`: of the named features those are left out that it cannot read (`left_out`); a
+    logistic regression learns from clicks, by themselves, whatever the strategies are, and has a weight for each pair
+    of the ids in `crosses`. `unexposed_ratio` is that of its negatives. Raises InputError for an unknown feature, and
+    where the model can read too few.
     """
     manifest, schema = samples_manifest(samples), load_schema(samples)
     chosen = load_arch(arch) if arch else Arch(features or schema.student_features, widths)
-    selected = schema.select(chosen.features, where=str(arch or "--features"))
+    where = str(arch or "--features")
+    selected = readable(model, schema.select(chosen.features, where=where), where=where)
+    if crosses and model != "logistic":
+        raise InputError(f"--crosses {','.join(crosses)}: of --model logistic alone, and this is {model}; leave it out")
+    for name in crosses:
+        Cross(name, selected)
     return Arm(
         name="student",
         features=tuple(feature.name for feature in selected),
-        widths=chosen.widths,
+        widths=() if model in ("linear", "logistic") else chosen.widths,
         strategies=strategies or tuple(manifest["strategies"]),
+        hard="clicks" if model == "logistic" else hard,
         positions=positions,
         select_by="recall" if teacher_column(samples, "val") else "auc",
         distill=distill or Distill(),
         optim=optim or Optim(),
         seed=seed,
+        unexposed_ratio=unexposed_ratio,
+        model=model,
+        crosses=crosses,
     )
+
+
+def left_out(model: ModelName, samples: Path, arch: Path | None, features: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of the features of `student_arm` that the model cannot read."""
+    schema = load_schema(samples)
+    chosen = load_arch(arch).features if arch else features or schema.student_features
+    selected = schema.select(chosen, where="--features")
+    kept = readable(model, selected, where="--features")
+    return tuple(feature.name for feature in selected if feature not in kept)
 
 
 def teacher_arms(
@@ -58,11 +89,12 @@ def teacher_arms(
     unexposed_ratio: float = 3.0,
     optim: Optim | None = None,
     seed: int = 0,
+    model: TeacherName = "mlp",
 ) -> list[Arm]:
     """The teacher, on all features unless some are named, and the small models on a single group of them.
 
     A teacher that finds fewer clicked items than the best of these (features of the items, features across request and
-    item) is not worth imitating. `unexposed_ratio`: as in `Arm`.
+    item) is not worth imitating. `unexposed_ratio`: as in `Arm`. A `gbdt` has no widths and no rate.
     """
     schema = load_schema(samples)
     chosen = schema.select(features or schema.names, where="--features")
@@ -78,7 +110,7 @@ def teacher_arms(
     )
     groups = {side: tuple(feature.name for feature in chosen if feature.side == side) for side in ("item", "cross")}
     small = [replace(teacher, name=side, features=group, widths=(64, 32)) for side, group in groups.items() if group]
-    return [teacher, *small]
+    return [teacher if model == "mlp" else replace(teacher, model=model, widths=()), *small]
 
 
 def proof_of(trained: Mapping[str, Trained], k: int) -> dict[str, dict[str, Proof]]:

@@ -71,10 +71,10 @@ def said_of_few(what: str, arms: Sequence[Arm], samples: Path, compute: Compute,
 def too_few(arms: Sequence[Arm], manifest: SamplesManifest) -> str:
     """What the arms have fewer than `FEW` of, and how wide the intervals of the validation are; or nothing."""
     counts, found = manifest["counts"], {}
-    if any(arm.hard == "listwise" for arm in arms):
+    if any(not arm.by_strategy for arm in arms):
         found["training requests with a click"] = counts.get("requests_with_click", FEW)
     paired = counts["requests_with_pairs"]
-    strategies = dict.fromkeys(name for arm in arms if arm.hard == "pairwise" for name in arm.strategies)
+    strategies = dict.fromkeys(name for arm in arms if arm.by_strategy for name in arm.strategies)
     few = {name: paired[name] for name in strategies if paired.get(name, FEW) < FEW}
     if few and len(set(few.values())) == 1 and len(few) == len(strategies):
         found["training requests with pairs"] = next(iter(few.values()))

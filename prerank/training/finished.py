@@ -6,22 +6,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from prerank.core.config import plain
 from prerank.core.outputs import fingerprint, is_done, publish
 from prerank.core.storage import rmtree, staged
 from prerank.logs.schema import load_schema
 from prerank.models import checkpoint
-from prerank.models.arch import Arch
 from prerank.models.checkpoint import ModelManifest, model_manifest
 from prerank.models.options import Arm
 from prerank.models.stats import load_stats
 from prerank.samples.files import check_k, samples_manifest
 from prerank.tracking.runs import Run, run, send_unsent
 from prerank.training.few import dealt_of, facts_of, said_of_few, tags_of
+from prerank.training.kinds import OTHERWISE, train_any
 from prerank.training.options import Compute
 from prerank.training.order import said_of_order
 from prerank.training.progress import Drawing
-from prerank.training.worker import Job, Trained, alone, check, train_arm
+from prerank.training.worker import Job, Trained, alone, check
 
 
 class Fit(Protocol):
@@ -40,7 +39,7 @@ def fit_here(
     """By one worker in this process: no cluster, and no checkpoints, so that one that is killed begins anew."""
     with Drawing() as drawing, alone(compute, runs, drawing.tell) as worker:
         for arm in arms:
-            train_arm(arm, Job(samples, compute, k), worker)
+            train_any(arm, Job(samples, compute, k), worker)
         return {arm.name: Trained(arm, *checkpoint.load_best(worker.done, arm.name)) for arm in arms}
 
 
@@ -72,7 +71,7 @@ def finished_models(
     """
     samples, k, lanes = job.samples, job.k, job.compute.lanes
     inputs = {"samples": samples_manifest(samples)["fingerprint"]}
-    configs = {out: {**plain(arm), "k": k, "compute.lanes": lanes} for out, arm in arms.items()}
+    configs = {out: {**arm.said(), "k": k, "compute.lanes": lanes} for out, arm in arms.items()}
     missing = {out: arm for out, arm in arms.items() if not is_done(out, kind=kind, config=configs[out], inputs=inputs)}
     todo = [*missing.values(), *beside.arms]
     if missing:
@@ -116,7 +115,7 @@ def finished_models(
 def key_of(arms: list[Arm], samples: Path, k: int, lanes: int) -> str:
     """What checkpoints are kept under: those of another configuration or of other samples are not gone on from."""
     of_samples = samples_manifest(samples)["fingerprint"]
-    return fingerprint([[plain(arm) for arm in arms], k, lanes, of_samples])
+    return fingerprint([[arm.said() for arm in arms], k, lanes, of_samples])
 
 
 def _publish(
@@ -132,8 +131,9 @@ def _publish(
     """Writes a finished model whole, with the days that its training left out."""
     state, schema, split = trained.state, load_schema(samples), samples_manifest(samples)["split"]
     with publish(out, kind=kind, config=config, inputs=inputs) as (final, facts), staged(final) as staging:
-        arch = Arch(trained.arm.features, trained.arm.widths)
-        checkpoint.write_model(staging, arch=arch, schema=schema, stats=load_stats(samples), best=trained.best)
+        checkpoint.write_model(
+            staging, arch=trained.arm.arch, schema=schema, stats=load_stats(samples), best=trained.best
+        )
         facts |= {"split": split, "best": state.history[state.best_epoch], "history": state.history, **saved}
         facts["rising"] = rising(trained)
 
@@ -141,4 +141,6 @@ def _publish(
 def rising(trained: Trained) -> bool:
     """Whether `optim.epochs` ended the training before its patience was lost: more epochs may be better."""
     optim, state = trained.arm.optim, trained.state
+    if trained.arm.model in OTHERWISE:
+        return False
     return state.epoch >= optim.epochs and state.epoch - state.best_epoch <= optim.patience

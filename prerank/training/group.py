@@ -25,9 +25,10 @@ from prerank.models.checkpoint import ModelManifest, State
 from prerank.models.options import Arm
 from prerank.tracking.runs import Run
 from prerank.training.finished import NO_OTHERS, Beside, finished_models, key_of
+from prerank.training.kinds import train_any
 from prerank.training.options import Compute
 from prerank.training.progress import Bars, Board, Teller
-from prerank.training.worker import Job, Trained, Worker, log_epoch, train_arm
+from prerank.training.worker import Job, Trained, Worker, log_epoch
 
 
 class Shared(TypedDict):
@@ -138,7 +139,7 @@ def refuse_local_store(runs: dict[str, Run]) -> None:
 def _train_arms(job: Arms) -> None:
     with train_worker(job) as worker:
         for arm in job["arms"]:
-            train_arm(arm, job["job"], worker)
+            train_any(arm, job["job"], worker)
 
 
 @contextmanager

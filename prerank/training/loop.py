@@ -21,7 +21,7 @@ from prerank.models.batch import Inputs
 from prerank.models.checkpoint import State
 from prerank.models.distill import Distiller, Shown
 from prerank.models.options import Arm
-from prerank.models.ranker import Ranker
+from prerank.models.ranker import Scorer
 from prerank.samples.anew import Redraw
 from prerank.samples.batches import REDRAW, ahead, scoring_batch, training_batch
 from prerank.samples.reader import Reader
@@ -43,7 +43,7 @@ class Validated(Protocol):
 T = TypeVar("T")
 Validate = Callable[[Validated], dict[str, float]]
 """The metrics of the validation day by name."""
-Save = Callable[[State, Distiller[Ranker], torch.optim.Optimizer, dict[str, Tensor]], None]
+Save = Callable[[State, Distiller[Scorer], torch.optim.Optimizer, dict[str, Tensor]], None]
 """Of the state, the latest and the best weights."""
 
 
@@ -86,17 +86,17 @@ def train(
     with the same `state`. Returns the best weights of the student. Raises FloatingPointError when the loss is not
     finite and InputError when no batch held anything to learn from.
     """
-    arm, steps, every = lesson.arm, lesson.reader.steps, lesson.checkpoint_steps
-    distiller = cast(Distiller[Ranker], getattr(model, "module", model))
+    arm, of_epoch, every = lesson.arm, lesson.reader.steps, lesson.checkpoint_steps
+    distiller = cast(Distiller[Scorer], getattr(model, "module", model))
     while state.epoch < arm.optim.epochs and state.epoch - state.best_epoch <= arm.optim.patience:
         model.train()
-        for losses in _steps(lesson, model, optimizer, state):
+        for losses in steps(lesson, model, optimizer, state):
             add(state.sums, losses)
             progress(state)
-            if every and state.step % every == 0 and state.step < steps:
+            if every and state.step % every == 0 and state.step < of_epoch:
                 state.sums = dict(over_workers(state.sums))
                 save(state, distiller, optimizer, best)
-        means = {f"train/{name}": total / steps for name, total in over_workers(state.sums).items()}
+        means = {f"train/{name}": total / of_epoch for name, total in over_workers(state.sums).items()}
         if not math.isfinite(means["train/loss"]):
             raise FloatingPointError(f"{arm.name}: the loss of epoch {state.epoch} is not finite; lower optim.lr")
         if means["train/hard"] == 0 and not arm.distill.active:
@@ -115,7 +115,7 @@ def train(
     return best
 
 
-def _steps(
+def steps(
     lesson: Lesson, model: nn.Module, optimizer: torch.optim.Optimizer, state: State
 ) -> Iterator[dict[str, Tensor]]:
     """The rest of an epoch, step by step: each gives its loss and the loss's parts, with `state.step` brought forward.

@@ -24,8 +24,9 @@ from prerank.evaluation.scores import scores_of
 from prerank.logs.columns import agreed, checked, requirements
 from prerank.logs.schema import Schema
 from prerank.logs.types import converted
+from prerank.models.arch import ModelName
 from prerank.models.checkpoint import Model, load_model
-from prerank.models.options import Distill, Optim, Positions
+from prerank.models.options import Distill, Hard, Optim, Positions
 from prerank.samples.build import attach_features
 from prerank.tracking.runs import Run
 from prerank.training.arms import student_arm
@@ -44,10 +45,14 @@ class Options(TypedDict, total=False):
     features: tuple[str, ...]
     widths: tuple[int, ...]
     strategies: tuple[str, ...]
+    hard: Hard
     positions: Positions
     distill: Distill
     optim: Optim
     seed: int
+    model: ModelName
+    crosses: tuple[str, ...]
+    unexposed_ratio: float
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from prerank.core.outputs import publish, read_manifest
 from prerank.core.storage import parquet, place
 from prerank.logs.schema import Schema, load_schema
 from prerank.models.checkpoint import Model, known_model, load_model, require_same_features
+from prerank.models.trees import Boosted
 from prerank.samples.batches import scoring_batch
 from prerank.samples.draw import draw
 from prerank.samples.files import ROW_GROUP, SamplesManifest, sample_files, samples_manifest, write_tables
@@ -137,7 +138,7 @@ def _score(table: pa.Table, model: Model, device: torch.device, *, keep_repr: bo
         score_I, repr_ID = model.ranker(batch.features, batch.request_I)
     offsets = offsets_of(table["item_id"])
     table = table.append_column("teacher_score", nest(score_I.float().cpu().numpy(), offsets))
-    if not keep_repr:
+    if not keep_repr or isinstance(model.ranker, Boosted):  # of trees there is no last hidden layer
         return table
     halves = repr_ID.float().cpu().numpy().astype(np.float16)
     values = pa.FixedSizeListArray.from_arrays(pa.array(halves.ravel()), halves.shape[1])

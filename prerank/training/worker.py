@@ -22,7 +22,8 @@ from prerank.models import checkpoint
 from prerank.models.checkpoint import State
 from prerank.models.distill import Distiller
 from prerank.models.options import Arm
-from prerank.models.ranker import Ranker
+from prerank.models.ranker import Ranker, Scorer
+from prerank.models.scorers import scorer_of
 from prerank.models.stats import load_stats
 from prerank.samples.anew import Redraw, shares_around
 from prerank.samples.batches import columns, scoring_batch
@@ -32,7 +33,7 @@ from prerank.samples.fitting import drawn_by
 from prerank.samples.kept import Kept
 from prerank.samples.reader import Reader, sequential
 from prerank.tracking.runs import Run
-from prerank.training import loop
+from prerank.training import boosted, loop
 from prerank.training.options import Compute
 from prerank.training.tables import mark_large
 
@@ -130,7 +131,7 @@ def train_arm(arm: Arm, job: Job, worker: Worker) -> None:
     features = load_schema(samples).select(arm.features, where=arm.name)
     check_memory(features, worker.device)
     torch.manual_seed(arm.seed)
-    student = Ranker(features, arm.widths, load_stats(samples))
+    student = scorer_of(arm.arch, features, load_stats(samples))
     distiller = Distiller(student, arm, teacher_width(samples) if arm.distill.contrast else None)
     mark_large(distiller, worker.device)
     model = worker.prepare(distiller)
@@ -152,7 +153,7 @@ def train_arm(arm: Arm, job: Job, worker: Worker) -> None:
     )
 
     def save(
-        state: State, distiller: Distiller[Ranker], optimizer: torch.optim.Optimizer, best: dict[str, Tensor]
+        state: State, distiller: Distiller[Scorer], optimizer: torch.optim.Optimizer, best: dict[str, Tensor]
     ) -> None:
         if worker.rank == 0:
             checkpoint.save_state(done, arm.name, state, distiller, optimizer, best)
@@ -192,7 +193,7 @@ def check_memory(features: tuple[Feature, ...], device: torch.device) -> None:
 def validation(job: Job, features: tuple[Feature, ...], worker: Worker) -> loop.Validate:
     """The metrics of a model on this worker's share of the validation day, averaged over all workers'."""
     score = teacher_column(job.samples, "val")
-    names = _scored_columns(features, score)
+    names = scored_columns(features, score)
     tables = sequential(files_of(job.samples, "val"), names, worker.rank, worker.world)
     return loop.validator(tables, features, k=job.k, teacher_score=score, device=worker.device)
 
@@ -200,14 +201,15 @@ def validation(job: Job, features: tuple[Feature, ...], worker: Worker) -> loop.
 def redraw_of(samples: Path, k: int) -> Redraw:
     """How pairs are drawn anew: as at first; and rank bins, with an edge at K of the candidates."""
     manifest = samples_manifest(samples)
-    return Redraw(drawn_by(manifest["draw"]), shares_around(k, candidates_of(samples)))
+    candidates = candidates_of(samples)
+    return Redraw(drawn_by(manifest["draw"]), shares_around(k, candidates), min(1.0, k / candidates))
 
 
 def per_request(ranker: Ranker, features: tuple[Feature, ...], samples: Path, k: int) -> pa.Table:
     """The same metrics request by request: `request_id`, `recall` (where there is a teacher), `hit_rate`, `auc`."""
     score, parts = teacher_column(samples, "val"), []
     ranker = ranker.eval()
-    for table in sequential(files_of(samples, "val"), ("request_id", *_scored_columns(features, score))):
+    for table in sequential(files_of(samples, "val"), ("request_id", *scored_columns(features, score))):
         batch = scoring_batch(table, features)
         with torch.inference_mode():
             score_N = ranker(batch.features, batch.request_I)[0].float().numpy()
@@ -217,7 +219,7 @@ def per_request(ranker: Ranker, features: tuple[Feature, ...], samples: Path, k:
     return pa.concat_tables(parts)
 
 
-def _scored_columns(features: tuple[Feature, ...], score: str | None) -> tuple[str, ...]:
+def scored_columns(features: tuple[Feature, ...], score: str | None) -> tuple[str, ...]:
     return (*(f.name for f in features), "item_id", "exposed", "clicked", "converted", *([score] if score else []))
 
 
@@ -238,19 +240,26 @@ def check(arms: list[Arm], samples: Path, *, taught: bool = True) -> None:
             raise InputError(
                 f"{arm.name}: no feature of an item or cross side: nothing tells one candidate from another"
             )
+        if arm.model in ("two_tower_gbdt", "gbdt"):
+            boosted.check_memory(samples, schema.select(arm.features, where=arm.name), arm)
         if taught and arm.distill.active and teacher_score is None:
             raise InputError(f"{samples}: no teacher_score and no fine_score to distil from; run workflows.teach first")
         if taught and arm.distill.reads_representation and "teacher_repr" not in present:
             name = "contrast" if arm.distill.contrast else "relations"
+            if manifest.get("taught"):
+                raise InputError(
+                    f"{samples}: the teacher is one of trees, which has no last hidden layer that --distill.{name} "
+                    "could hold the student's against; leave it out, or train a teacher with --model mlp"
+                )
             raise InputError(f"{samples}: no teacher_repr for --distill.{name}; run workflows.teach first")
         missing = [name for name in arm.strategies if name not in built]
-        if arm.hard == "pairwise" and missing:
+        if arm.by_strategy and missing:
             raise InputError(
                 f"{samples}: built with strategies {', '.join(built)}; {arm.name} needs {', '.join(missing)}"
             )
         if not manifest["positions"]:
             _check_positions(arm, samples)
-        if arm.hard == "listwise":
+        if not arm.by_strategy:
             _check_negatives(arm, samples, drawn_by(manifest["draw"]))
             if counts.get("requests_with_click") == 0:
                 raise InputError(f"{samples}: no training request has a click, which {arm.name} learns from")
@@ -258,7 +267,7 @@ def check(arms: list[Arm], samples: Path, *, taught: bool = True) -> None:
 
 def _check_positions(arm: Arm, samples: Path) -> None:
     """Raises InputError where the arm learns from positions, which the samples do not have."""
-    asking = [f"--strategy {name}" for name in arm.strategies if arm.hard == "pairwise" and name in NEED_POSITIONS]
+    asking = [f"--strategy {name}" for name in arm.strategies if arm.by_strategy and name in NEED_POSITIONS]
     if arm.distill.contrast and arm.distill.positives == "bin":
         asking.append("--distill.positives bin")
     if asking:

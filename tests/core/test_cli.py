@@ -278,6 +278,53 @@ def test_other_faults_are_raised(monkeypatch):
         cli.run(main, Outer)
 
 
+def test_a_current_folder_that_was_deleted_is_one_line(monkeypatch, tmp_path, capsys):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    monkeypatch.setattr("sys.argv", ["prog", "--out", str(tmp_path / "x")])
+    with pytest.raises(SystemExit) as stop:
+        cli.run(lambda config: None, Outer)
+    monkeypatch.chdir(tmp_path)
+    assert stop.value.code == 2 and capsys.readouterr().err.startswith("error: the current folder is gone")
+
+
+@dataclass(frozen=True)
+class Reads:
+    out: Path
+    logs: Path = Path("logs")
+    samples: Path = Path("samples")
+
+
+@pytest.mark.parametrize(
+    ("out", "refused"),
+    [
+        ("logs/fine_lists", True),
+        ("logs/candidates/s", True),
+        ("x/../logs/impressions/a/b", True),
+        ("link/truth/s", True),
+        ("samples/train/s", True),
+        ("samples/val", True),
+        ("logs/samples", False),
+        ("logs/train", False),
+        ("samples/truth", False),
+        ("logs/fine_lists2", False),
+    ],
+)
+def test_an_output_among_the_files_of_an_input_is_refused(monkeypatch, tmp_path, capsys, out, refused):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "link").symlink_to("logs")
+    monkeypatch.setattr("sys.argv", ["prog", "--out", out])
+    if refused:
+        with pytest.raises(SystemExit):
+            cli.run(lambda config: None, Reads)
+        assert capsys.readouterr().err.startswith(f"error: --out {Path(out)}: lies in ")
+        assert not any(path.is_file() for path in tmp_path.rglob("*"))
+    else:
+        assert cli.run(lambda config: config.out, Reads) == Path(out)
+
+
 def test_an_output_in_a_jobs_own_folder_is_refused(monkeypatch, tmp_path, capsys):
     there = tmp_path / "session_1" / "runtime_resources" / "working_dir_files" / "_ray_pkg_0"
     there.mkdir(parents=True)

@@ -1,6 +1,7 @@
 """Whole or not at all, and never over another run."""
 
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -105,3 +106,18 @@ def test_foreign_and_unfinished_folders_are_refused(tmp_path):
         is_done(tmp_path, **RUN)
     with pytest.raises(InputError, match="not a finished output"):
         read_manifest(tmp_path, kind="samples")
+
+
+def test_files_that_are_lacking_are_named(tmp_path):
+    out = tmp_path / "out"
+    with publish(out, **RUN) as (staging, _):
+        (staging / "train").mkdir()
+        for name in ("train/a", "train/b", "schema.json"):
+            (staging / name).write_text("x")
+    shutil.copytree(out, tmp_path / "copy", ignore=shutil.ignore_patterns("train"))
+    for read in (lambda: read_manifest(tmp_path / "copy", kind="samples"), lambda: is_done(tmp_path / "copy", **RUN)):
+        with pytest.raises(InputError, match=r"copy: train/a is missing, one of 2 files of manifest\.json"):
+            read()
+    shutil.copytree(out, tmp_path / "copy", dirs_exist_ok=True)
+    (tmp_path / "copy" / "notes.txt").write_text("beside them")
+    assert is_done(tmp_path / "copy", **RUN)

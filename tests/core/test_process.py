@@ -13,7 +13,7 @@ from prerank.core import process
 
 ROOT = Path(process.__file__).parents[2]
 STOPPED = f"{process.STOPPED}\n"
-SIGNALS = [signal.SIGINT, signal.SIGTERM]
+SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
 COMMAND = """
 import sys, time
@@ -49,6 +49,21 @@ def environment(**changes: str) -> dict[str, str]:
 def ended(folder: Path, command: list[str] | str, **options) -> subprocess.CompletedProcess[str]:
     options = {"env": environment(), "capture_output": True, "text": True, "timeout": 100} | options
     return subprocess.run(command, cwd=folder, shell=isinstance(command, str), check=False, **options)
+
+
+def test_without_docstrings_it_is_refused_in_one_line(tmp_path):
+    done = ended(tmp_path, written(tmp_path, "print(1)"), env=environment(PYTHONOPTIMIZE="2"))
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith("error: PYTHONOPTIMIZE=2") and len(done.stderr.splitlines()) == 1
+    assert ended(tmp_path, written(tmp_path, "print(1)"), env=environment(PYTHONOPTIMIZE="1")).stdout == "1\n"
+
+
+@pytest.mark.parametrize("asked", ["error", "ignore,error::DeprecationWarning", "e"])
+def test_warnings_are_no_errors(tmp_path, asked):
+    main = 'import warnings\nwarnings.warn("old", DeprecationWarning)\nprint(os.environ.get("PYTHONWARNINGS"))'
+    done = ended(tmp_path, written(tmp_path, main), env=environment(PYTHONWARNINGS=asked))
+    assert (done.returncode, done.stdout) == (0, "None\n")
+    assert done.stderr.startswith("note: warnings are not made errors here")
 
 
 def stopped(folder: Path, command: list[str], *signals: signal.Signals, after: float = 0.0) -> tuple[int, str, float]:

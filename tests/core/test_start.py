@@ -118,6 +118,21 @@ def test_a_cluster_that_cannot_be_joined(monkeypatch, error):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "error",
+    [Exception("The current node timed out\nduring startup."), OSError(24, "Too many"), ModuleNotFoundError("Too")],
+)
+def test_a_machine_that_does_not_let_ray_start(monkeypatch, error):
+    def init(**options):
+        raise error
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(InputError, match=r"^Ray does not start on this machine: .*(timed out during|Too)") as caught:
+        start.start_ray()
+    assert len(str(caught.value).splitlines()) == 1
+
+
 @pytest.mark.parametrize("address", ["", " ", "local", None])
 def test_no_address_starts_one_on_loopback(monkeypatch, inits, tmp_path, address):
     monkeypatch.setattr(start, "listen_on_loopback", lambda: None)

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from logs_fixture import write_logs
-from samples_fixture import build, here, random_teacher, rows_of
+from samples_fixture import build, here, random_models, rows_of
 from sklearn.metrics import roc_auc_score
 
 from prerank.core.errors import InputError
@@ -28,10 +28,7 @@ K = 12
 
 @pytest.fixture(scope="module")
 def models(samples, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("models")
-    teacher = random_teacher(samples, folder / "teacher", seed=0)
-    student = random_teacher(samples, folder / "student", kind="student", features=("price", "brand", "match"), seed=1)
-    return teacher, student
+    return random_models(samples, tmp_path_factory.mktemp("models"))
 
 
 def run(logs, models, blocks=None, **options):

@@ -17,7 +17,7 @@ from samples_fixture import build, rows_of
 
 from prerank.core.errors import InputError
 from prerank.logs.clock import first_and_last, wall
-from prerank.logs.folder import open_logs, read_groups
+from prerank.logs.folder import open_logs
 from prerank.samples.draw import DrawConfig
 
 DRAW = DrawConfig(tail_negatives=3, rank_items=4, bin_items=1, uniform_items=3)
@@ -169,10 +169,20 @@ def test_years_that_nanoseconds_do_not_hold(logs):
         return pa.chunked_array([pa.array([datetime(1, 1, 1), datetime(9999, 12, 31)]), *ts.slice(2).chunks])
 
     retimed(logs, change, tables="fine_lists", files="part-1", use_deprecated_int96_timestamps=True, store_schema=False)
-    opened = open_logs(logs)
-    assert opened.days == (np.datetime64("0001-01-01"), np.datetime64("9999-12-31"))
-    times = read_groups(opened.tables["fine_lists"], opened.tables["fine_lists"].groups)["ts"]
-    assert pc.min(times).as_py() == datetime(1, 1, 1)
+    with pytest.raises(InputError, match=r"part-1.* holds times from 0001-01-01T00:00:00 to 9999-12-31T00:00:00"):
+        open_logs(logs)
+
+
+@pytest.mark.parametrize("statistics", [True, False])
+@pytest.mark.parametrize("table", ["fine_lists", "candidates"])
+@pytest.mark.parametrize("year", [1, 1970, 1989, 2100, 2262, 9999])
+def test_years_that_stand_for_no_time(logs, year, table, statistics):
+    def change(ts):
+        return pa.chunked_array([pa.array([datetime(year, 1, 1)], ts.type), *ts.slice(1).chunks])
+
+    retimed(logs, change, tables=table, files="part-2", write_statistics=statistics)
+    with pytest.raises(InputError, match=rf"{table}/part-2.*'ts' holds times .*{year:04}-01-01.* write null where"):
+        open_logs(logs)
 
 
 PUT_BACK = {

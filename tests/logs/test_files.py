@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import uuid
 from pathlib import Path
 
 import pyarrow as pa
@@ -52,6 +53,12 @@ def of_hive(logs: Path) -> None:
             part.mkdir(parents=True)
             (logs / table / f"part-{number}.parquet").rename(part / "part-0.parquet")
     (logs / "fine_lists" / "dt=__HIVE_DEFAULT_PARTITION__").mkdir()
+
+
+def of_a_partition_column_that_begins_with_a_line(logs: Path) -> None:
+    for table in TABLES:
+        (logs / table / "_date=2024-03-01").mkdir()
+        (logs / table / "part-1.parquet").rename(logs / table / "_date=2024-03-01" / "part-1.parquet")
 
 
 def of_spark(logs: Path) -> None:
@@ -116,7 +123,16 @@ def of_notes(logs: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "writer",
-    [of_hive, of_spark, of_a_mac, of_folders_named_like_files, of_links, of_versions, of_notes],
+    [
+        of_hive,
+        of_a_partition_column_that_begins_with_a_line,
+        of_spark,
+        of_a_mac,
+        of_folders_named_like_files,
+        of_links,
+        of_versions,
+        of_notes,
+    ],
     ids=lambda w: w.__name__,
 )
 def test_the_samples_are_those_of_the_plain_folder(logs, tmp_path, expected, writer):
@@ -154,10 +170,13 @@ def test_files_of_one_name_in_two_folders_are_two(logs):
         (lambda f: (f / "_delta_log").mkdir(), "_delta_log tells of a table of Delta"),
         (lambda f: (f / ".hoodie").mkdir(), "hoodie tells of a table of Hudi"),
         (lambda f: (f / "v1.metadata.json").touch(), "v1.metadata.json tells of a table of Iceberg"),
+        (lambda f: (f / ".hoodie_partition_metadata").touch(), "hoodie_partition_metadata tells of a table of Hudi"),
+        (lambda f: (f / "delete_delta_0000002_0000002_0000").mkdir(), r"tells of a table of Hive \(ACID\)"),
+        (lambda f: (f / f"manifest-list-{uuid.uuid4()}-0").touch(), "tells of a table of Paimon"),
         (lambda f: (f / "a\nb.parquet").touch(), r"cannot be printed: 'a\\nb\.parquet'"),
         (lambda f: (f / os.fsdecode(b"\xe9.parquet")).touch(), r"cannot be printed: '\\udce9\.parquet'"),
     ],
-    ids=range(13),
+    ids=range(16),
 )
 def test_odd_entries_are_named_in_one_line(logs, plant, said):
     plant(logs / "fine_lists")
@@ -185,6 +204,64 @@ def test_candidates_that_are_no_folder_of_files(logs, name):
     (logs / name).symlink_to("gone")
     with pytest.raises(InputError, match=f"{name}: expected"):
         open_logs(logs)
+
+
+@pytest.mark.parametrize(
+    ("table", "name"),
+    [
+        ("candidates", "candidate"),
+        ("candidates", "Candidates"),
+        ("candidates", "canditates"),
+        ("truth", "Truth"),
+        ("fine_lists", "fine_list"),
+        ("fine_lists", "fine-lists"),
+        ("impressions", "impression"),
+    ],
+)
+def test_a_table_under_a_name_that_is_almost_its_own(logs, table, name):
+    (logs / "truth").mkdir()
+    (logs / table).rename(logs / name)
+    with pytest.raises(InputError, match=f"{name}: expected .*/{table}, a folder"):
+        open_logs(logs)
+
+
+def test_other_folders_beside_the_tables_are_none_of_them(logs):
+    for name in ("samples", "runs", "impressions_raw", "archive", "__MACOSX", "truthful_archive"):
+        (logs / name).mkdir()
+    assert set(open_logs(logs).tables) == set(TABLES)
+
+
+@pytest.mark.parametrize("name", ["part-0 (1).parquet", "backup/part-0.parquet", "dt=2024-03-01/part-0.parquet"])
+def test_a_copy_of_a_file_is_named(logs, tmp_path, capsys, name):
+    (logs / "impressions" / name).parent.mkdir(exist_ok=True)
+    shutil.copy(logs / "impressions" / "part-0.parquet", logs / "impressions" / name)
+    assert not open_logs(logs).tables["fine_lists"].copies
+    first, second = sorted([name, "part-0.parquet"])
+    built(logs, tmp_path / "samples")
+    assert f"note: impressions: {second} seems to be a copy of {first}" in capsys.readouterr().out
+    (logs / "fine_lists" / name).parent.mkdir(exist_ok=True)
+    shutil.copy(logs / "fine_lists" / "part-0.parquet", logs / "fine_lists" / name)
+    with pytest.raises(InputError, match=r"duplicate_item 480\).*look for copies of files"):
+        built(logs, tmp_path / "more")
+
+
+@pytest.mark.parametrize(
+    ("column", "found"),
+    [
+        ("price", "PRICE"),
+        ("price", "price "),
+        ("request_id", "\ufeffrequest_id"),
+        ("ts", "TS"),
+        ("fine_score", "Fine_Score"),
+    ],
+)
+def test_a_column_whose_name_only_looks_the_same(logs, column, found):
+    for path in logs.glob("fine_lists/*.parquet"):
+        table = pq.read_table(path)
+        pq.write_table(table.rename_columns([found if name == column else name for name in table.column_names]), path)
+    with pytest.raises(InputError, match=f"column '{column}' is missing, and ") as caught:
+        open_logs(logs)
+    assert f"{found!a} is there; rename it" in str(caught.value)
 
 
 def test_only_hidden_files(logs):
@@ -390,3 +467,33 @@ def test_samples_of_an_earlier_version_count_as_done(logs, tmp_path, capsys):
     pq.write_table(pq.read_table(logs / "fine_lists/part-0.parquet")[:-1], logs / "fine_lists/part-0.parquet")
     with pytest.raises(InputError, match="already holds another run: input logs was"):
         build(logs, tmp_path / "samples", draw=DRAW)
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "said"),
+    [
+        ("clicked", [0, 7], r"impressions/part-1.*'clicked' holds 7; expected true and false, or 0 and 1"),
+        ("clicked", [-1, 1], r"impressions/part-1.*'clicked' holds -1;"),
+        ("converted", [0, 2], r"impressions/part-1.*'converted' holds 2;"),
+        ("item_vector", [[1.0] * 4, []], r"fine_lists/part-1.*'item_vector' holds a list of 0, expected 4 numbers"),
+        ("item_vector", [[1.0] * 4, [1.0] * 5], r"fine_lists/part-1.*'item_vector' holds a list of 5, expected 4"),
+        ("quality", [[1.0]], r"fine_lists/part-1.*'quality' holds a list of 1, expected 2 numbers"),
+        ("user_vector", [None, [1.0] * 2], r"fine_lists/part-1.*'user_vector' holds a list of 2, expected 3"),
+    ],
+)
+@pytest.mark.parametrize("statistics", [True, False])
+def test_values_that_cannot_be_are_named_with_their_file(logs, column, values, said, statistics):
+    """Clicks from the footers, where these have statistics; lists as soon as they are read."""
+    name = "impressions" if column in ("clicked", "converted") else "fine_lists"
+    path = logs / name / "part-1.parquet"
+    table = pq.read_table(path)
+    every = pa.array([values[i % len(values)] for i in range(len(table))])
+    at = table.column_names.index(column)
+    pq.write_table(table.set_column(at, column, every), path, write_statistics=statistics)
+    if name == "impressions" and statistics:
+        with pytest.raises(InputError, match=said):
+            open_logs(logs)
+        return
+    opened = open_logs(logs).tables[name]
+    with pytest.raises(InputError, match=said):
+        read_groups(opened, opened.groups)

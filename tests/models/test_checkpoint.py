@@ -6,6 +6,7 @@ import json
 import pytest
 import torch
 from logs_fixture import SCHEMA
+from safetensors.torch import load_file, save_file
 from samples_fixture import random_teacher
 
 from prerank.core.errors import InputError
@@ -59,3 +60,22 @@ def test_data_of_another_schema_are_refused(folder, change, complaint):
     model = load_model(folder, kind="teacher")
     with pytest.raises(InputError, match=complaint):
         require_same_features(model, parse_schema(raw, "test"), folder=folder, where=folder)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "stats.json", "arch.json", "schema.json"])
+def test_a_folder_that_was_copied_in_part_is_refused(folder, name):
+    (folder / name).rename(folder.parent / name)
+    with pytest.raises(InputError, match=f"teacher: {name} is missing, one of 1 files of manifest.json"):
+        load_model(folder, kind="teacher")
+    (folder.parent / name).rename(folder / name)
+    load_model(folder, kind="teacher")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused(folder, value):
+    weights = load_file(folder / "model.safetensors")
+    name = max(weights, key=lambda name: weights[name].numel())
+    weights[name].view(-1)[-1] = value
+    save_file(weights, folder / "model.safetensors")
+    with pytest.raises(InputError, match=f"model.safetensors: {name} holds what is no number"):
+        load_model(folder, kind="teacher")

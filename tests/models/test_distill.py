@@ -11,17 +11,19 @@ from prerank.logs.schema import load_schema
 from prerank.models import losses
 from prerank.models.distill import DISTANCES, Distiller, Shown
 from prerank.models.losses import Segments
-from prerank.models.options import Arm, Distill
+from prerank.models.options import Arm, Distill, Hard
 from prerank.models.ranker import Ranker
 from prerank.samples.batches import columns, training_batch
 from prerank.samples.files import sample_files
 
 
-def setting(taught, widths=(6,), **distill):
+def setting(taught, widths=(6,), hard="pairwise", strategies=("exposed",), **distill):
     arm = Arm(
         "a",
         ("price", "brand", "match"),
         widths,
+        hard=hard,
+        strategies=strategies,
         distill=Distill(**{"projection": 5, "head": "free", "ordered": False, "contrasted": 99, **distill}),
     )
     features = load_schema(taught).select(arm.features, where="test")
@@ -43,6 +45,31 @@ def test_without_distillation_the_loss_is_the_hard_one(taught):
     expected = losses.pairwise(score, (batch.hi_P, batch.lo_P), Segments(batch.group_P, batch.groups))
     assert set(parts) == {"hard"} and loss.item() == pytest.approx(expected.item())
     assert {name.split(".")[0] for name, _ in distiller.named_parameters()} == {"student"}
+
+
+@pytest.mark.parametrize("hard", get_args(Hard))
+def test_every_hard_loss_falls_as_the_order_gets_better(taught, hard):
+    """Of scores in the teacher's order, at random, and against it; and it moves the student's weights alone."""
+    distiller, batch = setting(taught, hard=hard, strategies=("rank_pairs", "bin_pairs"), score=1.0)
+    best_I = losses.standardised(batch.teacher_I, Segments(batch.request_I, batch.requests))
+    random_I = best_I[torch.randperm(len(best_I), generator=torch.Generator().manual_seed(0))]
+    good, middling, bad = (distiller.hard(score_I, batch).item() for score_I in (best_I, random_I, -best_I))
+    assert 0 < good < middling < bad
+    distiller.hard(distiller.scores(batch)[0], batch).backward()
+    assert all(weight.grad is not None for name, weight in distiller.named_parameters() if "layers.0" in name)
+
+
+@pytest.mark.parametrize("hard", get_args(Hard))
+def test_items_that_no_loss_reads_change_no_hard_loss(taught, hard):
+    """With the scores distilled every item of the pool is in the batch, and else those of the pairs."""
+    if hard == "lambda":
+        pytest.skip("its ranks are those among all items of the batch")
+    strategies = ("exposed", "low_rank_negatives", "bin_pairs")
+    found = []
+    for score in (0.0, 1.0):
+        distiller, batch = setting(taught, hard=hard, strategies=strategies, score=score)
+        found.append(distiller.hard(distiller.scores(batch)[0], batch).item())
+    assert found[0] == pytest.approx(found[1], rel=1e-5) and found[0] > 0
 
 
 def test_a_distance_for_each_value_of_the_option():

@@ -7,10 +7,11 @@ import math
 import pytest
 import torch
 
-from prerank.models import losses
+from prerank.models import hard, losses
 from prerank.models.losses import Segments
 
 SIZES = (4, 1, 3)
+HARD = ("pointwise", "top_k", "list_likelihood")
 LOSSES = ("pairwise", "listwise", "score_mse", "centred_mse", "softmax_mse", "kl", "info_nce", "relations")
 
 
@@ -31,21 +32,23 @@ def softmax(scores):
     return [math.exp(s) / total for s in scores]
 
 
-@pytest.mark.parametrize("name", LOSSES)
-def test_the_example_of_every_loss_runs(name):
-    loss = getattr(losses, name)
-    [example] = doctest.DocTestFinder(recurse=False).find(loss, name, globs=vars(losses))
+@pytest.mark.parametrize(("module", "name"), [(losses, name) for name in LOSSES] + [(hard, name) for name in HARD])
+def test_the_example_of_every_loss_runs(module, name):
+    loss = getattr(module, name)
+    [example] = doctest.DocTestFinder(recurse=False).find(loss, name, globs=vars(module))
     assert example.examples, f"{name}: its docstring has no example"
     assert doctest.DocTestRunner().run(example).failed == 0
 
 
-def test_every_loss_has_one_signature():
+@pytest.mark.parametrize(("module", "names"), [(losses, LOSSES), (hard, HARD)])
+def test_every_loss_has_one_signature(module, names):
     """What the student says, what it is held against, which request an element is of; and options by name."""
-    public = {name for name, f in vars(losses).items() if inspect.isfunction(f) and f.__module__ == losses.__name__}
+    public = {name for name, f in vars(module).items() if inspect.isfunction(f) and f.__module__ == module.__name__}
     helpers = {"mean_by", "log_softmax", "place_in_request", "standardised", "_ordered", "means"}
-    assert public - helpers == set(LOSSES)
-    for name in LOSSES:
-        first, second, third, *options = inspect.signature(getattr(losses, name)).parameters.values()
+    helpers |= {"swaps", "_descending"}
+    assert public - helpers == set(names)
+    for name in names:
+        first, second, third, *options = inspect.signature(getattr(module, name)).parameters.values()
         assert [p.name.partition("_")[0] for p in (first, second, third)] == ["student", "target", "segment"]
         assert all(option.kind == option.KEYWORD_ONLY and option.default is not option.empty for option in options)
 
@@ -65,6 +68,105 @@ def test_pairwise_without_pairs_is_zero_and_has_a_gradient():
     loss = losses.pairwise(score, (none, none), Segments(none, 2))
     loss.backward()
     assert loss.item() == 0 and score.grad.tolist() == [0, 0]
+
+
+def test_pairs_weigh_what_dcg_would_lose_if_they_changed_places(requests):
+    """By sorting each request and swapping two of its items: DCG before less DCG after, of any gains."""
+    student, _, segments = requests
+    gain = torch.tensor([0.1, 0.7, 0.3, 1.0, 0.2, 0.0, 0.9, 0.5])
+    pairs = [(1, 0), (3, 2), (3, 0), (6, 5), (7, 5)]
+    hi, lo = torch.tensor(pairs).T
+
+    def dcg(order):
+        return sum(gain[i].item() / math.log2(2 + rank) for rank, i in enumerate(order))
+
+    lost = []
+    for a, b in pairs:
+        order = sorted((i for i in range(8) if segments.of_X[i] == segments.of_X[a]), key=lambda i: -student[i].item())
+        swapped = [{a: b, b: a}.get(i, i) for i in order]
+        lost.append(abs(dcg(order) - dcg(swapped)))
+    found = hard.swaps(student, (hi, lo), segments, gain_P=gain[hi] - gain[lo])
+    assert found.tolist() == pytest.approx(lost, rel=1e-5)
+
+    groups = Segments(torch.tensor([0, 0, 0, 1, 1]), 3)
+    terms = [math.log1p(math.exp(student[b] - student[a])) for a, b in pairs]
+    expected = sum(w * t for w, t in zip(lost[:3], terms[:3], strict=True)) / sum(lost[:3])
+    expected += sum(w * t for w, t in zip(lost[3:], terms[3:], strict=True)) / sum(lost[3:])
+    loss = losses.pairwise(student, (hi, lo), groups, weight_P=found)
+    assert loss.item() == pytest.approx(expected / 3, rel=1e-5)
+    assert losses.pairwise(student, (hi, lo), groups, weight_P=torch.zeros(5)).item() == 0
+
+
+def test_pointwise(requests):
+    student, _, segments = requests
+    target = torch.tensor([True, False, True, False, False, False, True, False])
+    expected = 0.0
+    for scores, targets in by_request(segments, student, target):
+        expected += sum(math.log1p(math.exp(-s if t else s)) for s, t in zip(scores, targets, strict=True)) / len(
+            scores
+        )
+    assert hard.pointwise(student, target, segments).item() == pytest.approx(expected / 3, rel=1e-5)
+
+
+def test_top_k(requests):
+    """By sorting each request; the one of a single item, which are all or none, has no term."""
+    student, _, segments = requests
+    target = torch.tensor([True, False, True, False, True, False, True, False])
+    expected = 0.0
+    for scores, targets in by_request(segments, student, target):
+        k = sum(targets)
+        if k < len(scores):
+            best = sorted(scores, reverse=True)
+            logits = [(s - (best[k - 1] + best[k]) / 2) / 0.5 for s in scores]
+            expected += sum(math.log1p(math.exp(-x if t else x)) for x, t in zip(logits, targets, strict=True)) / len(
+                scores
+            )
+    loss = hard.top_k(student, target, segments, temperature=0.5)
+    assert loss.item() == pytest.approx(expected / 3, rel=1e-5)
+    order = torch.randperm(8, generator=torch.Generator().manual_seed(1))
+    shuffled = hard.top_k(student[order], target[order], Segments(segments.of_X[order], 3), temperature=0.5)
+    assert shuffled.item() == pytest.approx(expected / 3, rel=1e-5)
+
+
+def test_the_threshold_of_top_k_moves_with_the_scores():
+    """It has its gradient: one and the same added to all scores changes nothing, which a fixed threshold would see."""
+    score = torch.tensor([0.3, -1.0, 2.0, 0.5], requires_grad=True)
+    target = torch.tensor([False, False, True, True])
+    hard.top_k(score, target, Segments(torch.zeros(4, dtype=torch.long), 1)).backward()
+    assert score.grad.sum().item() == pytest.approx(0, abs=1e-6) and score.grad.abs().max() > 0.05
+
+
+@pytest.mark.parametrize("places", [[2, 0, 1, 3, 0, 1, 0, 2], [1, 0, 1, 0, 0, 1, 0, 1], [0, 0, 0, 0, 0, 2, 2, 2]])
+def test_list_likelihood(requests, places):
+    student, _, segments = requests
+    expected = 0.0
+    for scores, place in by_request(segments, student, torch.tensor(places)):
+        terms = [
+            math.log(sum(math.exp(s) for s, q in zip(scores, place, strict=True) if q >= p)) - mine
+            for mine, p in zip(scores, place, strict=True)
+            if p < max(place)
+        ]
+        expected += sum(terms) / len(terms) if terms else 0.0
+    loss = hard.list_likelihood(student, torch.tensor(places), segments)
+    assert loss.item() == pytest.approx(expected / 3, rel=1e-5)
+
+
+def test_of_two_places_the_likelihood_of_a_list_is_the_softmax_of_the_better(requests):
+    student, _, segments = requests
+    better = torch.tensor([True, False, True, False, False, False, True, False])
+    likelihood = hard.list_likelihood(student, (~better).long(), segments)
+    assert likelihood.item() == pytest.approx(losses.listwise(student, better, segments).item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["pointwise", "top_k", "list_likelihood"])
+def test_lists_that_are_empty_or_far_apart_have_a_finite_gradient(name):
+    loss_of, target = getattr(hard, name), torch.tensor([True, False, True, False])
+    target = target.long() if name == "list_likelihood" else target
+    score = torch.tensor([-80.0, 80.0, 0.0, 0.0], requires_grad=True)
+    loss = loss_of(score, target, Segments(torch.tensor([0, 0, 2, 2]), 4))
+    loss += loss_of(score[:0], target[:0], Segments(torch.zeros(0, dtype=torch.long), 4))
+    loss.backward()
+    assert torch.isfinite(loss) and torch.isfinite(score.grad).all()
 
 
 def test_listwise(requests):
@@ -162,6 +264,21 @@ def test_losses_survive_a_request_whose_items_were_left_out():
     loss += losses.kl(h[:, 0], h.detach()[:, 1], segments, temperature=2.0)
     loss.backward()
     assert torch.isfinite(loss) and torch.isfinite(h.grad).all()
+
+
+@pytest.mark.parametrize("name", HARD)
+def test_two_shares_of_lists_average_to_the_whole(name):
+    """Equal numbers of groups, of which some have no item."""
+    generator = torch.Generator().manual_seed(3)
+    score, group = torch.randn(30, generator=generator), torch.arange(30) * 7 % 6
+    group = torch.where(group == 4, 0, group)
+    target = torch.randint(0, 2, (30,), generator=generator)
+    target = target.bool() if name != "list_likelihood" else target
+    whole, halves = getattr(hard, name)(score, target, Segments(group, 8)), 0.0
+    for begin in (0, 4):
+        mine = (group >= begin) & (group < begin + 4)
+        halves += getattr(hard, name)(score[mine], target[mine], Segments(group[mine] - begin, 4)).item() / 2
+    assert whole.item() == pytest.approx(halves, rel=1e-5)
 
 
 def test_two_shares_average_to_the_whole(requests):

@@ -128,6 +128,9 @@ def spoil_lists(rows, rng):
             row["fine_score"] = -row["fine_score"]
     for mine in requests[7::20]:
         mine[1]["fine_score"], mine[4]["fine_score"], mine[5]["fine_score"] = None, math.nan, 1e300
+    for mine in requests[11::40]:
+        for row in mine:
+            row["fine_score"] = 0.25
     for mine in requests[8::20]:
         mine[1]["item_id"] = None
         mine[6]["ts"] = None
@@ -168,6 +171,10 @@ def spoil_impressions(rows, rng):
     for row in some(rows, rng, 0.02):
         row["request_id"] = [None, 9_999][rng.integers(2)]
     rows += [dict(row) for row in some(rows, rng, 0.02)]
+    for row in rows[5::30]:
+        row["converted"] = True
+    unseen = sorted({row["request_id"] for row in rows if row["request_id"]})[13::30]
+    rows[:] = [row for row in rows if row["request_id"] not in unseen]
 
 
 class Count(dict):
@@ -276,6 +283,11 @@ def label(kept, impressions, known, dropped, noted, *, sampled):
         noted.add("clicks_outside_candidates", [request for request, _ in outside])
     quiet = [request for request, mine in kept.items() if not any(row["clicked"] for row in mine)]
     noted.add("without_click", quiet, sum(len(kept[request]) for request in quiet))
+    if not sampled:
+        unseen = [request for request, mine in kept.items() if not any(row["exposed"] for row in mine)]
+        noted.add("without_impression", unseen, sum(len(kept[request]) for request in unseen))
+    alone = [request for (request, _), row in places.items() if row["converted"] and not row["clicked"]]
+    noted.add("converted_without_click", alone)
 
 
 def value_of(feature, x):
@@ -359,6 +371,8 @@ def reckoned(made):
         against += [request] * len(mine) * (rises < 0)
     noted.add("fine_score_against_position", against)
     noted.add("fine_score_not_finite", [r for r, mine in kept.items() for row in mine if bad(row["fine_score"])])
+    alike = [r for r, mine in kept.items() if len({np.float32(row["fine_score"]) for row in mine}) == 1]
+    noted.add("fine_score_one_value", alike, sum(len(kept[request]) for request in alike))
     start = {request: min(row["ts"] for row in mine) for request, mine in kept.items()}
     days = {
         "validation_day": [request for request, ts in start.items() if val_from <= ts < test_from],
@@ -396,6 +410,7 @@ def test_what_is_dropped_and_noted(made, reckoned):
     assert set(fine["dropped"]) == planted_faults, "each of them is there"
     assert {"positions_with_gaps", "fine_score_against_position", "fine_score_not_finite"} < set(fine["noted"])
     assert {"duplicate_impression", "converted_null", "without_click"} < set(fine["noted"])
+    assert {"without_impression", "converted_without_click", "fine_score_one_value"} < set(fine["noted"])
     assert {"duplicate_item", "null_key", "request_spans_hours"} < set(candidates["dropped"])
     assert "clicks_outside_candidates" in candidates["noted"]
 

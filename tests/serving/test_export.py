@@ -87,7 +87,7 @@ def test_hard_requests_tell_a_wrong_graph(model, hard, spoilt):
 def test_what_departs_from_torch_is_not_exported(model, stats, monkeypatch, tmp_path):
     other = copy.deepcopy(model.ranker)
     torch.nn.init.zeros_(other.layers[-1].bias)
-    monkeypatch.setattr(export, "ranker_graph", lambda ranker, features, **_: ranker_graph(other, features))
+    monkeypatch.setattr(export, "graph_of", lambda scorer, features, **_: ranker_graph(other, features))
     with pytest.raises(RuntimeError, match="differ by"):
         export.write_export(tmp_path, model, stats)
     assert not list(tmp_path.iterdir())

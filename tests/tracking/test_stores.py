@@ -205,7 +205,7 @@ def test_databases_that_are_down(tmp_path, monkeypatch, scheme):
     assert "secret" not in said and not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("uri", ["nonsense://x", "s3://bucket/x", "sqlite:/x"])
+@pytest.mark.parametrize("uri", ["nonsense://x", "s3://bucket/x", "sqlite:/x", "sqlite://", "sqlite:///"])
 def test_addresses_that_are_none(tmp_path, monkeypatch, uri):
     refused(monkeypatch, uri, tmp_path, "MLflow at ")
 

@@ -133,7 +133,7 @@ def test_what_is_no_student_is_named(folder, taught, samples, tmp_path):
 
 
 def test_a_student_that_is_there_is_taken(folder, taught, student, monkeypatch):
-    monkeypatch.setattr(finished, "train_arm", None)
+    monkeypatch.setattr(finished, "train_any", None)
     again = train(taught, folder, k=10, **OPTIONS)
     assert again.model.manifest == student.model.manifest
     assert len(again.model.manifest["history"]) == 2 and not list(folder.parent.glob(".student.work"))

@@ -72,18 +72,28 @@ def _join(named: str) -> None:
 
 
 def _start_here(cpus: int) -> None:
-    """Ray's processes and torch's workers on loopback."""
+    """Ray's processes and torch's workers on loopback; raises InputError where the machine does not let them start."""
     listen_on_loopback()
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    ray.init(
-        address="local",
-        num_cpus=cpus,
-        object_store_memory=STORE_BYTES,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.WARNING,
-        _temp_dir=_temporary(),
-    )
+    folder = _temporary()
+    try:
+        ray.init(
+            address="local",
+            num_cpus=cpus,
+            object_store_memory=STORE_BYTES,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.WARNING,
+            _temp_dir=folder,
+        )
+    except TypeError:
+        raise
+    except Exception as error:  # Ray raises what it has, from Exception itself to what a hook of the environment lacks
+        said = " ".join(str(error).split())[:300]
+        raise InputError(
+            f"Ray does not start on this machine: {said}; its logs are in {folder}/session_latest/logs; look for "
+            "limits (ulimit -n, -u), memory, and variables that begin with RAY_"
+        ) from error
 
 
 def _temporary() -> str:

@@ -1,0 +1,97 @@
+"""What a benchmark says: each row two things on the same work, in turns in one run, and their ratio."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Literal, TypedDict
+
+import numpy as np
+import psutil
+from rich.table import Table
+from rich.text import Text
+
+from prerank.serving.timing import Machine, machine
+
+UNITS = {"times": "x", "s": " s"}
+SCHEMA = 1
+"""Of the JSON; another number where a field changes its meaning."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One figure, and what it should reach."""
+
+    name: str
+    what: str
+    """Ours, and against what."""
+    value: float
+    unit: Literal["times", "share", "s"]
+    """`times`: ours as a multiple of the other."""
+    most: float | None = None
+    """The value should not be above it."""
+    least: float | None = None
+    """Or not below it."""
+    detail: str = ""
+    """The two times behind it."""
+
+    @property
+    def reached(self) -> bool:
+        return (self.most is None or self.value <= self.most) and (self.least is None or self.value >= self.least)
+
+    @property
+    def target(self) -> str:
+        return (
+            "" if self.most is self.least is None else f"≤ {self.most:g}" if self.least is None else f"≥ {self.least:g}"
+        )
+
+
+class Report(TypedDict):
+    """As JSON."""
+
+    schema: int
+    machine: Machine
+    load: float
+    """Processes that wanted to run in the minute before; above the number of cores the figures are worth less."""
+    quick: bool
+    rows: Sequence[Mapping[str, object]]
+    """The fields of `Row`, and whether its target is `reached`."""
+
+
+def report(rows: Sequence[Row], *, quick: bool, load: float) -> Report:
+    told = [asdict(row) | {"reached": row.reached} for row in rows]
+    return {"schema": SCHEMA, "machine": machine(), "load": load, "quick": quick, "rows": told}
+
+
+def load_now() -> float:
+    return psutil.getloadavg()[0]
+
+
+def in_turns(turns: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, np.ndarray]:
+    """Seconds of each, float64 [rounds], after one round that is not counted."""
+    seconds: dict[str, list[float]] = {name: [] for name in turns}
+    for _ in range(rounds + 1):
+        for name, turn in turns.items():
+            begun = time.perf_counter()
+            turn()
+            seconds[name].append(time.perf_counter() - begun)
+    return {name: np.array(of[1:]) for name, of in seconds.items()}
+
+
+def medians(seconds: Mapping[str, np.ndarray]) -> dict[str, float]:
+    return {name: float(np.median(of)) for name, of in seconds.items()}
+
+
+def terminal_table(rows: Sequence[Row], load: float) -> Table:
+    about = machine()
+    title = f"{about['cpu']}, {about['cores']} cores, load {load:.1f}; torch {about['torch']}, ONNX Runtime "
+    table = Table(title=title + about["onnxruntime"], title_justify="left", box=None, padding=(0, 2, 0, 0))
+    for heading in ("row", "what", "", "target", "reached", "behind it"):
+        table.add_column(heading, justify="right" if heading in ("", "target") else "left")
+    for row in rows:
+        value = (
+            f"{100 * row.value:.0f}%" if row.unit == "share" else f"{row.value:.2f}{' s' if row.unit == 's' else 'x'}"
+        )
+        said = "" if not row.target else "yes" if row.reached else "no"
+        cells = (row.name, row.what, value, row.target, said, row.detail)
+        table.add_row(*(Text(cell, style="bold" if cell == "no" else "") for cell in cells))
+    return table

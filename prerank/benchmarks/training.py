@@ -1,0 +1,124 @@
+"""The training loop against a bare one: same network, same batches, already in memory; and what the contrast costs."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from prerank.benchmarks.rows import Row, in_turns, medians
+from prerank.logs.schema import load_schema
+from prerank.models.batch import Batch
+from prerank.models.checkpoint import State
+from prerank.models.distill import Distiller
+from prerank.models.options import Arm, Distill, Optim
+from prerank.models.ranker import Ranker
+from prerank.models.stats import load_stats
+from prerank.samples.batches import columns, training_batch
+from prerank.samples.reader import Reader
+from prerank.training import loop
+from prerank.training.arms import student_arm
+from prerank.training.average import AveragedAdamW
+from prerank.training.worker import files_of, redraw_of, teacher_column, teacher_width
+
+WAIT, OF_BARE, CONTRAST = 0.1, 0.9, 2.0
+"""What is to be reached: the share of waiting at most, of the bare loop's speed at least, of a step's time at most."""
+WIDE = (512, 256)
+
+
+@dataclass
+class Pupil:
+    """A student in training, which goes over the samples an epoch at a time."""
+
+    lesson: loop.Lesson
+    model: Distiller[Ranker]
+    optimizer: AveragedAdamW
+    state: State
+    waits: list[float]
+
+    @classmethod
+    def of(cls, arm: Arm, samples: Path, k: int) -> "Pupil":
+        teacher_score, features = teacher_column(samples), load_schema(samples).select(arm.features, where=arm.name)
+        reader = Reader(files_of(samples, "train"), columns(arm, teacher_score), arm.optim.batch, seed=arm.seed)
+        lesson = loop.Lesson(arm, features, reader, lambda _: {}, teacher_score, redraw=redraw_of(samples, k))
+        torch.manual_seed(arm.seed)
+        student = Ranker(features, arm.widths, load_stats(samples))
+        model = Distiller(student, arm, teacher_width(samples) if arm.distill.reads_representation else None)
+        return cls(lesson, model, loop.make_optimizer(model, arm), State(), [])
+
+    def epoch(self) -> None:
+        """As `train_student` does it, but for the validation."""
+        for _ in loop.steps(self.lesson, self.model, self.optimizer, self.state):
+            pass
+        self.waits.append(self.state.wait_share)
+        self.state.epoch, self.state.step = self.state.epoch + 1, 0
+
+    def batches(self) -> Iterator[Batch]:
+        """Of the first epoch."""
+        of = self.lesson
+        for table in of.reader.epoch(0):
+            yield training_batch(table, of.arm, of.features, 0, of.teacher_score, of.redraw)
+
+    def bare(self, batches: list[Batch]) -> None:
+        for batch in batches:
+            loss, _ = self.model(batch)
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.lesson.arm.optim.clip)
+            self.optimizer.step()
+
+
+def students(samples: Path) -> dict[str, Arm]:
+    """The base, with scores, with the contrast, and with scores and wide."""
+    optim = Optim(epoch_steps=1)
+    base = student_arm(samples, distill=Distill(), optim=optim)
+    return {
+        "base": base,
+        "score": replace(base, distill=Distill(score=1.0)),
+        "contrast": replace(base, distill=Distill(contrast=10.0)),
+        "wide": replace(base, distill=Distill(score=1.0), widths=WIDE),
+    }
+
+
+def feed(samples: Path, *, k: int, rounds: int) -> list[Row]:
+    """What the loop waits for batches, after the first epoch."""
+    rows = []
+    for name, arm in students(samples).items():
+        pupil = Pupil.of(arm, samples, k)
+        seconds = medians(in_turns({"epoch": pupil.epoch}, rounds))["epoch"]
+        detail = f"epoch {seconds:.2f} s"
+        share = float(np.median(pupil.waits[1:]))
+        rows.append(
+            Row(f"feed, {name}", "of an epoch's time, waiting for batches", share, "share", WAIT, detail=detail)
+        )
+    return rows
+
+
+def train(samples: Path, *, k: int, rounds: int) -> list[Row]:
+    """The loop's speed as a multiple of the bare loop's."""
+    rows = []
+    for name, arm in students(samples).items():
+        ours, bare = Pupil.of(arm, samples, k), Pupil.of(arm, samples, k)
+        batches = list(bare.batches())
+        took = medians(in_turns({"ours": ours.epoch, "bare": partial(bare.bare, batches)}, rounds))
+        items = sum(len(batch.request_I) for batch in batches)
+        detail = f"{items / took['ours']:,.0f} and {items / took['bare']:,.0f} items a second"
+        what = "speed of train_student's loop, of a bare loop's on batches in memory"
+        rows.append(Row(f"train, {name}", what, took["bare"] / took["ours"], "times", least=OF_BARE, detail=detail))
+    return rows
+
+
+def contrast(samples: Path, *, k: int, rounds: int) -> list[Row]:
+    """A step with the contrast against one with scores, both on batches in memory."""
+    turns: dict[str, Callable[[], object]] = {}
+    arms = students(samples)
+    for name in ("score", "contrast"):
+        pupil = Pupil.of(arms[name], samples, k)
+        turns[name] = partial(pupil.bare, list(pupil.batches()))
+    took = medians(in_turns(turns, rounds))
+    detail = f"an epoch's steps {took['contrast']:.2f} and {took['score']:.2f} s"
+    value = took["contrast"] / took["score"]
+    return [Row("contrast", "a step with the contrast, of one with scores", value, "times", CONTRAST, detail=detail)]

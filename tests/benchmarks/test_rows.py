@@ -1,0 +1,91 @@
+"""Rows of a benchmark from times that are known, and all of them once, for their form and never for their times."""
+
+import itertools
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import polars as pl
+import pytest
+from samples_fixture import random_teacher
+
+from prerank.benchmarks import building, memory, polars_build, rows, search_step, starting, tables
+from prerank.benchmarks.rows import Row
+from prerank.core.errors import InputError
+from workflows.benchmark import NAMES, Benchmark, main
+
+
+@pytest.mark.parametrize(
+    ("value", "most", "least", "reached", "target"),
+    [
+        (2.0, 2.0, None, True, "≤ 2"),
+        (2.1, 2.0, None, False, "≤ 2"),
+        (0.9, None, 0.9, True, "≥ 0.9"),
+        (0.89, None, 0.9, False, "≥ 0.9"),
+        (7.0, None, None, True, ""),
+    ],
+)
+def test_a_target_is_reached_or_not(value, most, least, reached, target):
+    row = Row("x", "", value, "times", most, least)
+    assert row.reached is reached and row.target == target
+
+
+def test_things_take_turns_and_the_first_round_does_not_count(monkeypatch):
+    now, order = SimpleNamespace(s=0.0), []
+    monkeypatch.setattr(rows.time, "perf_counter", lambda: now.s)
+
+    def takes(name, seconds):
+        lasting = itertools.chain([100.0], itertools.cycle(seconds))
+
+        def turn():
+            order.append(name)
+            now.s += next(lasting)
+
+        return turn
+
+    found = rows.in_turns({"a": takes("a", [1, 2, 9]), "b": takes("b", [4, 4, 4])}, 3)
+    assert order == ["a", "b"] * 4
+    np.testing.assert_allclose(found["a"], [1, 2, 9])
+    assert rows.medians(found) == {"a": 2, "b": 4}
+
+
+def test_the_peer_of_the_build_draws_from_the_same_logs(tmp_path):
+    """Whole requests of all days but the last, with what was shown and at most so many pairs."""
+    memory.write_logs(tmp_path / "logs", 40, True)
+    polars_build.build(tmp_path / "logs", tmp_path / "out")
+    built = pl.read_parquet(tmp_path / "out" / "samples.parquet")
+    lists = pl.read_parquet(tmp_path / "logs" / "fine_lists" / "*.parquet")
+    before = lists.filter(pl.col("ts").dt.date() < lists["ts"].dt.date().max())["request_id"].unique()
+    assert sorted(built["request_id"]) == sorted(before)
+    assert all(sum(exposed) == 10 for exposed in built["exposed"])
+    assert all(40 < len(items) < 110 and len(set(items)) == len(items) for items in built["item_id"])
+    assert built["hi"].list.len().max() == polars_build.PAIRS
+
+
+def test_folders_that_are_not_there_are_named_before_anything_is_timed(tmp_path):
+    with pytest.raises(InputError, match=r"--samples .*none: no such folder"):
+        main(Benchmark("feed", samples=tmp_path / "none"))
+
+
+@pytest.mark.slow
+def test_all_rows_have_their_form(taught, samples, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(building, "watch", lambda module, _: (9.0, 900.0) if "workflows" in module else (2.0, 100.0))
+    monkeypatch.setattr(starting, "_imported", lambda module: None)
+    monkeypatch.setattr(tables, "SIZES", (2 * tables.SMALL,))
+    monkeypatch.setattr(search_step, "WIDTHS", "8,4,0")
+    teacher = random_teacher(samples, tmp_path / "teacher")
+    student = random_teacher(samples, tmp_path / "student", kind="student", features=("price", "brand", "match"))
+    out = tmp_path / "benchmark.json"
+    config = Benchmark("all", taught, teacher, student, rows=2000, k=12, quick=True, out=out)
+    assert main(config) == json.loads(out.read_text())
+    told = json.loads(out.read_text())
+    assert told["schema"] == rows.SCHEMA and told["quick"] and told["machine"]["cores"]
+    named = {row["name"].split(",")[0].split(" ")[0] for row in told["rows"]}
+    assert named == {*NAMES} - {"tables"} | {"id"}
+    build = next(row for row in told["rows"] if row["name"] == "build, clustered")
+    assert (build["value"], build["most"], build["reached"]) == (4.5, 3.0, False)
+    for row in told["rows"]:
+        assert row["value"] >= 0 and np.isfinite(row["value"]) and row["what"] and row["detail"]
+        assert row["reached"] is Row(**{key: value for key, value in row.items() if key != "reached"}).reached
+    printed = capsys.readouterr().out
+    assert all(row["name"] in printed for row in told["rows"])
