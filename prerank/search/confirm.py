@@ -72,9 +72,9 @@ class Confirm:
     """[R] by set and rung."""
     spent: int = 0
 
-    def valued(self, asked: Sequence[tuple[str, Arch]], rung: int = 1) -> list[list[Values]]:
+    def valued(self, asked: Sequence[tuple[str, Arch, int]]) -> list[list[Values]]:
         """Of each kind of valuer, on the features and widths, what it says after a training as long as the rung's."""
-        told = self.ask([Task(kind, arch, LONGER[rung] * self.steps, (self.seed,)) for kind, arch in asked])
+        told = self.ask([Task(kind, arch, LONGER[rung] * self.steps, (self.seed,)) for kind, arch, rung in asked])
         return [[dict(values) for values in one["values"]] for one in told]
 
     def look(self, archs: Sequence[Arch]) -> None:
@@ -190,7 +190,7 @@ class Confirm:
             if arch in refined:
                 continue
             refined.add(arch)
-            ((lost, gained),) = self.valued([("near", arch)])
+            ((lost, gained),) = self.valued([("near", arch, 1)])
             others = [
                 {name: value for name, value in values.items() if name not in lost and value > NOISE}
                 for values in (gained, *valued[:1])

@@ -31,8 +31,9 @@ def find(spec: Spec, schema: Schema, ask: Ask, say: Callable[[str], None] = lamb
     widths, every = spec.arm.widths, spec.arm.features
     budgets_us = [spec.budget_us, *(float(share) * spec.budget_us for share in names(spec.search.front))]
     say(f"what each of {len(every)} features is worth")
-    below = [("network", Arch(some, widths)) for some in below_caps(space, budgets_us)]
-    asked = [("network", Arch(every, widths)), *below, *((kind, Arch(every, widths)) for kind in OF_LOSS)]
+    below = [("network", Arch(some, widths), 1) for some in below_caps(space, budgets_us)]
+    # As long as the longest training: after a shorter one, embeddings and vectors look idle beside plain numbers.
+    asked = [("network", Arch(every, widths), LAST), *below, *((kind, Arch(every, widths), 1) for kind in OF_LOSS)]
     (in_metric, *of_loss), *others = confirm.valued(asked)
     valued = [in_metric, *(values[0] for values in others[: len(below)]), *of_loss]
     valued += [values[0] for values in others[len(below) :]]
@@ -46,13 +47,13 @@ def find(spec: Spec, schema: Schema, ask: Ask, say: Callable[[str], None] = lamb
 
 
 def alone(spec: Spec, schema: Schema, ask: Ask, say: Callable[[str], None] = lambda said: None) -> Confirmed:
-    """A rival with the freedom of ours: its own order of the features, valued by a training nine times as long as ours
-    has, makes the best set for every network; as many trainings choose among them, and its best is its answer."""
+    """A rival with the freedom of ours: its own order of the features, valued after a training as long as our longest,
+    makes the best set for every network; as many trainings choose among them, and its best is its answer."""
     confirm = Confirm(space_of(spec, schema), ask, say, spec.arm.seed, spec.search.steps, refines=False)
     method, every = spec.search.method, spec.arm.features
     if method in VALUED:
         kind, place = VALUED[method]
-        values = confirm.valued([(kind, Arch(every, spec.arm.widths))], LAST)[0][place]
+        values = confirm.valued([(kind, Arch(every, spec.arm.widths), LAST)])[0][place]
     else:
         worth_M = untrained_values(method, spec.features(schema), schema.hand_picked, spec.arm.seed)
         values = dict(zip(every, worth_M.tolist(), strict=True))
