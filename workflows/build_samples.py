@@ -86,7 +86,7 @@ def main(config: BuildSamples) -> SamplesManifest:
         counts = built.counts
         check_dropped(counts, config.max_dropped)
         check_scores(counts)
-        check_starts(built.starts, config.max_dropped)
+        check_starts(built.starts, counts.get("candidates"), config.max_dropped)
         check_built(counts, strategies, positions=logs.has_positions)
         check_features(counts, logs.schema, config.max_dropped)
         if not any(name.startswith("val/") for name in built.files):

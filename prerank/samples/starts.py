@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from prerank.core.counts import Checked
 from prerank.core.errors import InputError
 from prerank.core.hashing import hash_ids
 from prerank.logs.requests import LONGEST
@@ -31,17 +32,22 @@ class Starts:
         return Starts(np.concatenate([self.request, other.request]), np.concatenate([self.ts, other.ts]))
 
 
-def check_starts(starts: Mapping[str, Starts], most: float) -> None:
+def check_starts(starts: Mapping[str, Starts], candidates: Checked | None, most: float) -> None:
     """Raises InputError where more than this share of the requests that both tables have began at other times.
 
-    That is, as far apart as rows of one request may not lie.
+    That is, as far apart as rows of one request may not lie. So it does where they have none in common, and none of the
+    candidates (`candidates`: what was counted of them) was clicked.
     """
-    if "candidates" not in starts:
+    if candidates is None or not len(starts["candidates"].request):
         return
-    _, lists, candidates = np.intersect1d(
-        starts["fine_lists"].request, starts["candidates"].request, return_indices=True
-    )
-    apart = starts["candidates"].ts[candidates] - starts["fine_lists"].ts[lists]
+    mine, others = starts["candidates"], starts["fine_lists"]
+    _, lists, of_candidates = np.intersect1d(others.request, mine.request, return_indices=True)
+    if not len(lists) and candidates["noted"].get("without_click", {"requests": 0})["requests"] == len(mine.request):
+        raise InputError(
+            f"candidates: none of {len(mine.request):,} requests of the validation days is in fine_lists/, and none of "
+            "their candidates was clicked; write request_id alike in all tables"
+        )
+    apart = mine.ts[of_candidates] - others.ts[lists]
     far = np.abs(apart) >= LONGEST
     if far.sum() > most * len(far):
         hours = float(np.median(apart[far]) / np.timedelta64(1, "h"))

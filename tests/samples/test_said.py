@@ -156,3 +156,11 @@ def test_candidates_that_are_logged_a_little_later_are_taken(logs, capsys):
     later = pa.scalar(timedelta(hours=5), pa.duration("us"))
     changed(logs, "ts", lambda table, ts: pc.add(ts, later), tables="candidates")
     assert said(logs, capsys) == ""
+
+
+@pytest.mark.parametrize("change", [str.upper, lambda x: f"0{x}", lambda x: f"{x} "])
+def test_candidates_of_no_request_of_the_lists_are_refused(logs, capsys, change):
+    changed(logs, "request_id", lambda table, ids: pa.array([f"{x}-a" for x in ids.to_pylist()]))
+    changed(logs, "request_id", lambda table, ids: pa.array([change(x) for x in ids.to_pylist()]), tables="candidates")
+    with pytest.raises(InputError, match=r"none of 10 requests of the validation days is in fine_lists/.*alike in all"):
+        said(logs, capsys)
