@@ -3,11 +3,12 @@
 from pathlib import Path
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 from rich.table import Table as Terminal
 from rich.text import Text
 
 from prerank.core.storage import whole
-from prerank.reports.drawing import GROUPS, INK, MUTED, escape, new_axes, new_figure
+from prerank.reports.drawing import GROUPS, INK, MUTED, escape, new_axes, new_figure, pushed_apart
 from prerank.reports.page import Cell, Picture, table_of, text_cell, write_page
 from prerank.reports.words import excludes_zero, label, micros
 from prerank.search.equal_budget import Difference
@@ -64,17 +65,24 @@ def recall_against_latency(results: Results) -> Figure:
         linewidth=0.9,
         linestyle=(0, (2, 2)),
     )
+    times = [row["latency_us"] for row in results["rows"]]
     for index, row in enumerate(results["rows"]):
         colour, mark = GROUPS[index % len(GROUPS)]
         recall, x = row["recall"], row["latency_us"]
         axes.vlines(x, 100 * recall["lo"], 100 * recall["hi"], color=colour, linewidth=1.4)
         axes.plot([x], [100 * recall["mean"]], mark, color=colour, markersize=6)
-        said = label(row["name"]) + (f" ({row['article']})" if row["article"].isdigit() else "")
-        axes.annotate(
-            escape(said), (x, 100 * recall["mean"]), (6, 5), textcoords="offset points", fontsize=8, color=INK
-        )
     axes.set_xlabel("fetch and inference, µs (dashed: the article's order)", color=MUTED, fontsize=9)
-    axes.margins(x=0.25, y=0.12)
+    if max(times) > 10 * min(times):  # else all but the dearest would stand in one place
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda us, _: micros(us)))
+    axes.margins(x=0.35, y=0.12)
+    low, high = axes.get_ylim()
+    in_height = sorted(results["rows"], key=lambda row: row["recall"]["mean"])
+    places = pushed_apart([100 * row["recall"]["mean"] for row in in_height], 0.05 * (high - low))
+    for row, y in zip(in_height, places, strict=True):
+        said = label(row["name"]) + (f" ({row['article']})" if row["article"].isdigit() else "")
+        at = {"textcoords": "offset points", "va": "center", "fontsize": 8, "color": INK}
+        axes.annotate(escape(said), (row["latency_us"], y), (7, 0), **at)
     return figure
 
 
@@ -121,8 +129,14 @@ def write_study(results: Results, folder: Path) -> None:
 def _tuned(row: Row) -> str:
     """What the tries differ in, as it was chosen."""
     chosen = row["tries"][row["chosen"]]["options"]
-    named = {key: f"{len(value)} of them" if isinstance(value, list) else f"{value}" for key, value in chosen.items()}
+    named = {key: _named(value) for key, value in chosen.items()}
     return f"best of {len(row['tries'])}" + "".join(f", {key} {value}" for key, value in named.items())
+
+
+def _named(value: object) -> str:
+    if isinstance(value, list):
+        return f"{len(value)} of them"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _cell(over: Over, digits: int = 1) -> Cell:
