@@ -11,11 +11,11 @@ from pathlib import Path
 
 import lightgbm
 import numpy as np
-import psutil
 import pyarrow as pa
 import torch
 
 from prerank.core.errors import InputError
+from prerank.core.memory import memory
 from prerank.core.nested import flat_numpy
 from prerank.evaluation.metrics import Candidates, Validation
 from prerank.logs.schema import Feature
@@ -71,7 +71,7 @@ def check_memory(samples: Path, features: tuple[Feature, ...], arm: Arm) -> None
     read = [feature for feature in features if arm.model == "gbdt" or feature.side == "cross"]
     inputs = sum(1 if feature.dim else feature.size for feature in read) + (arm.model != "gbdt")
     rows = int(items_of(samples, "train").sum())
-    needed, free = 6 * rows * inputs, psutil.virtual_memory().available  # float32, a byte for the bin, one to spare
+    needed, free = 6 * rows * inputs, memory().available  # float32, a byte for the bin, one to spare
     if needed > free:
         raise InputError(
             f"{samples}: {rows:,} rows of {inputs} numbers take {needed / 2**30:,.1f} GiB for the trees of {arm.name}, "
