@@ -29,9 +29,10 @@ def check(config: Pipeline, logs: Logs) -> None:
     if config.split.test_days < 1:
         raise InputError(f"split.test_days {config.split.test_days}: expected 1 or more, to evaluate the students on")
     val_from, test_from = config.split.bounds(logs)
-    space_of(logs, test_from)
+    tested = space_of(logs, test_from)
     check_truth_of(logs, test_from)
     check_lists(logs, val_from, test_from, k=config.k, m=config.m)
+    check_lists(logs, test_from, None, k=config.k, m=config.m, days="test", tables=(tested,))
     features = check_features(logs.schema, names(config.features), budget_us=config.budget_us)
     options = {name: getattr(config, name) for name in ("hard", "distill", "optim")}
     base = Arm("student", features, widths(config.widths), **options)
