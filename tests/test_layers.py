@@ -26,7 +26,7 @@ LET_IN = {
     ),
     "matplotlib": ("reports", "tracking"),
     "tyro": ("core/cli.py",),
-    "polars": ("sources", "benchmarks/polars_build.py"),
+    "polars": ("sources", "benchmarks/peers"),
 }
 """Of each library the rooms, or files, that may import it; one that is not named here may be imported anywhere."""
 

@@ -7,7 +7,7 @@
 together; it is not among `all`. A figure that was taken beside other programs is worth little: the load is told.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -17,14 +17,15 @@ import tyro
 from rich.console import Console
 
 from prerank.benchmarks import building, memory, scoring, search_step, starting, tables, training
-from prerank.benchmarks.rows import Report, Row, load_now, report, terminal_table
+from prerank.benchmarks.rows import Left, Report, Row, load_now, report, terminal_table
 from prerank.core.cli import run
 from prerank.core.config import Positive
 from prerank.core.errors import InputError
 from prerank.core.outputs import write_json
 
-Name = Literal["build", "feed", "train", "contrast", "search", "score", "start", "tables"]
-NAMES: tuple[Name, ...] = ("build", "feed", "train", "contrast", "search", "score", "start", "tables")
+Name = Literal["build", "growth", "feed", "train", "contrast", "search", "score", "start", "tables"]
+NAMES: tuple[Name, ...] = ("build", "growth", "feed", "train", "contrast", "search", "score", "start", "tables")
+QUICK_ROWS = 20_000
 COMMANDS = tuple(f"workflows.{name}" for name in ("build_samples", "train_student", "evaluate"))
 
 
@@ -40,7 +41,7 @@ class Benchmark:
     student: Path = Path("runs/demo/students/all")
     """Of score."""
     rows: Positive = 500_000
-    """Of the fine lists of build and memory."""
+    """Of the fine lists of build, growth and memory: these grow them, up to 16 times."""
     k: Positive = 150
     """Items that pre-ranking keeps, which the students' rank bins follow."""
     threads: Positive = 1
@@ -61,7 +62,7 @@ def main(config: Benchmark) -> Report | None:
         if {"feed", "train", "contrast", "search", "score"} & {*names} and not folder.is_dir():
             raise InputError(f"--{name} {folder}: no such folder; make demo makes them, or name one of yours")
     torch.set_num_threads(config.threads)
-    load, rows = load_now(), list[Row]()
+    load, rows = load_now(), list[Row | Left]()
     for name in names:
         rows += MEASURES[name](config)
         Console(width=max(140, Console().width)).print(terminal_table(rows, load))
@@ -71,12 +72,13 @@ def main(config: Benchmark) -> Report | None:
     return result
 
 
-def _of_samples(measure: Callable[..., list[Row]]) -> Callable[[Benchmark], list[Row]]:
+def _of_samples(measure: Callable[..., Sequence[Row | Left]]) -> Callable[[Benchmark], Sequence[Row | Left]]:
     return lambda config: measure(config.samples.resolve(), k=config.k, rounds=2 if config.quick else 5)
 
 
-MEASURES: dict[Name, Callable[[Benchmark], list[Row]]] = {
-    "build": lambda c: building.build(min(c.rows, 20_000) if c.quick else c.rows, rounds=1 if c.quick else 3),
+MEASURES: dict[Name, Callable[[Benchmark], Sequence[Row | Left]]] = {
+    "build": lambda c: building.build(min(c.rows, QUICK_ROWS) if c.quick else c.rows, rounds=1 if c.quick else 5),
+    "growth": lambda c: building.growth(min(c.rows, QUICK_ROWS) if c.quick else c.rows, rounds=1 if c.quick else 5),
     "feed": _of_samples(training.feed),
     "train": _of_samples(training.train),
     "contrast": _of_samples(training.contrast),

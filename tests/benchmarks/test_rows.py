@@ -5,11 +5,10 @@ import json
 from types import SimpleNamespace
 
 import numpy as np
-import polars as pl
 import pytest
 from samples_fixture import random_teacher
 
-from prerank.benchmarks import building, memory, polars_build, rows, search_step, starting, tables
+from prerank.benchmarks import building, rows, search_step, starting, tables
 from prerank.benchmarks.rows import Row
 from prerank.core.errors import InputError
 from workflows.benchmark import NAMES, Benchmark, main
@@ -49,19 +48,6 @@ def test_things_take_turns_and_the_first_round_does_not_count(monkeypatch):
     assert rows.medians(found) == {"a": 2, "b": 4}
 
 
-def test_the_peer_of_the_build_draws_from_the_same_logs(tmp_path):
-    """Whole requests of all days but the last, with what was shown and at most so many pairs."""
-    memory.write_logs(tmp_path / "logs", 40, True)
-    polars_build.build(tmp_path / "logs", tmp_path / "out")
-    built = pl.read_parquet(tmp_path / "out" / "samples.parquet")
-    lists = pl.read_parquet(tmp_path / "logs" / "fine_lists" / "*.parquet")
-    before = lists.filter(pl.col("ts").dt.date() < lists["ts"].dt.date().max())["request_id"].unique()
-    assert sorted(built["request_id"]) == sorted(before)
-    assert all(sum(exposed) == 10 for exposed in built["exposed"])
-    assert all(40 < len(items) < 110 and len(set(items)) == len(items) for items in built["item_id"])
-    assert built["hi"].list.len().max() == polars_build.PAIRS
-
-
 def test_folders_that_are_not_there_are_named_before_anything_is_timed(tmp_path):
     with pytest.raises(InputError, match=r"--samples .*none: no such folder"):
         main(Benchmark("feed", samples=tmp_path / "none"))
@@ -82,7 +68,7 @@ def test_all_rows_have_their_form(taught, samples, tmp_path, monkeypatch, capsys
     assert told["schema"] == rows.SCHEMA and told["quick"] and told["machine"]["cores"]
     named = {row["name"].split(",")[0].split(" ")[0] for row in told["rows"]}
     assert named == {*NAMES} - {"tables"} | {"id"}
-    build = next(row for row in told["rows"] if row["name"] == "build, clustered")
+    build = next(row for row in told["rows"] if row["name"] == "build clustered, small")
     assert (build["value"], build["most"], build["reached"]) == (4.5, 3.0, False)
     for row in told["rows"]:
         assert row["value"] >= 0 and np.isfinite(row["value"]) and row["what"] and row["detail"]
