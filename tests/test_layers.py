@@ -18,8 +18,8 @@ LET_IN = {
         *("training/teach.py", "sweeps", "benchmarks"),
     ),
     "mlflow": ("tracking", "evaluation/from_mlflow.py", "serving/export.py"),
-    "onnx": ("serving", "latency/pieces.py"),
-    "onnxruntime": ("serving", "latency/pieces.py"),
+    "onnx": ("serving", "latency/pieces.py", "benchmarks"),
+    "onnxruntime": ("serving", "latency/pieces.py", "benchmarks"),
     "torch": (
         *("models", "samples/batches.py", "evaluation/scores.py", "serving", "latency", "training", "search"),
         *("sweeps", "benchmarks"),
