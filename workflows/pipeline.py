@@ -37,6 +37,7 @@ from prerank.tracking.runs import run
 from prerank.training.arms import student_arm
 from prerank.training.group import train_models
 from prerank.training.ladder import ladder
+from prerank.training.single import of_one_feature
 from workflows.line.options import Pipeline, command
 from workflows.line.steps import check, child, prepared, searched
 from workflows.line.study import studied
@@ -58,7 +59,7 @@ def main(config: Pipeline) -> Results | StudyResults:
         table, taught, proof = prepared(config, logs, out, parent)
         shared = {name: getattr(config, name) for name in ("hard", "positions", "distill", "optim", "seed")}
         base = student_arm(taught, features=names(config.features), widths=widths(config.widths), **shared)
-        rungs = ladder(base)
+        rungs = of_one_feature(base, taught, config.k) | ladder(base)
         search = searched(config, taught, table, out, parent)
         found = {"features": tuple(search["arch"]["features"]), "widths": tuple(search["arch"]["widths"])}
         rungs["searched"] = (

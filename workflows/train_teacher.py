@@ -18,13 +18,17 @@ from rich.table import Table
 from prerank.core import cli
 from prerank.core.cluster.start import start_ray
 from prerank.core.config import Positive, Seed, Weight, Widths, names, widths
-from prerank.models.checkpoint import Proof
+from prerank.logs.folder import open_logs
+from prerank.models.checkpoint import ModelManifest, Proof
 from prerank.models.options import Arm, Optim
 from prerank.tracking.runs import Run
+from prerank.training.agreement import agreement
 from prerank.training.arms import TEACHER, TeacherName, proof_of, teacher_arms
 from prerank.training.finished import Beside
 from prerank.training.group import train_models
 from prerank.training.options import Compute
+from prerank.training.variants import Learn, best_of, found, variants_of
+from prerank.training.worker import Trained
 
 
 @dataclass(frozen=True)
@@ -47,13 +51,27 @@ class TrainTeacher:
     compute: Compute = Compute()
     model: TeacherName = "mlp"
     """gbdt: LightGBM's lambdarank on the clicks. Its scores can be distilled; it has no representation to contrast."""
+    learn: Learn = Learn()
+    """Of an mlp."""
+    logs: Path | None = None
+    """Those of the samples: says how far the teacher agrees with their fine_score and with a simulator's truth."""
 
 
 def main(config: TrainTeacher, parent: Run | None = None) -> dict[str, Proof]:
     """Returns the validation hit-rates and AUCs of the teacher and of the single groups."""
+    logs = open_logs(config.logs.resolve()) if config.logs else None
     samples, out = config.samples.resolve(), config.out.resolve()
     config.compute.check()
     teacher, *groups = arms_of(config)
+    others = variants_of(teacher) if config.learn.variants else {}
+    said = {"learn.variants": True} if others else {}
+
+    def facts(trained: dict[str, Trained]) -> dict[str, object]:
+        proof = proof_of({arm.name: trained[arm.name] for arm in (teacher, *groups)}, config.k)
+        tried = {name: found(trained[f"teacher_{name}"]) for name in ("all", *others)} if others else {}
+        agrees = agreement(trained["teacher"], samples, logs, config.k) if logs else {}
+        return {**proof, "variants": tried, "agreement": agrees}
+
     start_ray()
     manifest = train_models(
         {out: teacher},
@@ -62,11 +80,13 @@ def main(config: TrainTeacher, parent: Run | None = None) -> dict[str, Proof]:
         work=out.parent / f".{out.name}.work",
         compute=config.compute,
         k=config.k,
-        beside=Beside(tuple(groups), partial(proof_of, k=config.k)),
+        beside=Beside((*groups, *others.values()), facts, partial(best_of, teacher="teacher", others=others), said),
         parent=parent,
     )["teacher"]
     proof = manifest.get("proof", {})
     show(proof, config.k)
+    for line in told(manifest, config.k):
+        print(line)
     return proof
 
 
@@ -80,6 +100,7 @@ def arms_of(config: TrainTeacher) -> list[Arm]:
         optim=config.optim,
         seed=config.seed,
         model=config.model,
+        learn=config.learn,
     )
 
 
@@ -92,6 +113,25 @@ def show(proof: Mapping[str, Proof], k: int) -> None:
         label = "all features (the teacher)" if name == "teacher" else f"{name} features alone"
         table.add_row(label, f"{values['hit_rate']:.3f}", f"{values['auc']:.3f}")
     Console().print(table)
+
+
+def told(manifest: ModelManifest, k: int) -> list[str]:
+    """Which variant was kept, and how far the teacher agrees with the logs' fine ranking and with the truth."""
+    lines: list[str] = []
+    if tried := manifest.get("variants"):
+        each = ", ".join(f"{name} {auc:.4f}" for name, auc in tried.items())
+        lines.append(f"kept: the variant {max(tried, key=tried.__getitem__)!r}, by the AUC of clicks ({each})")
+    agrees = manifest.get("agreement", {})
+    words = {
+        "fine_score": "with the logged fine_score {:.3f}",
+        "in_list": "with the truth {:.3f} within the fine list",
+        "outside": "with the truth {:.3f} outside it",
+    }
+    if said := [words[name].format(agrees[name]) for name in words if name in agrees]:
+        lines.append(f"rank correlation (validation day, within a request): {', '.join(said)}")
+    if "kept" in agrees:
+        lines.append(f"of the truly best {k} it has {agrees['kept']:.1%} among its first {k}")
+    return lines
 
 
 if __name__ == "__main__":

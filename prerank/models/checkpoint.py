@@ -122,6 +122,10 @@ class ModelManifest(Manifest):
     """How its training samples were dealt: `batch`, `lanes`, and the `passes` over them that an epoch is."""
     proof: NotRequired[dict[str, Proof]]
     """Of a teacher: what it finds, and what small models on a single group of its features find."""
+    variants: NotRequired[dict[str, float]]
+    """Of a teacher that was trained in several: the AUC by which the best was kept."""
+    agreement: NotRequired[dict[str, float]]
+    """Of a teacher: see `prerank.training.agreement`."""
 
 
 def model_manifest(folder: Path, *, kind: str) -> ModelManifest:

@@ -29,7 +29,12 @@ from prerank.models.ranker import Ranker, Scorer
 
 S = TypeVar("S", bound=Scorer)
 
-DISTANCES = {"logits": losses.score_mse, "centred": losses.centred_mse, "softmax": losses.softmax_mse}
+DISTANCES = {
+    "logits": losses.score_mse,
+    "centred": losses.centred_mse,
+    "softmax": losses.softmax_mse,
+    "correlation": losses.uncorrelated,
+}
 """By `Distill.on`."""
 
 

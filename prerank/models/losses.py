@@ -84,6 +84,22 @@ def centred_mse(student_I: Tensor, target_I: Tensor, segment_I: Segments) -> Ten
     return score_mse(difference_I, means(difference_I, segment_I)[segment_I.of_X], segment_I)
 
 
+def uncorrelated(student_I: Tensor, target_I: Tensor, segment_I: Segments) -> Tensor:
+    """1 - Pearson's correlation over a request's items, mean over requests (DIST, Huang et al., NeurIPS 2022).
+
+    Blind to shift and scale of both, so a score in whatever unit the logs have it leaves the student's scale to its
+    hard loss. A request whose target is the same for all items has no gradient.
+
+    >>> one = Segments(torch.tensor([0, 0, 0]), 1)
+    >>> uncorrelated(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0.1, 0.3, 0.2]), one)  # r = 1/2
+    tensor(0.5000)
+    """
+    centred_I = student_I.float() - means(student_I, segment_I)[segment_I.of_X]
+    variance = means(centred_I**2, segment_I) + 1e-6  # not clamped at 0, where a root has no gradient
+    scaled_I = centred_I * variance.rsqrt()[segment_I.of_X]
+    return 1 - mean_by(scaled_I * standardised(target_I, segment_I), segment_I) / segment_I.count
+
+
 def softmax_mse(student_I: Tensor, target_I: Tensor, segment_I: Segments) -> Tensor:
     """‖r - p‖² of the softmaxes over a request's items, mean over requests (AutoFAS, Loss2).
 

@@ -21,9 +21,10 @@ class Distill:
     """λ, the weight of the squared distance to the teacher's score."""
     form: Literal["additive", "convex"] = "additive"
     """additive: L + λ·MSE; convex: (1-λ)·L + λ·MSE (AutoFAS)."""
-    on: Literal["logits", "centred", "softmax"] = "centred"
+    on: Literal["logits", "centred", "softmax", "correlation"] = "centred"
     """Compare the scores themselves; the scores less their mean over the request, as a teacher that was trained on
-    rankings leaves that mean open; or their softmax over the items of the request (AutoFAS)."""
+    rankings leaves that mean open; their softmax over the items of the request (AutoFAS); or their correlation there,
+    where the unit of the scores says nothing (DIST)."""
     items: Literal["all", "exposed"] = "all"
     """The items whose score or distribution is distilled: every item of the sample, or the exposed ones (ASMOL)."""
     warmup_epochs: Weight = 0.0
@@ -115,6 +116,8 @@ class Arm:
     model: ModelName = "mlp"
     crosses: tuple[str, ...] = ()
     """Of a logistic regression, as in `Arch`."""
+    id_dropout: float = 0.0
+    """Share of the ids of large tables that are the unknown in a step: see `prerank.samples.dropout`."""
 
     @property
     def arch(self) -> Arch:
@@ -123,7 +126,7 @@ class Arm:
     def said(self) -> dict[str, object]:
         """By dotted keys, as manifests and keys of checkpoints have it: what all arms of earlier versions were is left
         out, so that theirs still count."""
-        new = {"model": "mlp", "crosses": []}
+        new = {"model": "mlp", "crosses": [], "id_dropout": 0.0}
         return {key: value for key, value in plain(self).items() if key not in new or value != new[key]}
 
     @property
@@ -149,6 +152,8 @@ class Arm:
             )
         if self.optim.average >= 1:
             raise InputError(f"{self.name}: optim.average must be below 1, got {self.optim.average}")
+        if not 0 <= self.id_dropout < 1:
+            raise InputError(f"{self.name}: id_dropout must be from 0 to below 1, got {self.id_dropout}")
         if self.distill.of_bin > 1:
             raise InputError(f"{self.name}: distill.of_bin must be at most 1, got {self.distill.of_bin}")
         if self.model != "mlp" and self.distill.reads_representation:

@@ -20,6 +20,7 @@ from prerank.models.batch import Bags, Batch
 from prerank.models.options import Arm
 from prerank.samples.anew import Redraw, pairs_anew, pool_of, positions_of, reads_places
 from prerank.samples.draw import UNIFORM, Lists
+from prerank.samples.dropout import Keys, gone, large
 from prerank.samples.listed import gain_of, listed
 
 T = TypeVar("T")
@@ -88,8 +89,12 @@ def training_batch(
         width = table["teacher_repr"].type.value_type.list_size
         repr_ID = flat(table["teacher_repr"]).flatten().to_numpy(zero_copy_only=False).reshape(-1, width)
         labels["teacher_ID"] = tensor(repr_ID[contrasted_I].astype(np.float32))
+    inputs = encode(table, features, None if keep_I.all() else np.flatnonzero(keep_I))
+    if arm.id_dropout:
+        keys = hash_ids(table["request_id"]), lists.request_hash[keep_I], lists.item_hash[keep_I]
+        inputs |= _dropped(inputs, features, keys, arm, number)
     return Batch(
-        features=encode(table, features, None if keep_I.all() else np.flatnonzero(keep_I)),
+        features=inputs,
         request_I=tensor(request_I[keep_I]),
         requests=table.num_rows,
         exposed_I=tensor(exposed_I[keep_I]),
@@ -151,6 +156,22 @@ def _encode(column: pa.ChunkedArray, feature: Feature, items: np.ndarray | None)
         values = values.flatten()
     array = values.to_numpy(zero_copy_only=False)
     return tensor(array.astype(np.int64) if feature.kind == "id" else array.reshape(rows, feature.size))
+
+
+def _dropped(
+    inputs: dict[str, Tensor | Bags], features: tuple[Feature, ...], keys: Keys, arm: Arm, number: int
+) -> dict[str, Tensor | Bags]:
+    """The ids of large tables, some of which are the unknown, `size`."""
+    out: dict[str, Tensor | Bags] = {}
+    for feature in large(features):
+        ids, bags = inputs[feature.name], None
+        if isinstance(ids, Bags):
+            ids, bags = ids.values, ids.offsets
+        offsets = None if bags is None else np.append(bags.numpy(), len(ids))
+        drawn = gone(feature, keys, offsets, share=arm.id_dropout, seed=arm.seed, number=number)
+        left = ids.masked_fill(torch.from_numpy(drawn), feature.size)
+        out[feature.name] = left if bags is None else Bags(left, bags)
+    return out
 
 
 def tensor(array: np.ndarray) -> Tensor:

@@ -160,7 +160,7 @@ def rows_of(done: Sequence[Studied], per_request: pa.Table, costs: Mapping[str, 
         }  # pyright: ignore[reportAssignmentType]  # its metrics are of a loop
         if of_base and one is not of_base:
             row["vs_base"] = difference(values(one, "recall"), values(of_base, "recall"))
-        if before and rung.name in YEARS and rung.name != "cold":
+        if before and before.rung.name in YEARS and rung.name in YEARS and rung.name != "cold":
             row["vs_before"] = difference(values(one, "recall"), values(before, "recall"))
         before = one
         rows.append(row)

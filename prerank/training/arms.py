@@ -13,6 +13,7 @@ from prerank.models.logistic import Cross
 from prerank.models.options import Arm, Distill, Hard, Optim, Positions
 from prerank.models.scorers import readable
 from prerank.samples.files import samples_manifest
+from prerank.training.variants import Learn, learning
 from prerank.training.worker import Trained, teacher_column
 
 TEACHER = Optim(lr=1e-3, epochs=10, patience=2, average=0.0)
@@ -44,13 +45,16 @@ def student_arm(
     all that are not teacher_only) and `widths`. It learns from the pairs of the `strategies`, by default of all that
     the samples were built with. `model`: of the named features those are left out that it cannot read (`left_out`); a
     logistic regression learns from clicks, by themselves, whatever the strategies are, and has a weight for each pair
-    of the ids in `crosses`. `unexposed_ratio` is that of its negatives. Raises InputError for an unknown feature, and
-    where the model can read too few.
+    of the ids in `crosses`. `unexposed_ratio` is that of its negatives. Raises InputError for an unknown feature or
+    one that is the teacher's alone, and where the model can read too few.
     """
     manifest, schema = samples_manifest(samples), load_schema(samples)
     chosen = load_arch(arch) if arch else Arch(features or schema.student_features, widths)
-    where = str(arch or "--features")
+    where = str(arch or ("--features" if features else "schema.json: hand_picked"))
     selected = readable(model, schema.select(chosen.features, where=where), where=where)
+    for feature in selected:
+        if feature.teacher_only:
+            raise InputError(f"{where}: {feature.name!r} is teacher_only: not to be had when pre-ranking serves")
     if crosses and model != "logistic":
         raise InputError(f"--crosses {','.join(crosses)}: of --model logistic alone, and this is {model}; leave it out")
     for name in crosses:
@@ -90,11 +94,13 @@ def teacher_arms(
     optim: Optim | None = None,
     seed: int = 0,
     model: TeacherName = "mlp",
+    learn: Learn | None = None,
 ) -> list[Arm]:
     """The teacher, on all features unless some are named, and the small models on a single group of them.
 
     A teacher that finds fewer clicked items than the best of these (features of the items, features across request and
-    item) is not worth imitating. `unexposed_ratio`: as in `Arm`. A `gbdt` has no widths and no rate.
+    item) is not worth imitating. `unexposed_ratio`: as in `Arm`. A `gbdt` has no widths and no rate,
+    and learns from the clicks alone; the small models too, as what the teacher finds is to be its features' doing.
     """
     schema = load_schema(samples)
     chosen = schema.select(features or schema.names, where="--features")
@@ -110,7 +116,9 @@ def teacher_arms(
     )
     groups = {side: tuple(feature.name for feature in chosen if feature.side == side) for side in ("item", "cross")}
     small = [replace(teacher, name=side, features=group, widths=(64, 32)) for side, group in groups.items() if group]
-    return [teacher if model == "mlp" else replace(teacher, model=model, widths=()), *small]
+    if model != "mlp":
+        return [replace(teacher, model=model, widths=()), *small]
+    return [learning(teacher, samples, learn or Learn()), *small]
 
 
 def proof_of(trained: Mapping[str, Trained], k: int) -> dict[str, dict[str, Proof]]:

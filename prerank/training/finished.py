@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -49,6 +49,10 @@ class Beside:
 
     arms: tuple[Arm, ...] = ()
     facts: Callable[[dict[str, Trained]], Mapping[str, object]] = lambda trained: {}
+    chosen: Callable[[dict[str, Trained]], dict[str, Trained]] = lambda trained: trained
+    """What is published in an arm's place, of all that was trained."""
+    config: Mapping[str, object] = field(default_factory=dict)
+    """What else the models follow from, beside their arms."""
 
 
 NO_OTHERS = Beside()
@@ -71,7 +75,8 @@ def finished_models(
     """
     samples, k, lanes = job.samples, job.k, job.compute.lanes
     inputs = {"samples": samples_manifest(samples)["fingerprint"]}
-    configs = {out: {**arm.said(), "k": k, "compute.lanes": lanes} for out, arm in arms.items()}
+    shared = {"k": k, "compute.lanes": lanes, **beside.config}
+    configs = {out: {**arm.said(), **shared} for out, arm in arms.items()}
     missing = {out: arm for out, arm in arms.items() if not is_done(out, kind=kind, config=configs[out], inputs=inputs)}
     todo = [*missing.values(), *beside.arms]
     if missing:
@@ -96,7 +101,7 @@ def finished_models(
                 dealt = {out: dealt_of(arm, samples, job.compute) for out, arm in missing.items()}
                 for out, arm in missing.items():
                     runs[arm.name].tags(tags_of(dealt[out]))
-                trained = fit(todo, samples, work, compute=job.compute, k=k, runs=runs, key=key)
+                trained = beside.chosen(fit(todo, samples, work, compute=job.compute, k=k, runs=runs, key=key))
                 cut = [arm.name for arm in missing.values() if rising(trained[arm.name])]
                 if cut:
                     print(

@@ -60,6 +60,8 @@ def tune(
 
     from scipy.optimize import minimize  # late: other models are trained without it
 
+    if len(start_D) == 1:
+        loss(-start_D)  # of one input the direction is all, and a line search need not come to the other side of 0
     minimize(loss, start_D, method="Powell", options={"maxfev": LOOKS * len(start_D), "xtol": 1e-3, "ftol": 1e-5})
     best_D /= max(float(np.linalg.norm(best_D)), 1e-12)  # the order is the same, and scores are of one size
     with torch.no_grad():

@@ -15,6 +15,7 @@ from prerank.models.arch import ModelName
 from prerank.models.options import Arm, Optim
 from prerank.models.scorers import readable
 from prerank.training.ladder import ladder
+from prerank.training.single import of_one_feature
 from prerank.training.worker import check
 
 TRIES = 4
@@ -135,6 +136,11 @@ def _can(arm: Arm, samples: Path) -> bool:
     except InputError:
         return False
     return True
+
+
+def of_one(base: Arm, samples: Path, k: int) -> list[Rung]:
+    """Candidates in the order of one feature, which needs no tries: what all others have to beat."""
+    return [Rung(name, said, (arm,)) for name, (said, arm) in of_one_feature(base, samples, k).items()]
 
 
 ARTICLE = {"low_rank_negatives": "+5", "rank_pairs": "+2", "bin_pairs": "+3", "score": "+5", "contrast": "+14"}

@@ -20,7 +20,16 @@ from workflows.pipeline import Pipeline
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 STRATEGIES = ["low_rank_negatives", "rank_pairs", "bin_pairs"]
-NAMES = ["base", *STRATEGIES, "score", "contrast", "all", *(f"no_{name}" for name in STRATEGIES)]
+NAMES = [
+    "popular",
+    "best_feature",
+    "base",
+    *STRATEGIES,
+    "score",
+    "contrast",
+    "all",
+    *(f"no_{name}" for name in STRATEGIES),
+]
 NAMES += ["no_score", "and_contrast", "searched", "teacher"]
 
 
@@ -97,7 +106,7 @@ def test_a_student_by_itself_is_the_arm_of_the_pipeline(finished, tmp_path):
         )
     )
     evaluate.main(evaluate.Evaluate(config.logs, str(config.out / "teacher"), student, out, k=12))
-    base = results["rows"][0]
+    base = next(row for row in results["rows"] if row["name"] == "base")
     found = json.loads(out.read_text())
     for key in ("recall_at_12", "hit_rate_at_12", "auc", "gauc", "ndcg_at_10", "requests"):
         assert found[key] == pytest.approx(base[key], abs=1e-6)

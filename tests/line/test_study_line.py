@@ -42,7 +42,7 @@ def test_every_rung_is_tuned_and_timed(finished):
     config, results = finished
     folder = config.out / "study" / "ladder"
     assert json.loads((folder / "study.json").read_text()) == results
-    assert [row["name"] for row in results["rows"]] == list(MODELS)
+    assert [row["name"] for row in results["rows"]] == ["popular", "best_feature", *MODELS]
     for row in results["rows"]:
         over = row["recall"]
         assert over["lo"] <= over["mean"] <= over["hi"] and len(over["seeds"]) == len(row["students"]) == 2

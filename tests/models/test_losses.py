@@ -4,6 +4,7 @@ import doctest
 import inspect
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,7 +13,17 @@ from prerank.models.losses import Segments
 
 SIZES = (4, 1, 3)
 HARD = ("pointwise", "top_k", "list_likelihood")
-LOSSES = ("pairwise", "listwise", "score_mse", "centred_mse", "softmax_mse", "kl", "info_nce", "relations")
+LOSSES = (
+    "pairwise",
+    "listwise",
+    "score_mse",
+    "centred_mse",
+    "uncorrelated",
+    "softmax_mse",
+    "kl",
+    "info_nce",
+    "relations",
+)
 
 
 @pytest.fixture
@@ -290,3 +301,18 @@ def test_two_shares_average_to_the_whole(requests):
     first = losses.pairwise(score[:2], (hi, lo), Segments(group, 1))
     halves = first, losses.pairwise(score[2:], (none, none), Segments(none, 1))
     assert whole.item() == pytest.approx(sum(halves).item() / 2, rel=1e-6)
+
+
+def test_a_correlation_is_numpys_and_flat_requests_have_no_gradient():
+    rng = np.random.default_rng(3)
+    request, student, target = np.repeat([0, 1, 2, 3], [6, 9, 1, 4]), rng.normal(size=20), rng.normal(size=20)
+    target[request == 3] = 2.0
+    score = torch.tensor(student, requires_grad=True)
+    loss = losses.uncorrelated(score, torch.tensor(1000 * target), Segments(torch.tensor(request), 4))
+    r = [np.corrcoef(student[request == g], target[request == g])[0, 1] for g in (0, 1)]
+    assert loss.item() == pytest.approx(1 - sum(r) / 4, abs=1e-5)
+    loss.backward()
+    assert score.grad.isfinite().all() and not score.grad[request >= 2].any() and score.grad[request < 2].all()
+    flat = torch.zeros(4, requires_grad=True)
+    losses.uncorrelated(flat, torch.arange(4.0), Segments(torch.zeros(4, dtype=torch.long), 1)).backward()
+    assert flat.grad.isfinite().all()

@@ -33,6 +33,8 @@ def test_a_student_by_default_and_by_options(samples, taught, tmp_path):
     assert student_arm(taught, arch=path, features=("price",)) == replace(arm, features=("match",), widths=(4, 0))
     with pytest.raises(InputError, match=r"^--features: unknown feature 'pricy'"):
         student_arm(taught, features=("pricy",))
+    with pytest.raises(InputError, match=r"^--features: 'secret' is teacher_only"):
+        student_arm(taught, features=("price", "secret"))
     path.write_text(json.dumps({"features": ["pricy"], "widths": [4]}))
     with pytest.raises(InputError, match=r"arch.json: unknown feature 'pricy'"):
         student_arm(taught, arch=path)

@@ -12,6 +12,7 @@ from prerank.samples.draw import DrawConfig
 from prerank.search.options import Search
 from prerank.training.arms import TEACHER
 from prerank.training.options import Compute
+from prerank.training.variants import Learn
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class Pipeline:
     optim: Optim = Optim()
     """Of the students and the search."""
     teacher_optim: Optim = TEACHER
+    teacher_learn: Learn = Learn()
     compute: Compute = Compute()
     study: Literal["none", "ladder", "distill", "search", "all"] = "none"
     """Instead of the line's own comparison: models, what is distilled, what is searched, or all of these, by seeds."""

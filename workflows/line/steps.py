@@ -59,7 +59,8 @@ def prepared(config: Pipeline, logs: Logs, out: Path, parent: Run) -> tuple[Path
     check_clicks(samples)
     table = profiled(config, samples, out, parent)
     shared = {name: getattr(config, name) for name in ("unexposed_ratio", "k", "seed", "compute")}
-    shared |= {"widths": config.teacher_widths, "optim": config.teacher_optim}
+    shared |= {"widths": config.teacher_widths, "optim": config.teacher_optim, "learn": config.teacher_learn}
+    shared |= {"logs": logs.folder}
     to_teach = train_teacher.TrainTeacher(samples, teacher, **shared)
     proof = train_teacher.main(to_teach, parent)
     with child("teach", out, parent) as tracked:

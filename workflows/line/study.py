@@ -18,7 +18,7 @@ from prerank.search import study
 from prerank.tracking.runs import run
 from prerank.training.arms import student_arm
 from prerank.training.ladder import ladder
-from prerank.training.rungs import Rung, fed, models_of, of_models, of_search, of_techniques
+from prerank.training.rungs import Rung, fed, models_of, of_models, of_one, of_search, of_techniques
 from prerank.training.study import studied as study_of
 from prerank.training.worker import Job
 from workflows.line.options import Pipeline
@@ -39,7 +39,7 @@ def studied(config: Pipeline) -> study.Results:
         shared = {name: getattr(config, name) for name in ("hard", "positions", "distill", "optim", "seed")}
         plain_ = student_arm(taught, features=names(config.features), widths=widths(config.widths), **shared)
         base = ladder(plain_)["all"][1]
-        rungs: list[Rung] = []
+        rungs: list[Rung] = of_one(plain_, taught, config.k)
         if config.study in ("ladder", "all"):
             cold = cold_features(config, taught, table, out, parent) if "cold" in models else ()
             rungs += of_models(base, taught, models, cold)
