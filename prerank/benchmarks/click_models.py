@@ -52,8 +52,10 @@ def _epoch(peer: Peer, pupil: Pupil, batches: list[Batch], folder: Path) -> Call
 
     features, widths = pupil.lesson.features, list(pupil.lesson.arm.widths)
     columns, label_N = items_of(batches, features)
-    sizes = {feature.name: (feature.size, feature.dim) for feature in features if feature.dim}
     batch = len(label_N) // len(batches)
+    whole = slice(batch * len(batches))  # torch-rechub's normalisation refuses a last batch of one item
+    columns, label_N = {name: values[whole] for name, values in columns.items()}, label_N[whole]
+    sizes = {feature.name: (feature.size, feature.dim) for feature in features if feature.dim}
     if peer is FUXICTR:
         from prerank.benchmarks.peers import fuxictr_train
 

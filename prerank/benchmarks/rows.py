@@ -46,9 +46,17 @@ class Row:
 
     @property
     def target(self) -> str:
-        return (
-            "" if self.most is self.least is None else f"≤ {self.most:g}" if self.least is None else f"≥ {self.least:g}"
-        )
+        bound = self.most if self.least is None else self.least
+        return "" if bound is None else f"{'≤' if self.least is None else '≥'} {self._said(bound, 'g')}"
+
+    def __str__(self) -> str:
+        """The value with its unit."""
+        return self._said(self.value, ".3g" if self.unit == "share" else ".2f")
+
+    def _said(self, value: float, form: str) -> str:
+        if self.unit == "share":
+            return f"{100 * value:{form}}%"
+        return f"{value:{form}}{' s' if self.unit == 's' else 'x'}"
 
 
 @dataclass(frozen=True)
@@ -128,10 +136,7 @@ def terminal_table(rows: Sequence[Row | Left], load: float) -> Table:
         if isinstance(row, Left):
             table.add_row(Text(row.name), Text(f"left out: {row.why}"))
             continue
-        value = (
-            f"{100 * row.value:.0f}%" if row.unit == "share" else f"{row.value:.2f}{' s' if row.unit == 's' else 'x'}"
-        )
         said = "" if not row.target else "yes" if row.reached else "no"
-        cells = (row.name, row.what, value, row.target, said, row.detail)
+        cells = (row.name, row.what, str(row), row.target, said, row.detail)
         table.add_row(*(Text(cell, style="bold" if cell == "no" else "") for cell in cells))
     return table

@@ -18,16 +18,24 @@ from workflows.benchmark import NAMES, Benchmark, main
 @pytest.mark.parametrize(
     ("value", "most", "least", "reached", "target"),
     [
-        (2.0, 2.0, None, True, "≤ 2"),
-        (2.1, 2.0, None, False, "≤ 2"),
-        (0.9, None, 0.9, True, "≥ 0.9"),
-        (0.89, None, 0.9, False, "≥ 0.9"),
+        (2.0, 2.0, None, True, "≤ 2x"),
+        (2.1, 2.0, None, False, "≤ 2x"),
+        (0.9, None, 0.9, True, "≥ 0.9x"),
+        (0.89, None, 0.9, False, "≥ 0.9x"),
         (7.0, None, None, True, ""),
     ],
 )
 def test_a_target_is_reached_or_not(value, most, least, reached, target):
     row = Row("x", "", value, "times", most, least)
     assert row.reached is reached and row.target == target
+
+
+def test_a_value_is_said_with_its_unit():
+    assert (str(Row("x", "", 0.0137, "share", most=0.1)), Row("x", "", 0.0137, "share", most=0.1).target) == (
+        "1.37%",
+        "≤ 10%",
+    )
+    assert (str(Row("x", "", 3.217, "s", most=2.0)), Row("x", "", 3.217, "s", most=2.0).target) == ("3.22 s", "≤ 2 s")
 
 
 def test_things_take_turns_and_the_first_round_does_not_count(monkeypatch):
