@@ -25,14 +25,16 @@ from prerank.core.outputs import fingerprint
 from prerank.core.storage import place
 from prerank.evaluation.intervals import Row, curve_means, paired_interval, summary
 from prerank.evaluation.metrics import LABELS, Candidates, Comparison, pooled_aucs
+from prerank.evaluation.objectives import Objectives, fused
 from prerank.evaluation.preflight import LOGGED, ROUNDED, one_score, space_of
-from prerank.evaluation.scores import scores_of
+from prerank.evaluation.scores import head_scores_of, scores_of
 from prerank.evaluation.truth import has_truth, truth_of
 from prerank.logs.folder import DAY, Logs, overlaps
 from prerank.logs.parts import slim, whole_requests
 from prerank.logs.requests import to_requests
 from prerank.logs.table import TableName
 from prerank.models.checkpoint import known_model, load_model, require_same_features
+from prerank.models.fusion import ONE_HEAD, Fusion
 from prerank.samples.build import attach_features, number_of, val_key
 
 MOST_REQUESTS = 20_000
@@ -56,6 +58,8 @@ class Plan:
     k: int
     m: int | None
     curve: tuple[int, ...]
+    fusion: Fusion = ONE_HEAD
+    """By which a teacher of several heads ranks: that of the students, where it is one."""
 
     @property
     def students(self) -> list[str]:
@@ -116,6 +120,8 @@ class Facts(Noted):
     """Requests that `auc` is over, where it is not all of them."""
     ties: NotRequired[Ties]
     """Results of earlier versions do not say."""
+    fusion: NotRequired[str]
+    """By which the teacher ranked, where it was not by clicks alone."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +157,10 @@ def plan(
     test_from = np.datetime64(next(iter(days.values())))
     table = space_of(logs, test_from, logged=teacher == LOGGED)
     known = {name: (folders[name], model.manifest["fingerprint"]) for name, model in models.items()}
-    return Plan(logs, table, known, test_from, k, m, curve)
+    fusions = {model.arch.fusion for name, model in models.items() if name != "teacher"}
+    fusion = fusions.pop() if len(fusions) == 1 else ONE_HEAD
+    there = models["teacher"].arch.fusion.heads if "teacher" in models else ()
+    return Plan(logs, table, known, test_from, k, m, curve, fusion if {*fusion.heads} <= {*there} else ONE_HEAD)
 
 
 def evaluate(plan: Plan, *, blocks: int | None = None, seed: int = 0) -> Evaluation:
@@ -214,6 +223,8 @@ def evaluate(plan: Plan, *, blocks: int | None = None, seed: int = 0) -> Evaluat
         "noted": counts["noted"],
         "ties": {"teachers_top": counts["tied_top"], "one_score": {name: n for name, n in same.items() if n}},
     }
+    if plan.fusion.heads:
+        facts["fusion"] = plan.fusion.said()
     if not pooled_R.all():
         facts["pooled"] = int(pooled_R.sum())
     return Evaluation(rows, table.drop_columns(sorted(lists)), facts)
@@ -238,13 +249,17 @@ def score(rows: pa.Table, shown: pa.Table, plan: Plan, at_most: float, pooled_sh
         return pa.table({"counts": [json.dumps(counted)]})
     offsets = offsets_of(table["item_id"])
     candidates, scores = scored(table, plan)
+    heads = head_scores_of(table, known_model(*plan.models["teacher"], "teacher")) if "teacher" in plan.models else {}
+    if plan.fusion.heads:
+        scores["teacher"] = fused(heads, plan.fusion)
+    objectives = Objectives(table, candidates, heads, plan.logs.schema.labels, k=plan.k)
     pooled_R = number_of(table["request_id"], 1) <= pooled_share
     pooled_N, pooled_offsets = pooled_R[segment_of(offsets)], np.append(0, np.cumsum(np.diff(offsets) * pooled_R))
     out = {"request_id": table["request_id"]}
     out |= {name: nest(flat(table[name]).filter(pa.array(pooled_N)), pooled_offsets) for name in LABELS}
     compare = Comparison(candidates, scores["teacher"], k=plan.k, m=plan.m, curve=plan.curve)
     for name, score_N in scores.items():
-        columns = compare(score_N)
+        columns = compare(score_N) | objectives(score_N) | (objectives.of_heads(heads) if name == "teacher" else {})
         within = ROUNDED if name in plan.models else 0.0  # what was logged is taken as it is
         counted["one_score"][name], counted["several"] = one_score(score_N, offsets, within=within)
         out[f"{name}.score"] = nest(score_N[pooled_N], pooled_offsets)
@@ -261,7 +276,8 @@ def tested(rows: pa.Table, shown: pa.Table, plan: Plan, since: np.datetime64, at
     """
     late = rows["request_id"].filter(between(rows["ts"], since, None)).combine_chunks()
     rows, shown = (part.filter(is_in(part["request_id"], late)) for part in (rows, shown))
-    requests, counts = to_requests(rows, shown, sampled=plan.table == "candidates")
+    labels = plan.logs.schema.labels
+    requests, counts = to_requests(rows, shown, sampled=plan.table == "candidates", labels=labels)
     requests = requests.filter(between(requests["ts"], since, None))
     drawn = number_of(requests["request_id"], 0) <= at_most
     others = requests.filter(pa.array(~drawn))
