@@ -21,7 +21,6 @@ from prerank.tracking.runs import Run
 from prerank.training.arms import left_out, student_arm
 from prerank.training.options import Compute
 from prerank.training.student import Options, train
-from workflows import search_arch
 
 Student = Literal["mlp", "linear", "logistic", "two_tower", "two_tower_gbdt", "cold"]
 
@@ -96,6 +95,8 @@ def model_of(config: TrainStudent) -> ModelName:
 
 def chosen_by_cold(config: TrainStudent, parent: Run | None) -> Path:
     """The arch.json of the features that squeeze and excitation values most within the budget, beside the student."""
+    from workflows import search_arch  # late: of the other models none searches, and it draws figures
+
     if config.latency_table is None:
         raise InputError("--model cold needs --latency-table, the latency.json of workflows.profile_latency")
     if config.arch or config.features:

@@ -2,7 +2,9 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
 from typing import Literal, TypedDict
 
 import numpy as np
@@ -12,9 +14,13 @@ from rich.text import Text
 
 from prerank.serving.timing import Machine, machine
 
-UNITS = {"times": "x", "s": " s"}
 SCHEMA = 1
 """Of the JSON; another number where a field changes its meaning."""
+LIBRARIES = (
+    *("ray", "torch", "pyarrow", "numpy", "polars", "onnxruntime", "lightgbm", "mlflow", "optuna"),
+    *("duckdb", "pyspark", "fuxictr", "torch-rechub", "treelite", "tl2cgen", "nni"),
+)
+"""Ours, and the peers."""
 
 
 @dataclass(frozen=True)
@@ -45,21 +51,52 @@ class Row:
         )
 
 
+@dataclass(frozen=True)
+class Left:
+    """A row that is left out."""
+
+    name: str
+    why: str
+    """And what to do about it."""
+
+
 class Report(TypedDict):
     """As JSON."""
 
     schema: int
     machine: Machine
+    versions: Mapping[str, str]
+    """Of the libraries that are measured, by their names on PyPI; those that are not installed are not here."""
     load: float
     """Processes that wanted to run in the minute before; above the number of cores the figures are worth less."""
     quick: bool
     rows: Sequence[Mapping[str, object]]
     """The fields of `Row`, and whether its target is `reached`."""
+    left_out: Sequence[Mapping[str, str]]
+    """The fields of `Left`."""
 
 
-def report(rows: Sequence[Row], *, quick: bool, load: float) -> Report:
-    told = [asdict(row) | {"reached": row.reached} for row in rows]
-    return {"schema": SCHEMA, "machine": machine(), "load": load, "quick": quick, "rows": told}
+def report(found: Sequence[Row | Left], *, quick: bool, load: float) -> Report:
+    rows = [asdict(row) | {"reached": row.reached} for row in found if isinstance(row, Row)]
+    left = [asdict(row) for row in found if isinstance(row, Left)]
+    return {
+        "schema": SCHEMA,
+        "machine": machine(),
+        "versions": versions(),
+        "load": load,
+        "quick": quick,
+        "rows": rows,
+        "left_out": left,
+    }
+
+
+def versions() -> dict[str, str]:
+    """Of `LIBRARIES` that are installed."""
+    out = {}
+    for name in LIBRARIES:
+        with suppress(PackageNotFoundError):
+            out[name] = version(name)
+    return out
 
 
 def load_now() -> float:
@@ -81,13 +118,16 @@ def medians(seconds: Mapping[str, np.ndarray]) -> dict[str, float]:
     return {name: float(np.median(of)) for name, of in seconds.items()}
 
 
-def terminal_table(rows: Sequence[Row], load: float) -> Table:
+def terminal_table(rows: Sequence[Row | Left], load: float) -> Table:
     about = machine()
     title = f"{about['cpu']}, {about['cores']} cores, load {load:.1f}; torch {about['torch']}, ONNX Runtime "
     table = Table(title=title + about["onnxruntime"], title_justify="left", box=None, padding=(0, 2, 0, 0))
     for heading in ("row", "what", "", "target", "reached", "behind it"):
         table.add_column(heading, justify="right" if heading in ("", "target") else "left")
     for row in rows:
+        if isinstance(row, Left):
+            table.add_row(Text(row.name), Text(f"left out: {row.why}"))
+            continue
         value = (
             f"{100 * row.value:.0f}%" if row.unit == "share" else f"{row.value:.2f}{' s' if row.unit == 's' else 'x'}"
         )

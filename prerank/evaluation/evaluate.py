@@ -26,7 +26,7 @@ from prerank.core.storage import place
 from prerank.evaluation.intervals import Row, curve_means, paired_interval, summary
 from prerank.evaluation.metrics import LABELS, Candidates, Comparison, pooled_aucs
 from prerank.evaluation.objectives import Objectives, fused
-from prerank.evaluation.preflight import LOGGED, ROUNDED, one_score, space_of
+from prerank.evaluation.preflight import LOGGED, ROUNDED, check_lists, one_score, space_of
 from prerank.evaluation.scores import head_scores_of, scores_of
 from prerank.evaluation.truth import has_truth, truth_of
 from prerank.logs.folder import DAY, Logs, overlaps
@@ -141,7 +141,8 @@ class Evaluation:
 def plan(
     logs: Logs, teacher: str, students: dict[str, Path], *, k: int, m: int | None = None, curve: tuple[int, ...] = ()
 ) -> Plan:
-    """Checks that the models fit the logs and were kept from the same test days; raises InputError otherwise."""
+    """Checks that the models fit the logs and were kept from the same test days, and that there is something to choose
+    among; raises InputError otherwise."""
     folders = students if teacher == LOGGED else {**students, "teacher": place(teacher)}
     models = {name: load_model(folder, kind=_kind(name)) for name, folder in folders.items()}
     for name, model in models.items():
@@ -156,6 +157,7 @@ def plan(
         )
     test_from = np.datetime64(next(iter(days.values())))
     table = space_of(logs, test_from, logged=teacher == LOGGED)
+    check_lists(logs, test_from, None, k=k, m=None, days="test", tables=(table,))
     known = {name: (folders[name], model.manifest["fingerprint"]) for name, model in models.items()}
     fusions = {model.arch.fusion for name, model in models.items() if name != "teacher"}
     fusion = fusions.pop() if len(fusions) == 1 else ONE_HEAD

@@ -3,7 +3,7 @@
 What only rows can tell is looked up as soon as there are samples.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -58,15 +58,24 @@ def check_truth_of(logs: Logs, test_from: np.datetime64) -> None:
         truth_of(pa.table({"request_id": rows["request_id"], "item_id": one_each}), logs.folder / "truth")
 
 
-def check_lists(logs: Logs, since: np.datetime64, until: np.datetime64, *, k: int, m: int | None) -> None:
+def check_lists(
+    logs: Logs,
+    since: np.datetime64,
+    until: np.datetime64 | None,
+    *,
+    k: int,
+    m: int | None,
+    days: str = "validation",
+    tables: Sequence[TableName] = TABLES,
+) -> None:
     """Raises InputError where no list of these days can have more than k items, of which any student keeps all, or
     more than m, which are then all the teacher's top."""
     groups: list[tuple[TableName, list[RowGroup]]]
-    groups = [(name, _of_days(logs, name, since, until)) for name in TABLES if logs.tables.get(name)]
+    groups = [(name, _of_days(logs, name, since, until)) for name in tables if logs.tables.get(name)]
     if sum(group.rows for _, of_table in groups for group in of_table) > MOST_COUNTED:
         return
     longest = max(_longest(logs, name, of_table) for name, of_table in groups)
-    said = f"{logs.folder}: requests of the validation days have {longest} candidates at most, all of which"
+    said = f"{logs.folder}: requests of the {days} days have {longest} candidates at most, all of which"
     if 0 < longest <= k:
         raise InputError(f"{said} any student keeps at --k {k}; lower --k, or bring candidates/")
     if m and 0 < longest <= m:

@@ -68,8 +68,10 @@ def search_steps(
     def held(start: int) -> Iterator[Batch]:
         # Held-out batches go round without an end; a restart goes on with the one that its steps come to.
         while True:
-            yield from batches(held_out.epoch(start // held_out.steps, start % held_out.steps), start)
-            start += held_out.steps - start % held_out.steps
+            turns, into = divmod(start, held_out.steps)
+            start -= into  # a round draws by its first step, so that one that is gone on with draws as it began
+            yield from batches(held_out.epoch(turns, into), start)
+            start += held_out.steps
 
     def turn(batch: Batch, step: int, learns: Learns) -> dict[str, Tensor]:
         ready = min(1.0, (step + 1) / ramp) if ramp else 1.0

@@ -191,11 +191,11 @@ def out_of_order(rows: Sequence[Row]) -> list[str]:
         if not gap or gap["mean"] >= 0:
             continue
         unread = [name for name in before["features"] if name not in row["features"]]
-        why = f"it does not read {', '.join(unread)}" if unread else "it reads the same features"
+        why = f"; it does not read {', '.join(unread)}" if unread else ", though it reads all of its features"
         sure = "" if gap["hi"] < 0 else ", which these requests and seeds cannot tell from nothing"
         said.append(
             f"{row['name']} ({row['article']}) keeps {-100 * gap['mean']:.1f} points less than {before['name']} "
             f"({before['article']}), 95% interval {100 * gap['lo']:+.1f} to {100 * gap['hi']:+.1f}{sure}: out of the "
-            f"article's order; {why}"
+            f"article's order{why}"
         )
     return said

@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pyarrow as pa
 import torch
-from scipy.optimize import minimize
 
 from prerank.core.errors import InputError
 from prerank.core.nested import flat_numpy
@@ -58,6 +57,8 @@ def tune(
             best, best_D = value, weight_D.copy()
         tell(looks, best)
         return -value
+
+    from scipy.optimize import minimize  # late: other models are trained without it
 
     minimize(loss, start_D, method="Powell", options={"maxfev": LOOKS * len(start_D), "xtol": 1e-3, "ftol": 1e-5})
     best_D /= max(float(np.linalg.norm(best_D)), 1e-12)  # the order is the same, and scores are of one size

@@ -216,8 +216,8 @@ def test_the_command(ray_cluster, logs, models, tmp_path):
 def test_what_does_not_fit_is_told(logs, models, tmp_path):
     config = (logs, str(models[0]), models[1], tmp_path / "out")
     with pytest.raises(InputError, match=r"--order brand: expected a single number of the item or cross .* price"):
-        workflow.main(workflow.Allocate(*config, order="brand"))
+        workflow.main(workflow.Allocate(*config, k=12, order="brand"))
     with pytest.raises(InputError, match=r"--shares 0\.5: expected 1 among them"):
-        workflow.main(workflow.Allocate(*config, shares="0.5"))
+        workflow.main(workflow.Allocate(*config, k=12, shares="0.5"))
     with pytest.raises(InputError, match="no truth/ with a click_probability"):
-        workflow.main(workflow.Allocate(*config, value="ctr"))
+        workflow.main(workflow.Allocate(*config, k=12, value="ctr"))

@@ -53,6 +53,7 @@ def test_pairing_removes_what_two_arms_share():
     assert hi - lo < 0.2 * np.subtract(*bootstrap_interval(a)[::-1])
 
 
+@pytest.mark.slow
 def test_influence_bootstraps_to_the_interval_of_the_recomputed_auc():
     rng = np.random.default_rng(0)
     sizes = rng.integers(5, 30, 250)

@@ -221,6 +221,8 @@ def test_k_above_every_list(candidates, tmp_path, monkeypatch):
             check_lists(found, *days, k=k, m=None)
     with pytest.raises(InputError, match=f"are the teacher's top at --m {longest}"):
         check_lists(found, *days, k=3, m=longest)
+    with pytest.raises(InputError, match="of the test days have 24 candidates at most"):
+        check_lists(found, TEST_FROM, None, k=24, m=None, days="test", tables=("fine_lists",))
     monkeypatch.setattr("prerank.evaluation.preflight.MOST_COUNTED", 100)
     check_lists(found, *days, k=1000, m=None)  # too many rows to count beforehand
 

@@ -17,6 +17,7 @@ from prerank.samples.build import Split
 from prerank.search.options import Search
 from prerank.tracking.runs import Run
 from workflows import pipeline
+from workflows.line import steps
 from workflows.pipeline import Pipeline
 
 
@@ -28,14 +29,14 @@ def config(logs, tmp_path, monkeypatch):
 
 
 def test_what_is_right_goes_on(config, logs):
-    pipeline.check(config, open_logs(logs))
+    steps.check(config, open_logs(logs))
     for right in (
         replace(config, features="price,user_age", widths="", budget_us=200.0),
         replace(config, search=Search("autofas", joint=True), latency=Latency(candidates=48)),
         replace(config, k=47),
         replace(config, split=Split(val_days=2, test_days=1)),
     ):
-        pipeline.check(right, open_logs(logs))
+        steps.check(right, open_logs(logs))
 
 
 @pytest.mark.parametrize(
@@ -120,10 +121,10 @@ def test_logs_that_a_later_step_would_refuse(config, logs, change, said, tmp_pat
 def test_a_budget_that_nothing_fits_is_found_before_the_teacher_is_trained(config, samples, tmp_path, monkeypatch):
     """By the latency table, which takes samples alone."""
     made_up_latency(tmp_path / "latency.json", samples, candidates=48, widths=(4, 16, 32, 64))
-    monkeypatch.setattr(pipeline.profile_latency, "main", lambda *_, **__: None)
+    monkeypatch.setattr(steps.profile_latency, "main", lambda *_, **__: None)
     config = replace(config, features="price", widths="4", latency=Latency(candidates=0))
     wide = replace(config, search=Search(widths="64", layers=1))
     for right in (config, replace(wide, budget_us=1000.0)):
-        assert pipeline.profiled(right, samples, tmp_path, cast(Run, None)) == tmp_path / "latency.json"
+        assert steps.profiled(right, samples, tmp_path, cast(Run, None)) == tmp_path / "latency.json"
     with pytest.raises(InputError, match=r"nothing fits; the cheapest, price with widths \(64,\), takes"):
-        pipeline.profiled(wide, samples, tmp_path, cast(Run, None))
+        steps.profiled(wide, samples, tmp_path, cast(Run, None))

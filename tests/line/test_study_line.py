@@ -12,6 +12,7 @@ from prerank.search.options import Search
 from prerank.training.options import Compute
 from prerank.training.rungs import MODELS
 from workflows import evaluate, export, pipeline, train_student
+from workflows.line import study
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 OPTIM = Optim(batch=16, epoch_steps=1, epochs=1)
@@ -54,7 +55,7 @@ def test_every_rung_is_tuned_and_timed(finished):
 
 def test_again_it_is_there(finished, monkeypatch):
     config, results = finished
-    monkeypatch.setattr(pipeline, "evaluate", None)
+    monkeypatch.setattr(study, "evaluate", None)
     assert pipeline.main(config) == results
 
 

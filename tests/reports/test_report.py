@@ -14,6 +14,8 @@ from prerank.reports.pipeline.table import terminal_table
 from prerank.reports.pipeline.words import finding
 from prerank.reports.search.section import pictures, section
 
+pytestmark = pytest.mark.slow  # whole pages are drawn
+
 
 @pytest.fixture
 def results() -> dict:

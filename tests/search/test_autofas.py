@@ -102,6 +102,7 @@ def test_the_gradient_block_leaves_the_gates_to_loss1():
     assert not torch.allclose(of_loss1[True], of_loss1[False])
 
 
+@pytest.mark.slow
 def test_turns_move_what_they_should():
     """Weights stand still in an architecture step, gates and widths in a weights step; two workers draw the same."""
     search = replace(SEARCH, epochs=1, warmup_epochs=1)

@@ -2,11 +2,13 @@
 
 import json
 import os
+import shutil
 import signal
 from dataclasses import replace
 from unittest import mock
 
 import pytest
+import torch
 from samples_fixture import build, made_up_latency, random_teacher, teach_here
 
 from prerank.core.errors import InputError
@@ -17,7 +19,9 @@ from prerank.logs.schema import load_schema
 from prerank.models.arch import load_arch
 from prerank.models.checkpoint import load_model
 from prerank.models.options import Distill, Optim
-from prerank.search.group import proposed_here, search_all
+from prerank.samples.kept import Kept
+from prerank.search.found import found_in
+from prerank.search.group import proposed_here, run_search, search_all
 from prerank.search.options import Search
 from prerank.training.options import Compute
 from prerank.training.worker import Job
@@ -132,6 +136,44 @@ def test_a_killed_worker_changes_nothing(config, undisturbed, tmp_path):
     often = replace(ONE, checkpoint_steps=2)
     assert_same(searched(config, tmp_path, often, {"search": Kills(marker)}), undisturbed, 0)
     assert marker.exists()
+
+
+class Copies:
+    """The one worker of a search, which puts aside what it would go on with, at every step that it is kept."""
+
+    rank, world, device, kept = 0, 1, torch.device("cpu"), Kept()
+
+    def __init__(self, done):
+        self.done, self.saved = done, []
+
+    def finished(self, name):
+        return False
+
+    def under_way(self, name):
+        return (self.done / f"{name}.latest.safetensors").is_file()
+
+    def prepare(self, method):
+        return method
+
+    def keep(self, name, state, last):
+        if not last:
+            self.saved.append(self.done.with_name(f"{self.done.name}-{state.epoch}-{state.step}"))
+            shutil.copytree(self.done, self.saved[-1])
+
+    def tell(self, *_, **__):
+        pass
+
+
+@pytest.mark.slow
+def test_it_goes_on_from_any_step_as_if_nothing_had_been(config, tmp_path):
+    spec, job = spec_of(config), Job(config.samples, replace(ONE, checkpoint_steps=1), config.k)
+    whole = Copies(tmp_path / "whole")
+    whole.done.mkdir()
+    run_search(spec, job, whole)
+    assert len(whole.saved) == 12
+    for folder in whole.saved:
+        run_search(spec, job, Copies(folder))
+        assert_same(found_in(folder, spec), found_in(whole.done, spec), 0)
 
 
 def test_what_makes_no_sense_is_named(config, tmp_path):

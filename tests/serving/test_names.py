@@ -26,6 +26,8 @@ from prerank.serving.session import open_session, score_by
 from prerank.serving.signature import describe
 from prerank.training.student import load_student
 
+pytestmark = pytest.mark.slow  # whole lines, and MLflow serves
+
 PLAIN = [feature["name"] for feature in SCHEMA["features"]]
 TAKEN = [
     *("user.city", "user", "user.city.name", "type", "keys", "training", "forward", "T_destination", "candidates"),

@@ -49,6 +49,7 @@ def test_chunks_tile_the_requests_of_each_day():
     assert [sum(c.stop - c.first for c in cut if c.whole and c.day == day) for day in range(3)] == [0, 270, 270]
 
 
+@pytest.mark.slow
 def test_a_chunk_does_not_depend_on_the_chunks_before_it(made):
     build_world.cache_clear()
     for chunk in reversed(made):
@@ -101,6 +102,7 @@ def test_feature_columns_are_what_the_schema_says(whole):
         assert 0.001 < missing[name] < 0.03
 
 
+@pytest.mark.slow
 def test_features_of_a_request_have_one_value_a_request(whole):
     names = [f.name for f in TINY.schema.features if f.of_request]
     for tables in whole:

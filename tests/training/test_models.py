@@ -36,6 +36,8 @@ from prerank.training.options import Compute
 from prerank.training.student import Distill, Optim, load_student, train
 from prerank.training.worker import Job, per_request
 
+pytestmark = pytest.mark.slow  # each model is trained, exported and timed
+
 FEATURES = tuple(feature["name"] for feature in SCHEMA["features"] if not feature.get("teacher_only"))
 OPTIM = Optim(batch=16, epoch_steps=1, epochs=2)
 OPTIONS = {

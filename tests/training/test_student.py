@@ -20,6 +20,8 @@ from prerank.training import finished
 from prerank.training import student as module
 from prerank.training.student import Compute, Distill, Optim, load_student, train
 
+pytestmark = pytest.mark.slow  # trains a student
+
 FEATURES = tuple(feature["name"] for feature in SCHEMA["features"] if not feature.get("teacher_only"))
 OPTIM = Optim(batch=16, epoch_steps=1, epochs=2)
 OPTIONS = {"features": FEATURES, "widths": (16, 8), "distill": Distill(score=1.0), "optim": OPTIM}
@@ -52,7 +54,6 @@ def rows(logs):
     return table.take(pa.array(np.random.default_rng(0).permutation(table.num_rows)))
 
 
-@pytest.mark.slow
 def test_scores_are_those_of_an_evaluation(student, folder, logs, samples, rows, tmp_path):
     teacher, opened = random_teacher(samples, tmp_path / "teacher"), open_logs(logs)
     plan = evaluate.plan(opened, str(teacher), {"student": folder}, k=10)

@@ -15,6 +15,8 @@ from prerank.training.options import Compute
 from prerank.training.rungs import TRIES, models_of, of_models, of_search, of_techniques
 from prerank.training.worker import Job
 
+pytestmark = pytest.mark.slow  # whole studies
+
 MLP = replace(
     BASE,
     name="all",
