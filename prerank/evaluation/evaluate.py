@@ -250,10 +250,7 @@ def score(rows: pa.Table, shown: pa.Table, plan: Plan, at_most: float, pooled_sh
     if not table.num_rows:
         return pa.table({"counts": [json.dumps(counted)]})
     offsets = offsets_of(table["item_id"])
-    candidates, scores = scored(table, plan)
-    heads = head_scores_of(table, known_model(*plan.models["teacher"], "teacher")) if "teacher" in plan.models else {}
-    if plan.fusion.heads:
-        scores["teacher"] = fused(heads, plan.fusion)
+    candidates, scores, heads = scored(table, plan)
     objectives = Objectives(table, candidates, heads, plan.logs.schema.labels, k=plan.k)
     pooled_R = number_of(table["request_id"], 1) <= pooled_share
     pooled_N, pooled_offsets = pooled_R[segment_of(offsets)], np.append(0, np.cumsum(np.diff(offsets) * pooled_R))
@@ -289,16 +286,22 @@ def tested(rows: pa.Table, shown: pa.Table, plan: Plan, since: np.datetime64, at
     return (attach_features(requests, rows, plan.logs.schema)[0] if requests.num_rows else requests), noted
 
 
-def scored(table: pa.Table, plan: Plan) -> tuple[Candidates, dict[str, np.ndarray]]:
-    """The candidates of request rows, with their truth where there is one, and the scores [N] of every model."""
+def scored(table: pa.Table, plan: Plan) -> tuple[Candidates, dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """The candidates of request rows, with their truth where there is one, the scores [N] of every model, and those of
+    the teacher's heads, where it has several."""
     true = plan.table == "candidates" and has_truth(plan.logs)
     candidates = Candidates.of(table, truth_of(table, plan.logs.folder / "truth") if true else None)
-    scores = {name: scores_of(table, known_model(*known, _kind(name))) for name, known in plan.models.items()}
-    if "teacher" not in scores:
-        scores["teacher"] = flat_numpy(table["fine_score"])
+    models = {name: known_model(*known, _kind(name)) for name, known in plan.models.items()}
+    teacher = models.pop("teacher", None)
+    scores = {name: scores_of(table, model) for name, model in models.items()}
+    heads = head_scores_of(table, teacher) if teacher else {}
+    if teacher and heads:
+        scores["teacher"] = fused(heads, plan.fusion if plan.fusion.heads else teacher.arch.fusion)
+    else:
+        scores["teacher"] = scores_of(table, teacher) if teacher else flat_numpy(table["fine_score"])
     for name, score_N in scores.items():
         _refuse_nan(score_N, table, plan.models[name][0] if name in plan.models else plan.teacher)
-    return candidates, scores
+    return candidates, scores, heads
 
 
 def share_of(plan: Plan, since: np.datetime64) -> float:

@@ -17,8 +17,9 @@ from prerank.samples.heads import label_of
 
 
 def fused(head_scores: Mapping[str, np.ndarray], fusion: Fusion) -> np.ndarray:
-    """float64 [N]: of the scores of the heads."""
-    return np.tensordot(np.array(fusion.shares), np.stack([head_scores[head] for head in fusion.heads], dtype=float), 1)
+    """float32 [N]: of the scores of the heads."""
+    score_HN = np.stack([head_scores[head] for head in fusion.heads], dtype=float)
+    return np.tensordot(np.array(fusion.shares), score_HN, 1).astype(np.float32)
 
 
 class Objectives:
