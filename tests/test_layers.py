@@ -18,15 +18,15 @@ LET_IN = {
         *("training/teach.py", "sweeps", "benchmarks"),
     ),
     "mlflow": ("tracking", "evaluation/from_mlflow.py", "serving/export.py"),
-    "onnx": ("serving", "latency/pieces.py"),
-    "onnxruntime": ("serving", "latency/pieces.py"),
+    "onnx": ("serving", "latency/pieces.py", "benchmarks"),
+    "onnxruntime": ("serving", "latency/pieces.py", "benchmarks"),
     "torch": (
         *("models", "samples/batches.py", "evaluation/scores.py", "serving", "latency", "training", "search"),
         *("sweeps", "benchmarks"),
     ),
     "matplotlib": ("reports", "tracking"),
     "tyro": ("core/cli.py",),
-    "polars": ("sources", "benchmarks/polars_build.py"),
+    "polars": ("sources", "benchmarks/peers"),
 }
 """Of each library the rooms, or files, that may import it; one that is not named here may be imported anywhere."""
 

@@ -1,54 +1,66 @@
 """Measures what the system itself costs, each figure against something else on the same work, in turns in one run.
 
-    python -m workflows.benchmark all --quick --samples runs/demo/taught --teacher runs/demo/teacher \
+    python -m workflows.benchmark all --quick --logs runs/logs --samples runs/demo/taught --teacher runs/demo/teacher \
         --student runs/demo/students/all --out runs/benchmark.json
 
-`memory` builds samples from `--rows` and ten times as many made-up rows, and prints rates and the peak of all processes
-together; it is not among `all`. A figure that was taken beside other programs is worth little: the load is told.
+What each row is, against what, and what it leaves out stands in prerank/benchmarks/README.md. `memory` builds samples
+from `--rows` and ten times as many made-up rows, and prints rates and the peak of all processes together; it is not
+among `all`. A figure that was taken beside other programs is worth little: the load is told.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import torch
 import tyro
 from rich.console import Console
 
-from prerank.benchmarks import building, memory, scoring, search_step, starting, tables, training
-from prerank.benchmarks.rows import Report, Row, load_now, report, terminal_table
+from prerank.benchmarks import building, click_models, lines, memory, scale, scoring, search_step, starting, tables
+from prerank.benchmarks import training as training_loop
+from prerank.benchmarks.rows import Left, Report, Row, load_now, report, terminal_table
 from prerank.core.cli import run
 from prerank.core.config import Positive
 from prerank.core.errors import InputError
 from prerank.core.outputs import write_json
 
-Name = Literal["build", "feed", "train", "contrast", "search", "score", "start", "tables"]
-NAMES: tuple[Name, ...] = ("build", "feed", "train", "contrast", "search", "score", "start", "tables")
+Short = Literal["build", "growth", "feed", "train", "scale", "contrast", "search", "score", "start", "tables"]
+Long = Literal["sweep", "evaluation", "pipeline"]
+Name = Short | Long
+NAMES: tuple[Name, ...] = (*get_args(Short), *get_args(Long))
 COMMANDS = tuple(f"workflows.{name}" for name in ("build_samples", "train_student", "evaluate"))
+QUICK_ROWS = 20_000
 
 
 @dataclass(frozen=True)
 class Benchmark:
     """Measures what the system itself costs."""
 
-    what: Annotated[Literal["all", "memory"] | Name, tyro.conf.Positional]
+    what: Annotated[Literal["all", "memory"] | Short | Long, tyro.conf.Positional]
+    logs: Path = Path("runs/logs")
+    """Of sweep: those that the samples were built from."""
     samples: Path = Path("runs/demo/taught")
-    """Of feed, train, contrast, search and score: a folder made by workflows.teach."""
+    """A folder made by workflows.teach."""
     teacher: Path = Path("runs/demo/teacher")
-    """Of score."""
+    """Of score, sweep and evaluation."""
     student: Path = Path("runs/demo/students/all")
-    """Of score."""
+    """Of score and evaluation."""
     rows: Positive = 500_000
-    """Of the fine lists of build and memory."""
+    """Of the fine lists of build, growth and memory: these grow them, up to 16 times."""
     k: Positive = 150
     """Items that pre-ranking keeps, which the students' rank bins follow."""
     threads: Positive = 1
     """Of torch."""
     quick: bool = False
-    """Fewer repeats on smaller inputs: for the form of the figures, not for their worth."""
+    """Fewer repeats on smaller inputs, without sweep, evaluation and pipeline: for the form of the figures, not for
+    their worth."""
     out: Path | None = None
     """A JSON file for the figures."""
+
+    @property
+    def made(self) -> lines.Made:
+        return lines.Made(*(path.resolve() for path in (self.logs, self.samples, self.teacher, self.student)))
 
 
 def main(config: Benchmark) -> Report | None:
@@ -57,13 +69,15 @@ def main(config: Benchmark) -> Report | None:
         memory.grow(config.rows)
         return None
     names = NAMES if config.what == "all" else (config.what,)
-    for name, folder in (("samples", config.samples), ("teacher", config.teacher), ("student", config.student)):
-        if {"feed", "train", "contrast", "search", "score"} & {*names} and not folder.is_dir():
-            raise InputError(f"--{name} {folder}: no such folder; make demo makes them, or name one of yours")
+    slow: set[Name] = {*get_args(Long)} if config.quick else set()
+    for folder, of in READS.items():
+        path = getattr(config, folder)
+        if {*of} & ({*names} - slow) and not path.is_dir():
+            raise InputError(f"--{folder} {path}: no such folder; make demo makes them, or name one of yours")
     torch.set_num_threads(config.threads)
-    load, rows = load_now(), list[Row]()
+    load, rows = load_now(), list[Row | Left]()
     for name in names:
-        rows += MEASURES[name](config)
+        rows += [Left(name, "takes minutes; without --quick")] if name in slow else MEASURES[name](config)
         Console(width=max(140, Console().width)).print(terminal_table(rows, load))
     result = report(rows, quick=config.quick, load=load)
     if config.out:
@@ -71,19 +85,57 @@ def main(config: Benchmark) -> Report | None:
     return result
 
 
+READS: dict[str, tuple[Name, ...]] = {
+    "logs": ("sweep",),
+    "samples": ("feed", "train", "scale", "contrast", "search", "score", "start", "sweep"),
+    "teacher": ("score", "sweep", "evaluation"),
+    "student": ("score", "evaluation"),
+}
+
+
+def _rounds(config: Benchmark) -> int:
+    return 1 if config.quick else 5
+
+
 def _of_samples(measure: Callable[..., list[Row]]) -> Callable[[Benchmark], list[Row]]:
     return lambda config: measure(config.samples.resolve(), k=config.k, rounds=2 if config.quick else 5)
 
 
-MEASURES: dict[Name, Callable[[Benchmark], list[Row]]] = {
-    "build": lambda c: building.build(min(c.rows, 20_000) if c.quick else c.rows, rounds=1 if c.quick else 3),
-    "feed": _of_samples(training.feed),
-    "train": _of_samples(training.train),
-    "contrast": _of_samples(training.contrast),
+def _grown(measure: Callable[..., list[Row | Left]]) -> Callable[[Benchmark], list[Row | Left]]:
+    return lambda config: measure(min(config.rows, QUICK_ROWS) if config.quick else config.rows, rounds=_rounds(config))
+
+
+def _train(config: Benchmark) -> Sequence[Row | Left]:
+    shared = {"k": config.k, "rounds": 2 if config.quick else 5}
+    batches = 2 if config.quick else 10
+    bare = training_loop.train(config.samples.resolve(), **shared)
+    return [*bare, *click_models.click_models(config.samples.resolve(), **shared, batches=batches)]
+
+
+def _start(config: Benchmark) -> Sequence[Row]:
+    rounds = _rounds(config)
+    return [*starting.imports(COMMANDS, rounds=rounds), *starting.commands(config.samples.resolve(), rounds=rounds)]
+
+
+def _score(config: Benchmark) -> Sequence[Row | Left]:
+    repeats = 50 if config.quick else 1000
+    return scoring.score(config.student, config.teacher, config.samples, k=config.k, repeats=repeats)
+
+
+MEASURES: dict[Name, Callable[[Benchmark], Sequence[Row | Left]]] = {
+    "build": _grown(building.build),
+    "growth": _grown(building.growth),
+    "feed": _of_samples(training_loop.feed),
+    "train": _train,
+    "scale": lambda c: scale.speedup(c.samples.resolve(), rounds=_rounds(c)),
+    "contrast": _of_samples(training_loop.contrast),
     "search": lambda c: search_step.rows(c.samples.resolve(), steps=3 if c.quick else 8),
-    "score": lambda c: scoring.score(c.student, c.teacher, c.samples, repeats=50 if c.quick else 1000),
-    "start": lambda c: starting.imports(COMMANDS, rounds=1 if c.quick else 5),
+    "score": _score,
+    "start": _start,
+    "sweep": lambda c: lines.sweep(c.made, trials=8, epochs=3, rounds=_rounds(c)),
+    "evaluation": lambda c: lines.evaluation(c.made, requests=1000, rounds=_rounds(c)),
     "tables": lambda c: tables.tables(tables.SIZES[: 1 if c.quick else 2], rounds=5 if c.quick else 21),
+    "pipeline": lambda _: lines.pipeline(),
 }
 
 

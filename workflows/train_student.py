@@ -21,7 +21,6 @@ from prerank.tracking.runs import Run
 from prerank.training.arms import left_out, student_arm
 from prerank.training.options import Compute
 from prerank.training.student import Options, train
-from workflows import search_arch
 
 Student = Literal["mlp", "linear", "logistic", "two_tower", "two_tower_gbdt", "cold"]
 
@@ -62,6 +61,9 @@ class TrainStudent:
     """Of logistic: pairs of ids, with commas, that have a weight for each pair of their values, such as user*item."""
     unexposed_ratio: Weight = 0.0
     """Of logistic: unexposed negatives for each exposed item; 0: it learns from exposures alone."""
+    fusion: str = ""
+    """Objectives with their weights in the score, such as click=1,converted=0.5 (`labels` of the logs' schema.json);
+    empty: clicks alone. Each has a head, which learns in that proportion."""
     latency_table: Path | None = None
     """Of cold: the latency.json of workflows.profile_latency."""
     budget_us: Annotated[float | None, Within(0, above=True)] = None
@@ -93,6 +95,8 @@ def model_of(config: TrainStudent) -> ModelName:
 
 def chosen_by_cold(config: TrainStudent, parent: Run | None) -> Path:
     """The arch.json of the features that squeeze and excitation values most within the budget, beside the student."""
+    from workflows import search_arch  # late: of the other models none searches, and it draws figures
+
     if config.latency_table is None:
         raise InputError("--model cold needs --latency-table, the latency.json of workflows.profile_latency")
     if config.arch or config.features:
@@ -119,6 +123,7 @@ def options_of(config: TrainStudent) -> Options:
         "model": model_of(config),
         "crosses": names(config.crosses),
         "unexposed_ratio": config.unexposed_ratio,
+        "fusion": config.fusion,
     }
 
 

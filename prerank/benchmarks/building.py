@@ -1,29 +1,145 @@
-"""build_samples as a whole command, its start and its checks included, against the same draws written in Polars."""
+"""build_samples as a whole command against the same draws written in what a user would pick instead.
+
+What a command costs beside its rows, its start and its checks, is in `small`; the speeds are of the rows between two
+sizes, so that it is left out of them.
+"""
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-from prerank.benchmarks.memory import ITEMS, watch, write_logs
-from prerank.benchmarks.rows import Row
+import numpy as np
 
-ORDERS = {"clustered": 3.0, "shuffled": 3.0}
-"""Of the files; and how many times Polars' time the whole command may take on few rows."""
+from prerank.benchmarks.memory import ITEMS, ROW_GROUP, watch, write_logs
+from prerank.benchmarks.peer import Peer
+from prerank.benchmarks.rows import Left, Row
+
+SMALL, LINEAR, MEMORY = 3.0, 1.15, 1.3
+"""How many times Polars' time the whole command may take on few rows; the time of a row and the peak, grown."""
+TIMES = (1, 4)
+"""Sizes that speeds are taken between."""
+OURS = "workflows.build_samples"
 
 
-def build(rows: int, *, rounds: int) -> list[Row]:
-    """Of made-up logs with so many rows of fine lists."""
-    out = []
-    for order, most in ORDERS.items():
-        with tempfile.TemporaryDirectory() as folder:
-            logs, taken = Path(folder) / "logs", dict[str, list[tuple[float, float]]](ours=[], polars=[])
-            write_logs(logs, rows // ITEMS, order == "shuffled")
-            for turn in range(rounds):
-                samples, theirs = f"{folder}/ours-{turn}", f"{folder}/polars-{turn}"
-                flags = ["--logs", str(logs), "--out", samples]
-                taken["ours"].append(watch("workflows.build_samples", flags))
-                taken["polars"].append(watch("prerank.benchmarks.polars_build", [str(logs), theirs]))
-        ours, polars = (sorted(taken[name])[rounds // 2] for name in ("ours", "polars"))
-        detail = f"{ours[0]:.1f} and {polars[0]:.1f} s, peak {ours[1]:,.0f} and {polars[1]:,.0f} MiB"
-        what = f"{rows:,} rows, whole command, of Polars' time"
-        out.append(Row(f"build, {order}", what, ours[0] / polars[0], "times", most, detail=detail))
+@dataclass(frozen=True)
+class Against:
+    """A peer, and how many times its speed ours should be on logs in each order."""
+
+    peer: Peer
+    module: str
+    clustered: float | None = None
+    shuffled: float | None = None
+
+
+PEERS = (
+    Against(Peer("Polars"), "prerank.benchmarks.peers.polars_build", 0.6, 0.3),
+    Against(Peer("DuckDB", ("duckdb",)), "prerank.benchmarks.peers.duckdb_build"),
+    Against(Peer("PySpark", ("pyspark",), "java"), "prerank.benchmarks.peers.spark_build", 3.0, 2.0),
+    Against(Peer("a Python loop"), "prerank.benchmarks.peers.loop_build", 20.0),
+)
+
+
+@dataclass(frozen=True)
+class Taken:
+    """The medians of a command's time and of the peak of all its processes, by the number of rows."""
+
+    seconds: dict[int, float]
+    peak_mib: dict[int, float]
+
+    @property
+    def row_s(self) -> float:
+        """Of each row between the smallest and the largest size; not above 0 where the sizes are too small to tell."""
+        few, many = min(self.seconds), max(self.seconds)
+        return (self.seconds[many] - self.seconds[few]) / (many - few)
+
+
+def build(rows: int, *, rounds: int) -> list[Row | Left]:
+    """Of made-up logs with so many rows of fine lists, and four times as many."""
+    out: list[Row | Left] = []
+    for order in ("clustered", "shuffled"):
+        there = [of for of in PEERS if not of.peer.lacking]
+        taken = _turns([OURS, *(of.module for of in there)], [rows * n for n in TIMES], order == "shuffled", rounds)
+        ours, polars = taken[OURS], taken[PEERS[0].module]
+        detail = f"{ours.seconds[rows]:.1f} and {polars.seconds[rows]:.1f} s, peak {ours.peak_mib[rows]:,.0f} and "
+        small, what = ours.seconds[rows] / polars.seconds[rows], f"{rows:,} rows, whole command, of Polars' time"
+        detail += f"{polars.peak_mib[rows]:,.0f} MiB"
+        out.append(Row(f"build {order}, small", what, small, "times", SMALL, detail=detail))
+        for of in PEERS:
+            least = of.clustered if order == "clustered" else of.shuffled
+            out.append(_speed(f"build {order}, {of.peer.name}", ours, taken.get(of.module), of.peer, least))
     return out
+
+
+def _speed(name: str, ours: Taken, theirs: Taken | None, peer: Peer, least: float | None) -> Row | Left:
+    if theirs is None:
+        return Left(name, f"{peer.name}: {peer.lacking}")
+    if min(ours.row_s, theirs.row_s) <= 0:
+        return Left(name, f"{max(ours.seconds):,} rows are too few to tell from the start; raise --rows")
+    most = max(ours.peak_mib)
+    detail = f"{1 / ours.row_s:,.0f} and {1 / theirs.row_s:,.0f} rows a second, "
+    detail += f"peak {ours.peak_mib[most]:,.0f} and {theirs.peak_mib[most]:,.0f} MiB"
+    what = f"speed without its start, of {peer.name}'s"
+    return Row(name, what, theirs.row_s / ours.row_s, "times", least=least, detail=detail)
+
+
+def growth(rows: int, *, rounds: int) -> list[Row | Left]:
+    """Of build_samples, from so many rows to 16 times as many; and with all rows in one row group."""
+    out: list[Row | Left] = []
+    for order in ("clustered", "shuffled"):
+        taken = _turns([OURS], [rows, 4 * rows, 16 * rows], order == "shuffled", rounds)[OURS]
+        seconds, peaks = taken.seconds, taken.peak_mib
+        early = Taken({n: seconds[n] for n in (rows, 4 * rows)}, peaks).row_s
+        late = Taken({n: seconds[n] for n in (4 * rows, 16 * rows)}, peaks).row_s
+        name, said = f"growth {order}, time", ", ".join(f"{n:,}: {taken:.1f} s" for n, taken in seconds.items())
+        if min(early, late) > 0:
+            what = "time of a row from x4 to x16, of one from x1 to x4"
+            out.append(Row(name, what, late / early, "times", LINEAR, detail=said))
+        else:
+            out.append(Left(name, f"{rows:,} rows are too few to tell from the start; raise --rows"))
+        said, what = ", ".join(f"{n:,}: {peak:,.0f} MiB" for n, peak in peaks.items()), "peak memory at x16, of x1's"
+        value = peaks[16 * rows] / peaks[rows]
+        out.append(Row(f"growth {order}, memory", what, value, "times", MEMORY, detail=said))
+    return [*out, _one_row_group(10 * rows, rounds)]
+
+
+def _one_row_group(rows: int, rounds: int) -> Row:
+    taken = {}
+    for row_group in (ROW_GROUP, rows):
+        with _logs(rows, False, files=1, row_group=row_group) as logs:
+            taken[row_group] = _medians([_once(OURS, logs) for _ in range(rounds)])
+    (usual_s, usual_mib), (seconds, mib) = taken[ROW_GROUP], taken[rows]
+    detail = f"{seconds:.1f} and {usual_s:.1f} s, peak {mib:,.0f} and {usual_mib:,.0f} MiB"
+    what = f"{rows:,} rows of a file in one row group, of their time in groups of {ROW_GROUP:,}"
+    return Row("growth, one row group", what, seconds / usual_s, "times", detail=detail)
+
+
+def _turns(modules: list[str], sizes: list[int], shuffled: bool, rounds: int) -> dict[str, Taken]:
+    """Each command on logs of each size, in turns."""
+    found = {module: Taken({}, {}) for module in modules}
+    for rows in sizes:
+        with _logs(rows, shuffled) as logs:
+            turns = [{module: _once(module, logs) for module in modules} for _ in range(rounds)]
+        for module, of in found.items():
+            of.seconds[rows], of.peak_mib[rows] = _medians([turn[module] for turn in turns])
+    return found
+
+
+@contextmanager
+def _logs(rows: int, shuffled: bool, **layout: int) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as folder:
+        write_logs(Path(folder), rows // ITEMS, shuffled, **layout)
+        yield Path(folder)
+
+
+def _once(module: str, logs: Path) -> tuple[float, float]:
+    """Seconds and peak MiB; what it wrote is gone."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = f"{folder}/samples"
+        return watch(module, ["--logs", str(logs), "--out", out] if module == OURS else [str(logs), out])
+
+
+def _medians(taken: list[tuple[float, float]]) -> tuple[float, float]:
+    seconds, mib = np.median(taken, axis=0)
+    return float(seconds), float(mib)

@@ -45,18 +45,18 @@ def watch(module: str, arguments: list[str]) -> tuple[float, float]:
     return time.monotonic() - start, peak / 2**20
 
 
-def write_logs(folder: Path, requests: int, shuffled: bool) -> None:
-    """File f has a tenth of the requests, or a tenth of the items of every request, in no order."""
+def write_logs(folder: Path, requests: int, shuffled: bool, *, files: int = FILES, row_group: int = ROW_GROUP) -> None:
+    """Each file has its share of the requests, or, in no order, its share of the items of every request."""
     shared = {"side": "item", "source": "F1", "fetch_us": 1}
     features = [
         *({"name": f"f{i}", "kind": "dense"} | shared for i in range(DENSE)),
         {"name": "vector", "kind": "embedding", "size": VECTOR} | shared,
         {"name": "history", "kind": "ids", "size": 10_000, "dim": 4} | shared,
     ]
-    for file in range(FILES):
+    for file in range(files):
         rng = np.random.default_rng(file)
-        part = rng.permutation(requests) if shuffled else np.array_split(np.arange(requests), FILES)[file]
-        position = np.arange(file, ITEMS, FILES) if shuffled else np.arange(ITEMS)
+        part = rng.permutation(requests) if shuffled else np.array_split(np.arange(requests), files)[file]
+        position = np.arange(file, ITEMS, files) if shuffled else np.arange(ITEMS)
         request, position = np.repeat(part, len(position)), np.tile(position, len(part))
         keys = {"request_id": request, "item_id": (request * 7919 + position) % 1_000_003}
         keys["ts"] = START + request * (4 * 86_400_000_000 // requests)
@@ -69,5 +69,5 @@ def write_logs(folder: Path, requests: int, shuffled: bool) -> None:
         impressions = pa.table(keys | shown).filter(pa.array(position < 10))
         for name, table in (("fine_lists", pa.table(keys | values)), ("impressions", impressions)):
             (folder / name).mkdir(parents=True, exist_ok=True)
-            pq.write_table(table, folder / name / f"{file}.parquet", row_group_size=ROW_GROUP)
+            pq.write_table(table, folder / name / f"{file}.parquet", row_group_size=row_group)
     (folder / "schema.json").write_text(json.dumps({"features": features, "fetch": {"F1": {"per_feature_us": 1}}}))

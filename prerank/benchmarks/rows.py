@@ -2,7 +2,9 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
 from typing import Literal, TypedDict
 
 import numpy as np
@@ -12,9 +14,13 @@ from rich.text import Text
 
 from prerank.serving.timing import Machine, machine
 
-UNITS = {"times": "x", "s": " s"}
 SCHEMA = 1
 """Of the JSON; another number where a field changes its meaning."""
+LIBRARIES = (
+    *("ray", "torch", "pyarrow", "numpy", "polars", "onnxruntime", "lightgbm", "mlflow", "optuna"),
+    *("duckdb", "pyspark", "fuxictr", "torch-rechub", "treelite", "tl2cgen", "nni"),
+)
+"""Ours, and the peers."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +46,26 @@ class Row:
 
     @property
     def target(self) -> str:
-        return (
-            "" if self.most is self.least is None else f"≤ {self.most:g}" if self.least is None else f"≥ {self.least:g}"
-        )
+        bound = self.most if self.least is None else self.least
+        return "" if bound is None else f"{'≤' if self.least is None else '≥'} {self._said(bound, 'g')}"
+
+    def __str__(self) -> str:
+        """The value with its unit."""
+        return self._said(self.value, ".3g" if self.unit == "share" else ".2f")
+
+    def _said(self, value: float, form: str) -> str:
+        if self.unit == "share":
+            return f"{100 * value:{form}}%"
+        return f"{value:{form}}{' s' if self.unit == 's' else 'x'}"
+
+
+@dataclass(frozen=True)
+class Left:
+    """A row that is left out."""
+
+    name: str
+    why: str
+    """And what to do about it."""
 
 
 class Report(TypedDict):
@@ -50,16 +73,38 @@ class Report(TypedDict):
 
     schema: int
     machine: Machine
+    versions: Mapping[str, str]
+    """Of the libraries that are measured, by their names on PyPI; those that are not installed are not here."""
     load: float
     """Processes that wanted to run in the minute before; above the number of cores the figures are worth less."""
     quick: bool
     rows: Sequence[Mapping[str, object]]
     """The fields of `Row`, and whether its target is `reached`."""
+    left_out: Sequence[Mapping[str, str]]
+    """The fields of `Left`."""
 
 
-def report(rows: Sequence[Row], *, quick: bool, load: float) -> Report:
-    told = [asdict(row) | {"reached": row.reached} for row in rows]
-    return {"schema": SCHEMA, "machine": machine(), "load": load, "quick": quick, "rows": told}
+def report(found: Sequence[Row | Left], *, quick: bool, load: float) -> Report:
+    rows = [asdict(row) | {"reached": row.reached} for row in found if isinstance(row, Row)]
+    left = [asdict(row) for row in found if isinstance(row, Left)]
+    return {
+        "schema": SCHEMA,
+        "machine": machine(),
+        "versions": versions(),
+        "load": load,
+        "quick": quick,
+        "rows": rows,
+        "left_out": left,
+    }
+
+
+def versions() -> dict[str, str]:
+    """Of `LIBRARIES` that are installed."""
+    out = {}
+    for name in LIBRARIES:
+        with suppress(PackageNotFoundError):
+            out[name] = version(name)
+    return out
 
 
 def load_now() -> float:
@@ -81,17 +126,17 @@ def medians(seconds: Mapping[str, np.ndarray]) -> dict[str, float]:
     return {name: float(np.median(of)) for name, of in seconds.items()}
 
 
-def terminal_table(rows: Sequence[Row], load: float) -> Table:
+def terminal_table(rows: Sequence[Row | Left], load: float) -> Table:
     about = machine()
     title = f"{about['cpu']}, {about['cores']} cores, load {load:.1f}; torch {about['torch']}, ONNX Runtime "
     table = Table(title=title + about["onnxruntime"], title_justify="left", box=None, padding=(0, 2, 0, 0))
     for heading in ("row", "what", "", "target", "reached", "behind it"):
         table.add_column(heading, justify="right" if heading in ("", "target") else "left")
     for row in rows:
-        value = (
-            f"{100 * row.value:.0f}%" if row.unit == "share" else f"{row.value:.2f}{' s' if row.unit == 's' else 'x'}"
-        )
+        if isinstance(row, Left):
+            table.add_row(Text(row.name), Text(f"left out: {row.why}"))
+            continue
         said = "" if not row.target else "yes" if row.reached else "no"
-        cells = (row.name, row.what, value, row.target, said, row.detail)
+        cells = (row.name, row.what, str(row), row.target, said, row.detail)
         table.add_row(*(Text(cell, style="bold" if cell == "no" else "") for cell in cells))
     return table

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 
+import numpy as np
 import psutil
 import ray
 import torch
@@ -20,6 +21,7 @@ from torch.multiprocessing.spawn import spawn
 from torch.nn.parallel import DistributedDataParallel
 
 from prerank.benchmarks.capacity import GIB, Load, Need, Rates
+from prerank.benchmarks.rows import Row
 from prerank.core.cluster.settings import TILE_BYTES
 from prerank.core.cluster.start import start_ray
 from prerank.core.errors import InputError
@@ -33,6 +35,8 @@ from prerank.training.arms import student_arm, teacher_arms
 from prerank.training.options import Compute
 from prerank.training.worker import Job, Worker, train_arm
 
+TWO = 1.7
+"""How many times the speed of one worker two should have."""
 WORKERS = (1, 2, 4)
 Timed = dict[str, dict[int, float]]
 """Of each step and number of workers the rows (of build_samples) or items a second of all workers together."""
@@ -110,6 +114,21 @@ def rates_of(inputs: Inputs, timed: Timed) -> Rates:
         parameters=sum(weight.numel() for weight in load_model(inputs.teacher, kind="teacher").ranker.parameters()),
         tile_bytes=TILE_BYTES,
     )
+
+
+def speedup(samples: Path, *, rounds: int) -> list[Row]:
+    """Items a second of two workers of one thread each, of one's; the student with its defaults and the contrast."""
+    two = Optim(epochs=2, epoch_steps=1)
+    arm, rates = student_arm(samples, distill=Distill(score=1.0, contrast=0.5), optim=two), {1: [], 2: []}
+    for _ in range(rounds):
+        for workers, found in rates.items():
+            with _cpus(workers):
+                found.append(_of_training(arm, samples, workers))
+    one, both = (float(np.median(found)) for found in rates.values())
+    detail = f"{both:,.0f} and {one:,.0f} items a second"
+    return [
+        Row("scale", "speed of 2 workers, one thread each, of one's", both / one, "times", least=TWO, detail=detail)
+    ]
 
 
 @contextmanager

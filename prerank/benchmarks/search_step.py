@@ -14,7 +14,8 @@ from typing import Literal
 import numpy as np
 from torch import nn
 
-from prerank.benchmarks.rows import Row
+from prerank.benchmarks.peer import Peer
+from prerank.benchmarks.rows import Left, Row
 from prerank.core.config import widths
 from prerank.latency.options import Latency
 from prerank.latency.table import HEAD, Table
@@ -44,6 +45,7 @@ FORMS: tuple[tuple[Form, Literal["softmax", "two_path"]], ...] = (
 WIDTHS = "1024,512,256,128,64,0"
 """The paper's."""
 MOST: dict[Form, float] = {"shared": 1.5, "independent": 3.0}
+NNI = Peer("NNI's ProxylessNAS", ("nni", "pytorch_lightning"), install="as prerank/benchmarks/README.md says")
 
 
 @dataclass(frozen=True)
@@ -55,17 +57,26 @@ class Ratios:
     as they alternate."""
 
 
-def rows(samples: Path, *, steps: int) -> list[Row]:
-    """Of the paper's widths: a step of the weights and one of the architecture, on average."""
+def rows(samples: Path, *, steps: int) -> list[Row | Left]:
+    """Of the paper's widths: a step of the weights and one of the architecture, on average; and NNI's of ours."""
     found = ratios(samples, candidates=WIDTHS, layers=3, batch=64, steps=steps)
     what, plain = (
         "a step of the search, of a training step of the widest plain network",
         f"{1000 * found.plain_s:.0f} ms",
     )
-    return [
+    out: list[Row | Left] = [
         Row(f"search, {form} {estimator}", what, found.of[f"{form} {estimator}"], "times", MOST[form], detail=plain)
         for form, estimator in FORMS
     ]
+    if NNI.lacking:
+        return [*out, Left("search, NNI", f"{NNI.name}: {NNI.lacking}")]
+    both = [found.of[f"{NNI.name}, {learns}"] for learns in ("weights", "architecture")]
+    for form, estimator in FORMS:
+        ours, theirs = found.of[f"{form} {estimator}"], float(np.mean(both))
+        detail = f"{1000 * ours * found.plain_s:.0f} and {1000 * theirs * found.plain_s:.0f} ms"
+        name, what = f"search, {form} {estimator}, NNI", f"a step of {NNI.name}, of ours"
+        out.append(Row(name, what, theirs / ours, "times", least=1.0, detail=detail))
+    return out
 
 
 def ratios(samples: Path, *, candidates: str, layers: int, batch: int, steps: int) -> Ratios:
@@ -88,6 +99,7 @@ def ratios(samples: Path, *, candidates: str, layers: int, batch: int, steps: in
     for form, estimator in FORMS:
         search = replace(Search(), form=form, estimator=estimator, widths=candidates, layers=layers)
         turns |= _search(Spec(arm, search, Latency(), _made_up(features, widths(candidates)), 1000.0), schema, stats)
+    turns |= _nni(features, widths(candidates), layers, arm, stats)
     median = _medians(turns, batches)
     of = {name: taken / median["plain"] for name, taken in median.items()}
     for form, estimator in FORMS:
@@ -130,6 +142,16 @@ def _search(spec: Spec, schema: Schema, stats: Stats) -> dict[str, Turn]:
         f"{name}, weights": lambda batch, step: take(batch, step, 1.0, "weights", clip=5.0),
         f"{name}, architecture": lambda batch, step: take(batch, step, 1.0, "architecture", clip=5.0),
     }
+
+
+def _nni(
+    features: tuple[Feature, ...], hidden: tuple[int, ...], layers: int, arm: Arm, stats: Stats
+) -> dict[str, Turn]:
+    if NNI.lacking:
+        return {}
+    from prerank.benchmarks.peers.nni_step import turns_of  # late: it is not installed everywhere
+
+    return {f"{NNI.name}, {learns}": turn for learns, turn in turns_of(features, hidden, layers, arm, stats).items()}
 
 
 def _made_up(features: tuple[Feature, ...], hidden: tuple[int, ...]) -> Table:

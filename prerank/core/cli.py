@@ -25,10 +25,10 @@ from prerank.core.cluster.private import (
     own_words,
 )
 from prerank.core.config import apply, check
-from prerank.core.documents import load_yaml
 from prerank.core.errors import InputError
 from prerank.core.outputs import check_place, claimed
 from prerank.core.storage import Remote, place
+from prerank.core.yaml_files import load_yaml
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

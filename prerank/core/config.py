@@ -6,8 +6,6 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Annotated, TypeVar, get_args, get_type_hints
 
-from pydantic import TypeAdapter, ValidationError
-
 from prerank.core.errors import InputError, nearest
 
 if TYPE_CHECKING:
@@ -117,6 +115,8 @@ def _replace(config: T, path: list[str], value: object, where: str) -> T:
     head, *rest = path
     if rest:
         return replace(config, **{head: _replace(getattr(config, head), rest, value, where)})
+    from pydantic import TypeAdapter, ValidationError  # late: training by itself needs none of it
+
     annotation = get_type_hints(type(config))[head]
     try:
         return replace(config, **{head: TypeAdapter(annotation).validate_python(value)})

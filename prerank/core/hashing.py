@@ -3,7 +3,6 @@
 import zlib
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -39,6 +38,8 @@ def hash_ids(ids: pa.Array | pa.ChunkedArray) -> np.ndarray:
     if not pa.types.is_integer(ids.type):
         ids = ids.dictionary_encode()
         texts = np.asarray(ids.dictionary.to_pylist(), dtype=object)
+        import pandas as pd  # late: it takes as long to import as all else here together
+
         # Public, but pandas makes it known by no import that a type checker follows.
         of_value = pd.util.hash_array(texts, categorize=False)  # pyright: ignore[reportAttributeAccessIssue]
         return np.append(of_value, np.uint64(0))[ids.indices.fill_null(len(of_value)).to_numpy()]

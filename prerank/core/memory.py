@@ -4,8 +4,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
 CGROUP = Path("/sys/fs/cgroup")
 LIMITS = (
     ("memory.max", "memory.current", "memory.stat"),
@@ -28,6 +26,8 @@ class Memory:
 
 def memory() -> Memory:
     """Of the machine, or of its container where that has less. What files leave in its caches counts as available."""
+    import psutil  # late: what is in memory already is trained on without it
+
     machine = psutil.virtual_memory()
     found = Memory(machine.total, machine.available)
     for names in LIMITS:

@@ -5,7 +5,6 @@ Shapes: I items of a batch, C columns.
 
 from collections.abc import Sequence
 
-import lightgbm
 import numpy as np
 import torch
 from torch import Tensor
@@ -58,6 +57,8 @@ def tree_values(
         "force_row_wise": True,
         "cegb_penalty_feature_coupled": price_C.tolist(),
     }
+    import lightgbm  # late: it imports scikit-learn, which takes as long as half of torch
+
     data = lightgbm.Dataset(np.concatenate(columns, axis=1), y_I, categorical_feature=categories)
     gain_C = lightgbm.train(options, data, num_boost_round=ROUNDS).feature_importance("gain")
     gain_M = np.bincount(owner_C, gain_C, minlength=len(features)) / len(y_I)

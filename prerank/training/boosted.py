@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import lightgbm
 import numpy as np
 import pyarrow as pa
 import torch
@@ -155,6 +154,8 @@ def grow(
     Returns the metrics of each look and which was chosen. Raises InputError where no request of the validation day
     defines the metric that decides.
     """
+    import lightgbm  # late: it imports scikit-learn, which takes as long as half of torch
+
     params = {**PARAMS, "seed": arm.seed, "lambdarank_truncation_level": int(rows.group.max())}
     params |= {"min_data_in_leaf": min(LEAF, max(1, len(rows.grade_N) // 100))}
     params |= {"bagging_fraction": 0.8, "bagging_freq": 1, "feature_fraction": 0.9}

@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pyarrow as pa
 import torch
-from scipy.optimize import minimize
 
 from prerank.core.errors import InputError
 from prerank.core.nested import flat_numpy
@@ -58,6 +57,8 @@ def tune(
             best, best_D = value, weight_D.copy()
         tell(looks, best)
         return -value
+
+    from scipy.optimize import minimize  # late: other models are trained without it
 
     if len(start_D) == 1:
         loss(-start_D)  # of one input the direction is all, and a line search need not come to the other side of 0

@@ -34,6 +34,7 @@ def of_one_feature(base: Arm, samples: Path, k: int) -> dict[str, tuple[str, Arm
     values = found_by_one(samples, base.select_by, k)
     out: dict[str, tuple[str, Arm]] = {}
     plain = {"model": "linear", "widths": (), "hard": "pairwise", "distill": Distill(), "strategies": ("exposed",)}
+    plain |= {"heads": (), "shares": (), "learned": ()}
     for name, sides in SIDES.items():
         among = {feature: value for feature, value in values.items() if feature.side in sides}
         if not among:

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prerank.core.config import apply
-from prerank.core.documents import load_json, load_yaml
+from prerank.core.documents import load_json
 from prerank.core.errors import InputError
+from prerank.core.yaml_files import load_yaml
 
 
 @dataclass(frozen=True)

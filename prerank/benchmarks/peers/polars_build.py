@@ -1,6 +1,6 @@
 """The draws of build_samples as a Polars user would write them: the peer of the benchmark `build`, not of the product.
 
-    python -m prerank.benchmarks.polars_build LOGS OUT
+    python -m prerank.benchmarks.peers.polars_build LOGS OUT
 
 Impressions joined to fine lists, the last day for the test; of each request the exposed items and random ones of the
 list, of its bins and of its tail by a hash of the ids, their pairs, capped, and the items as lists. Nothing is checked
@@ -12,8 +12,7 @@ from pathlib import Path
 
 import polars as pl
 
-RANK, BINS, OF_BIN, UNIFORM, TAIL, PAIRS = 20, 10, 3, 30, 20, 200
-KEY = ["request_id", "item_id"]
+from prerank.benchmarks.peers.drawn import BINS, KEY, OF_BIN, PAIRS, RANK, TAIL, UNIFORM
 
 
 def build(logs: Path, out: Path) -> None:

@@ -1,0 +1,80 @@
+"""Speeds and growth from times that are known, and peers that draw from the same logs."""
+
+import importlib
+from types import SimpleNamespace
+
+import polars as pl
+import pytest
+
+from prerank.benchmarks import building, memory
+from prerank.benchmarks.peer import Peer
+from prerank.benchmarks.peers.drawn import PAIRS
+from prerank.benchmarks.rows import Left
+
+PEERS = ("polars", "duckdb", "loop", pytest.param("spark", marks=pytest.mark.slow))
+
+
+@pytest.mark.parametrize("peer", PEERS)
+def test_a_peer_of_the_build_draws_from_the_same_logs(peer, tmp_path):
+    """Whole requests of all days but the last, with what was shown and at most so many pairs."""
+    module = f"prerank.benchmarks.peers.{peer}_build"
+    against = next(of for of in building.PEERS if of.module == module)
+    if against.peer.lacking:
+        pytest.skip(against.peer.lacking)
+    memory.write_logs(tmp_path / "logs", 40, True)
+    importlib.import_module(module).build(tmp_path / "logs", tmp_path / "out")
+    built = pl.read_parquet(tmp_path / "out" / "*.parquet")
+    lists = pl.read_parquet(tmp_path / "logs" / "fine_lists" / "*.parquet")
+    before = lists.filter(pl.col("ts").dt.date() < lists["ts"].dt.date().max())["request_id"].unique()
+    assert sorted(built["request_id"]) == sorted(before)
+    assert all(sum(exposed) == 10 for exposed in built["exposed"])
+    assert all(40 < len(items) < 110 and len(set(items)) == len(items) for items in built["item_id"])
+    assert 80 < built["item_id"].list.len().mean() < 100  # the draws do not follow each other
+    assert built["hi"].list.len().max() == PAIRS
+
+
+@pytest.fixture
+def known(monkeypatch):
+    """Commands of which each takes its start and then its time of a row, and memory that does not grow."""
+    now = SimpleNamespace(rows=0)
+
+    def wrote(folder, requests, shuffled, **layout):
+        now.rows = requests * memory.ITEMS
+
+    def watched(module, arguments):
+        start_s, row_s = (8.0, 1e-5) if module == building.OURS else (1.0, 5e-6) if "polars" in module else (0.0, 1e-4)
+        return start_s + row_s * now.rows, 1000.0 + 1e-4 * now.rows
+
+    monkeypatch.setattr(building, "write_logs", wrote)
+    monkeypatch.setattr(building, "watch", watched)
+
+
+def test_speeds_leave_out_what_a_start_costs(known, monkeypatch):
+    missing = building.Against(Peer("Nobody", ("no_such_package",)), "nobody", 3.0)
+    monkeypatch.setattr(building, "PEERS", (building.PEERS[0], building.PEERS[3], missing))
+    rows = {row.name: row for row in building.build(100_000, rounds=3)}
+    assert rows["build clustered, small"].value == pytest.approx(9 / 1.5)
+    assert rows["build clustered, Polars"].value == pytest.approx(0.5) and not rows["build clustered, Polars"].reached
+    assert rows["build shuffled, Polars"].value == pytest.approx(0.5) and rows["build shuffled, Polars"].reached
+    assert rows["build clustered, a Python loop"].value == pytest.approx(10)
+    said = "Nobody: no_such_package not installed: pip install '.[bench]'"
+    assert rows["build clustered, Nobody"] == Left("build clustered, Nobody", said)
+
+
+def test_growth_is_of_a_row_and_of_the_peak(known):
+    rows = {row.name: row for row in building.growth(100_000, rounds=1)}
+    assert rows["growth shuffled, time"].value == pytest.approx(1)
+    assert rows["growth clustered, memory"].value == pytest.approx(1160 / 1010)
+    assert rows["growth, one row group"].value == pytest.approx(1)
+
+
+def test_few_rows_do_not_tell(monkeypatch):
+    monkeypatch.setattr(building, "write_logs", lambda *_, **__: None)
+    monkeypatch.setattr(building, "watch", lambda *_: (9.0, 900.0))
+    time = building.growth(1000, rounds=1)[0]
+    assert isinstance(time, Left) and "raise --rows" in time.why
+
+
+def test_what_a_peer_lacks_is_said():
+    assert Peer("Polars", ("polars",)).lacking == ""
+    assert Peer("X", ("polars",), program="no-such-program").lacking == "no-such-program is not on the path"

@@ -1,0 +1,83 @@
+"""Whole commands from times and peaks that are known."""
+
+import os
+from types import SimpleNamespace
+
+import pytest
+
+from prerank.benchmarks import lines, rows, starting
+
+
+@pytest.fixture
+def made(tmp_path):
+    return lines.Made(*(tmp_path / name for name in ("logs", "samples", "teacher", "student")))
+
+
+@pytest.fixture
+def now(monkeypatch):
+    clock = SimpleNamespace(s=0.0)
+    monkeypatch.setattr(rows.time, "perf_counter", lambda: clock.s)
+    return clock
+
+
+def test_a_sweep_is_held_against_as_many_processes(made, now, monkeypatch):
+    commands = []
+
+    def run(command, environment):
+        assert environment["MLFLOW_TRACKING_URI"].startswith("sqlite:///")
+        commands.append(command)
+        now.s += 40.0 if command[0] == "workflows.tune" else 10.0
+
+    monkeypatch.setattr(lines, "_run", run)
+    monkeypatch.setattr(lines.os, "cpu_count", lambda: 1)
+    (row,) = lines.sweep(made, trials=8, epochs=3, rounds=2)
+    assert row.value == pytest.approx(2.0) and row.reached and row.detail == "720 and 360"
+    students = [command for command in commands if command[0] == "workflows.train_student"]
+    assert len(students) == 8 * 3 and all(c[c.index("--optim.epochs") + 1] == "3" for c in commands)
+    assert len({command[command.index("--out") + 1] for command in students}) == len(students)
+
+
+def test_an_evaluation_is_watched_as_requests_grow(made, monkeypatch):
+    asked = []
+    monkeypatch.setattr(lines, "_run", lambda command, _: asked.append(int(command[command.index("--requests") + 1])))
+    monkeypatch.setattr(lines, "watch", lambda module, flags: (1.0, 500.0 + asked[-1] / 6))
+    (row,) = lines.evaluation(made, requests=100, rounds=3)
+    assert asked == [600, 2400] and row.value == pytest.approx(900 / 600) and not row.reached
+
+
+def test_steps_are_told_apart_by_what_they_leave(tmp_path):
+    def wrote(name, at):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("")
+        os.utime(path, (at, at))
+
+    wrote("logs/fine_lists/0.parquet", 1010)
+    ends = {"samples": 1030, "teacher": 1100, "taught": 1110, "students": 1200, "search": 1250}
+    for name, at in ends.items():
+        wrote(f"demo/{name}/manifest.json", at)
+    wrote("demo/latency.json", 1045)
+    wrote("demo/report.html", 1260)
+    steps = lines._steps(tmp_path, 1000)
+    assert steps == {
+        **{"logs": 10, "samples": 20, "latency": 15, "teacher": 55, "taught": 10, "students": 90, "search": 50},
+        "evaluation and report": 10,
+    }
+
+
+def test_a_start_is_until_a_file_is_there(tmp_path, monkeypatch):
+    """The command goes on to its end after the file."""
+    source = "import pathlib, sys, time; time.sleep(.2); pathlib.Path(sys.argv[1], 'a').touch(); time.sleep(.4)"
+    (tmp_path / "sleeps.py").write_text(source)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    at = tmp_path / "at"
+    at.mkdir()
+    first = starting._until(["-m", "sleeps", str(at)], at, "*", dict(os.environ))
+    whole = starting._until(["-m", "sleeps", str(at)], at, "", dict(os.environ))
+    assert 0.2 < first < whole and whole > 0.6
+
+
+def test_the_first_of_several_rounds_does_not_count():
+    said = iter([100.0, 1.0, 2.0, 9.0, 7.0])
+    assert starting._medians({"a": lambda: next(said)}, 3) == {"a": 2.0}
+    assert starting._medians({"a": lambda: next(said)}, 1) == {"a": 7.0}
