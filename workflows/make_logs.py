@@ -54,7 +54,9 @@ def main(config: MakeLogs) -> Made:
     """Returns the rows of each table, the clicks and the seconds; of logs that are there already, their manifest's."""
     config.check()
     out = config.out.resolve()
-    settings = {key: value for key, value in plain(config).items() if key != "out"}
+    settings = {
+        key: value for key, value in plain(config).items() if key != "out" and (key, value) != ("orders", False)
+    }
     if is_done(out, kind="logs", config=settings, inputs={}):
         print(f"{out}: already done")
         return cast("MadeManifest", read_manifest(out, kind="logs"))["result"]

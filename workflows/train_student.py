@@ -61,6 +61,9 @@ class TrainStudent:
     """Of logistic: pairs of ids, with commas, that have a weight for each pair of their values, such as user*item."""
     unexposed_ratio: Weight = 0.0
     """Of logistic: unexposed negatives for each exposed item; 0: it learns from exposures alone."""
+    fusion: str = ""
+    """Objectives with their weights in the score, such as click=1,converted=0.5 (`labels` of the logs' schema.json);
+    empty: clicks alone. Each has a head, which learns in that proportion."""
     latency_table: Path | None = None
     """Of cold: the latency.json of workflows.profile_latency."""
     budget_us: Annotated[float | None, Within(0, above=True)] = None
@@ -120,6 +123,7 @@ def options_of(config: TrainStudent) -> Options:
         "model": model_of(config),
         "crosses": names(config.crosses),
         "unexposed_ratio": config.unexposed_ratio,
+        "fusion": config.fusion,
     }
 
 

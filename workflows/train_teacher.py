@@ -4,7 +4,8 @@
 
 Beside it, a small ranker is trained on each single group of features (those of the items, those across request and
 item): a teacher that finds fewer clicked items than the best of them is not worth imitating. `--model gbdt`
-trains boosted trees, as many a fine-ranker is.
+trains boosted trees, as many a fine-ranker is. Where the logs hold `fine_score`, it may learn from that
+too (`--learn`).
 """
 
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ from rich.table import Table
 from prerank.core import cli
 from prerank.core.cluster.start import start_ray
 from prerank.core.config import Positive, Seed, Weight, Widths, names, widths
+from prerank.core.errors import InputError
 from prerank.logs.folder import open_logs
 from prerank.models.checkpoint import ModelManifest, Proof
 from prerank.models.options import Arm, Optim
@@ -64,6 +66,11 @@ def main(config: TrainTeacher, parent: Run | None = None) -> dict[str, Proof]:
     config.compute.check()
     teacher, *groups = arms_of(config)
     others = variants_of(teacher) if config.learn.variants else {}
+    if config.learn.variants and not others:
+        raise InputError(
+            "--learn.variants: nothing to leave out: give --learn.fine-score (of logs that have it) or "
+            "--learn.id-dropout (of large tables), such as 100 and 0.8"
+        )
     said = {"learn.variants": True} if others else {}
 
     def facts(trained: dict[str, Trained]) -> dict[str, object]:

@@ -29,12 +29,12 @@ from prerank.sweeps.plan import Plan
 from prerank.sweeps.resume import begin
 from prerank.sweeps.space import Space, named_space, searches
 from prerank.sweeps.sweep import sweep
-from prerank.sweeps.trial import Drawn, Planned, Trials, absolute, table_at
+from prerank.sweeps.trial import FUSION, Drawn, Planned, Trials, absolute, table_at
 from prerank.tracking.runs import Run, run
 from prerank.training.group import refuse_local_store
 from prerank.training.options import Compute
 from prerank.training.worker import Job
-from workflows import compare, evaluate, export, search_arch, train_student
+from workflows import compare, evaluate, export, front, search_arch, train_student
 
 FIXED = ("samples", "logs", "teacher", "out", "space", "trials", "sampler", "scheduler", "metric", "grace", "reduction")
 FIXED += ("concurrent", "retries", "resume", "latency_table", "arch", "k", "model")
@@ -84,6 +84,8 @@ class Tune:
     """Whose pairs to learn from, with commas; empty: every strategy in the samples."""
     hard: Hard = "pairwise"
     """The students' loss of these pairs, as in train_student; a search learns by pairwise."""
+    fusion: str = ""
+    """Objectives with their weights in the students' score, as in train_student."""
     k: Positive = 150
     """Cut-off of the metrics."""
     seed: Seed = 0
@@ -119,6 +121,9 @@ def main(config: Tune) -> Swept:
             Trials(planned, job, table, config.metric, out, parent, tags), space, plan, resume=config.resume
         )
         best, spent = best_of(outcomes, out), sum(outcome.epochs for outcome in outcomes)
+        if FUSION in space:
+            front.main(front.FrontOf(config.logs, config.teacher, out, out, k=config.k, seed=config.seed))
+            return {"best": {}, "epochs": spent, "test": {}, "model": ""}
         test, model = _evaluated(config, best, searches(space), parent)
         results: Swept = {"best": asdict(best), "epochs": spent, "test": test, "model": model}
         parent.metrics({f"test/{key}": value for key, value in test.items() if isinstance(value, float)})
@@ -143,7 +148,7 @@ def planned_by(config: Tune, drawn: Drawn, *, searches: bool) -> Planned:
     params = {key: value for key, value in plain(config).items() if key not in FIXED}
     if not searches:
         student = train_student.TrainStudent(
-            config.samples, config.out, config.arch, hard=config.hard, **_shared(config)
+            config.samples, config.out, config.arch, hard=config.hard, fusion=config.fusion, **_shared(config)
         )
         return Planned(train_student.arm_of(student), None, params)
     if config.latency_table is None:
@@ -174,7 +179,9 @@ def _evaluated(config: Tune, best: Outcome, searched: bool, parent: Run) -> tupl
     """
     out, chosen = config.out, apply(config, best.drawn, where=f"{config.out}/trials.json")
     arch = out / "trials" / best.name / "arch.json" if searched else config.arch
-    student = train_student.TrainStudent(config.samples, out / "best", arch, hard=chosen.hard, **_shared(chosen))
+    student = train_student.TrainStudent(
+        config.samples, out / "best", arch, hard=chosen.hard, fusion=chosen.fusion, **_shared(chosen)
+    )
     train_student.main(student, parent)
     test = out / "best.json"
     results = evaluate.main(evaluate.Evaluate(config.logs, config.teacher, out / "best", test, k=config.k))

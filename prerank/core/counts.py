@@ -43,6 +43,14 @@ class Checked(TypedDict):
     read: Read
 
 
+class Labelled(TypedDict):
+    """Of a label: the requests that have it, and among the exposed items those that have it and those that do not."""
+
+    requests: int
+    true: int
+    false: int
+
+
 class Drawn(TypedDict):
     """Of pools and pairs."""
 
@@ -52,6 +60,8 @@ class Drawn(TypedDict):
     requests_with_pairs: dict[str, int]
     requests_with_click: NotRequired[int]
     """Of those built; samples of earlier versions do not say."""
+    labels: NotRequired[dict[str, Labelled]]
+    """Of the training days' lists, where the logs have labels beside the click."""
     dropped: dict[str, Number]
     noted: dict[str, Number]
 
@@ -73,6 +83,7 @@ class Built(Checked):
     pairs: dict[str, int]
     requests_with_pairs: dict[str, int]
     requests_with_click: NotRequired[int]
+    labels: NotRequired[dict[str, Labelled]]
     features: dict[str, dict[str, int]]
     """By fault, by feature, of the training requests: its elements that have it, or requests it varies within."""
     elements: NotRequired[dict[str, int]]
@@ -141,6 +152,17 @@ def check_scores(counts: Checked | Built) -> None:
         )
 
 
+def check_labels(counts: Built) -> None:
+    """Raises InputError for a label that all exposed items of the training days have, or none."""
+    for name, found in counts.get("labels", {}).items():
+        if not found["true"] or not found["false"]:
+            raise InputError(
+                f"impressions: label {name!r} is {bool(found['true'])} for all exposed items of the training days: "
+                "there is nothing to learn from it; correct the column, bring more days, or leave it out of 'labels' "
+                "in schema.json"
+            )
+
+
 def said_of_lists(counts: Checked | Built, days: int, held_back: Mapping[str, int]) -> list[str]:
     """A line for each thing about the lists of so many days that may not be as it was meant.
 
@@ -178,6 +200,7 @@ def lines(counts: Built) -> list[tuple[str, int, int]]:
     out = _found(counts, "")
     out.append(("built", counts["built"]["requests"], counts["built"]["rows"]))
     out += [(f"pairs: {name}", counts["requests_with_pairs"][name], n) for name, n in counts["pairs"].items()]
+    out += [(f"label: {name}", n["requests"], n["true"]) for name, n in counts.get("labels", {}).items()]
     return out + (_found(counts["candidates"], "candidates ") if "candidates" in counts else [])
 
 

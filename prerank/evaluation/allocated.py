@@ -159,7 +159,7 @@ def part_of(rows: pa.Table, shown: pa.Table, question: Question, since: np.datet
     table, _ = tested(rows, shown, question.plan, since, at_most)
     if not table.num_rows:
         return pa.table({"ts": pa.array([], pa.timestamp("us"))})
-    candidates, scores = scored(table, question.plan)
+    candidates, scores, _ = scored(table, question.plan)
     arrival_N = arrivals(table, question.order, question.seed)
     out = curves(candidates, scores["student"], scores["teacher"], arrival_N, question.grid).table()
     return out.append_column("request_id", table["request_id"]).append_column("ts", table["ts"])

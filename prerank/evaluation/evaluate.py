@@ -25,14 +25,16 @@ from prerank.core.outputs import fingerprint
 from prerank.core.storage import place
 from prerank.evaluation.intervals import Row, curve_means, paired_interval, summary
 from prerank.evaluation.metrics import LABELS, Candidates, Comparison, pooled_aucs
+from prerank.evaluation.objectives import Objectives, fused
 from prerank.evaluation.preflight import LOGGED, ROUNDED, check_lists, one_score, space_of
-from prerank.evaluation.scores import scores_of
+from prerank.evaluation.scores import head_scores_of, scores_of
 from prerank.evaluation.truth import has_truth, truth_of
 from prerank.logs.folder import DAY, Logs, overlaps
 from prerank.logs.parts import slim, whole_requests
 from prerank.logs.requests import to_requests
 from prerank.logs.table import TableName
 from prerank.models.checkpoint import known_model, load_model, require_same_features
+from prerank.models.fusion import ONE_HEAD, Fusion
 from prerank.samples.build import attach_features, number_of, val_key
 
 MOST_REQUESTS = 20_000
@@ -56,6 +58,8 @@ class Plan:
     k: int
     m: int | None
     curve: tuple[int, ...]
+    fusion: Fusion = ONE_HEAD
+    """By which a teacher of several heads ranks: that of the students, where it is one."""
 
     @property
     def students(self) -> list[str]:
@@ -116,6 +120,8 @@ class Facts(Noted):
     """Requests that `auc` is over, where it is not all of them."""
     ties: NotRequired[Ties]
     """Results of earlier versions do not say."""
+    fusion: NotRequired[str]
+    """By which the teacher ranked, where it was not by clicks alone."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +159,10 @@ def plan(
     table = space_of(logs, test_from, logged=teacher == LOGGED)
     check_lists(logs, test_from, None, k=k, m=None, days="test", tables=(table,))
     known = {name: (folders[name], model.manifest["fingerprint"]) for name, model in models.items()}
-    return Plan(logs, table, known, test_from, k, m, curve)
+    fusions = {model.arch.fusion for name, model in models.items() if name != "teacher"}
+    fusion = fusions.pop() if len(fusions) == 1 else ONE_HEAD
+    there = models["teacher"].arch.fusion.heads if "teacher" in models else ()
+    return Plan(logs, table, known, test_from, k, m, curve, fusion if {*fusion.heads} <= {*there} else ONE_HEAD)
 
 
 def evaluate(plan: Plan, *, blocks: int | None = None, seed: int = 0) -> Evaluation:
@@ -216,6 +225,8 @@ def evaluate(plan: Plan, *, blocks: int | None = None, seed: int = 0) -> Evaluat
         "noted": counts["noted"],
         "ties": {"teachers_top": counts["tied_top"], "one_score": {name: n for name, n in same.items() if n}},
     }
+    if plan.fusion.heads:
+        facts["fusion"] = plan.fusion.said()
     if not pooled_R.all():
         facts["pooled"] = int(pooled_R.sum())
     return Evaluation(rows, table.drop_columns(sorted(lists)), facts)
@@ -239,14 +250,15 @@ def score(rows: pa.Table, shown: pa.Table, plan: Plan, at_most: float, pooled_sh
     if not table.num_rows:
         return pa.table({"counts": [json.dumps(counted)]})
     offsets = offsets_of(table["item_id"])
-    candidates, scores = scored(table, plan)
+    candidates, scores, heads = scored(table, plan)
+    objectives = Objectives(table, candidates, heads, plan.logs.schema.labels, k=plan.k)
     pooled_R = number_of(table["request_id"], 1) <= pooled_share
     pooled_N, pooled_offsets = pooled_R[segment_of(offsets)], np.append(0, np.cumsum(np.diff(offsets) * pooled_R))
     out = {"request_id": table["request_id"]}
     out |= {name: nest(flat(table[name]).filter(pa.array(pooled_N)), pooled_offsets) for name in LABELS}
     compare = Comparison(candidates, scores["teacher"], k=plan.k, m=plan.m, curve=plan.curve)
     for name, score_N in scores.items():
-        columns = compare(score_N)
+        columns = compare(score_N) | objectives(score_N) | (objectives.of_heads(heads) if name == "teacher" else {})
         within = ROUNDED if name in plan.models else 0.0  # what was logged is taken as it is
         counted["one_score"][name], counted["several"] = one_score(score_N, offsets, within=within)
         out[f"{name}.score"] = nest(score_N[pooled_N], pooled_offsets)
@@ -263,7 +275,8 @@ def tested(rows: pa.Table, shown: pa.Table, plan: Plan, since: np.datetime64, at
     """
     late = rows["request_id"].filter(between(rows["ts"], since, None)).combine_chunks()
     rows, shown = (part.filter(is_in(part["request_id"], late)) for part in (rows, shown))
-    requests, counts = to_requests(rows, shown, sampled=plan.table == "candidates")
+    labels = plan.logs.schema.labels
+    requests, counts = to_requests(rows, shown, sampled=plan.table == "candidates", labels=labels)
     requests = requests.filter(between(requests["ts"], since, None))
     drawn = number_of(requests["request_id"], 0) <= at_most
     others = requests.filter(pa.array(~drawn))
@@ -273,16 +286,22 @@ def tested(rows: pa.Table, shown: pa.Table, plan: Plan, since: np.datetime64, at
     return (attach_features(requests, rows, plan.logs.schema)[0] if requests.num_rows else requests), noted
 
 
-def scored(table: pa.Table, plan: Plan) -> tuple[Candidates, dict[str, np.ndarray]]:
-    """The candidates of request rows, with their truth where there is one, and the scores [N] of every model."""
+def scored(table: pa.Table, plan: Plan) -> tuple[Candidates, dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """The candidates of request rows, with their truth where there is one, the scores [N] of every model, and those of
+    the teacher's heads, where it has several."""
     true = plan.table == "candidates" and has_truth(plan.logs)
     candidates = Candidates.of(table, truth_of(table, plan.logs.folder / "truth") if true else None)
-    scores = {name: scores_of(table, known_model(*known, _kind(name))) for name, known in plan.models.items()}
-    if "teacher" not in scores:
-        scores["teacher"] = flat_numpy(table["fine_score"])
+    models = {name: known_model(*known, _kind(name)) for name, known in plan.models.items()}
+    teacher = models.pop("teacher", None)
+    scores = {name: scores_of(table, model) for name, model in models.items()}
+    heads = head_scores_of(table, teacher) if teacher else {}
+    if teacher and heads:
+        scores["teacher"] = fused(heads, plan.fusion if plan.fusion.heads else teacher.arch.fusion)
+    else:
+        scores["teacher"] = scores_of(table, teacher) if teacher else flat_numpy(table["fine_score"])
     for name, score_N in scores.items():
         _refuse_nan(score_N, table, plan.models[name][0] if name in plan.models else plan.teacher)
-    return candidates, scores
+    return candidates, scores, heads
 
 
 def share_of(plan: Plan, since: np.datetime64) -> float:

@@ -201,6 +201,9 @@ def summary(
             "gauc": ("auc_unexposed", n_R - n_exposed_R),
         },
     }
+    for column in (column for column in columns if "/" in column):  # of an objective
+        objective, _, metric = column.rpartition("/")
+        per_slice[""][f"{metric}_{objective}_at_{k}"] = (column, None)
     entries = [
         (where, name, columns[column], weights)
         for where, metrics in per_slice.items()

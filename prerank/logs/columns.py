@@ -30,6 +30,8 @@ class Need:
     empty: pa.DataType
     """Where no file has a value."""
     required: bool = True
+    is_flag: bool = False
+    """Whether all that it may hold is false and true."""
 
 
 def requirements(table: str, schema: Schema) -> dict[str, Need]:
@@ -38,8 +40,9 @@ def requirements(table: str, schema: Schema) -> dict[str, Need]:
     whole = partial(Need, _is_whole, "integers", types.key, pa.int64())
     keys = {"request_id": key, "item_id": key}
     if table == "impressions":
-        flag = partial(Need, _is_flag, "booleans, or 0 and 1", lambda _: pa.int8(), pa.int8())
-        return keys | {"shown_position": whole(), "clicked": flag(), "converted": flag(required=False)}
+        flag = partial(Need, _is_flag, "booleans, or 0 and 1", lambda _: pa.int8(), pa.int8(), is_flag=True)
+        flags = {"clicked": flag(), "converted": flag(required=False)} | {name: flag() for name in schema.labels}
+        return keys | {"shown_position": whole(), **flags}
     needs = keys | {"ts": Need(clock.fits, clock.WORDS, lambda _: TS, TS)}
     if table == "fine_lists":
         needs["fine_position"] = whole(required=False)

@@ -16,7 +16,7 @@ from prerank.logs import clock
 from prerank.logs.columns import agreed
 from prerank.logs.files import first_line, read_columns
 from prerank.logs.schema import Schema, load_schema
-from prerank.logs.table import FLAGS, LogFile, RowGroup, Table, TableName, open_table, refuse_no_flag
+from prerank.logs.table import LogFile, RowGroup, Table, TableName, open_table, refuse_no_flag
 from prerank.logs.types import converted, leaf
 
 DAY = np.timedelta64(1, "D")
@@ -148,7 +148,7 @@ def _cast(column: pa.ChunkedArray, field: pa.Field, path: Path, table: Table) ->
         raise InputError(
             f"{path}: column {field.name!r} does not fit {field.type}: {first_line(error)}; correct it there"
         ) from error
-    if field.name in FLAGS and table.name == "impressions":
+    if field.name in table.flags:
         for value in bounds(column):
             if value is not None:
                 refuse_no_flag(path, field.name, value)

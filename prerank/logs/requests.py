@@ -3,6 +3,8 @@
 Ids are compared by their 64-bit hashes (`hash_ids`). N rows of R requests, M impressions.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,7 +20,9 @@ LONGEST = np.timedelta64(6, "h")
 """Rows of one request lie closer together than that: ids that start again each day are told from a request by it."""
 
 
-def to_requests(rows: pa.Table, impressions: pa.Table, *, sampled: bool = False) -> tuple[pa.Table, Checked]:
+def to_requests(
+    rows: pa.Table, impressions: pa.Table, *, sampled: bool = False, labels: Sequence[str] = ()
+) -> tuple[pa.Table, Checked]:
     """Checks lists of items, joins what was shown: one row a request, items by ascending hash, `row` [N] their origin.
 
     Faults are dropped and counted in rows and requests. An item is kept once: the row of the best position, then of the
@@ -32,8 +36,9 @@ def to_requests(rows: pa.Table, impressions: pa.Table, *, sampled: bool = False)
     whose items all have one score, and a conversion of what was not clicked.
 
     `sampled` lists (candidates) have no positions, start at stage 0, and impressions of other requests are no fault;
-    clicks on items that are not among them are noted as `clicks_outside_candidates` (rows: clicks). Raises InputError
-    for a click that is neither 0 nor 1.
+    clicks on items that are not among them are noted as `clicks_outside_candidates` (rows: clicks). `labels` are
+    further flags of the impressions, which become columns; one that is null is noted, and counts as false. Raises
+    InputError for a click or a label that is neither 0 nor 1.
     """
     with_positions = "fine_position" in rows.column_names and not sampled
 
@@ -85,7 +90,7 @@ def to_requests(rows: pa.Table, impressions: pa.Table, *, sampled: bool = False)
         position = rank_within(code, position)
     offsets = offsets_from(code, len(ids))
 
-    labels = _labels(impressions, ids, offsets, item, known, counts, sampled=sampled)
+    found = _labels(impressions, ids, offsets, item, known, counts, sampled=sampled, more=labels)
     first = order[offsets[:-1]]
     ts = np.minimum.reduceat(ts[order], offsets[:-1]) if len(ids) else ts[order]
     columns = {
@@ -93,11 +98,11 @@ def to_requests(rows: pa.Table, impressions: pa.Table, *, sampled: bool = False)
         "ts": pa.array(ts, pa.timestamp("us")),
         "item_id": nest(rows["item_id"].combine_chunks().take(pa.array(order)), offsets),
         "position": nest(position.astype(np.int32), offsets),
-        **{name: nest(values, offsets) for name, values in labels.items()},
+        **{name: nest(values, offsets) for name, values in found.items()},
     }
     stage = np.full(len(item), CANDIDATE if sampled else FINE_LIST, np.int8)
     for code_, name in ((EXPOSED, "exposed"), (CLICKED, "clicked"), (CONVERTED, "converted")):
-        stage[labels[name]] = code_
+        stage[found[name]] = code_
     columns["stage"] = nest(stage, offsets)
     if "fine_score" in rows.column_names:
         if with_positions:
@@ -111,9 +116,9 @@ def to_requests(rows: pa.Table, impressions: pa.Table, *, sampled: bool = False)
     columns["row"] = nest(order, offsets)
 
     for label, reason in (("clicked", "without_click"), *(() if sampled else [("exposed", "without_impression")])):
-        none = np.add.reduceat(labels[label], offsets[:-1], dtype=np.int64) == 0 if len(ids) else np.empty(0, bool)
+        none = np.add.reduceat(found[label], offsets[:-1], dtype=np.int64) == 0 if len(ids) else np.empty(0, bool)
         count(counts["noted"], reason, int(np.diff(offsets)[none].sum()), int(none.sum()))
-    alone = labels["converted"] & ~labels["clicked"]
+    alone = found["converted"] & ~found["clicked"]
     count(counts["noted"], "converted_without_click", int(alone.sum()), len(np.unique(code[alone])))
     return pa.table(columns), counts
 
@@ -194,8 +199,10 @@ def _labels(
     counts: Checked,
     *,
     sampled: bool,
+    more: Sequence[str],
 ) -> dict[str, np.ndarray]:
-    """exposed, clicked, converted: bool [N]; `ids` are the requests kept, `known` all that had a list."""
+    """exposed, clicked, converted, and `more` labels: bool [N]; `ids` are the requests kept, `known` all that had a
+    list."""
     request_M, item_M = hash_ids(impressions["request_id"]), hash_ids(impressions["item_id"])
     null = _null(impressions["request_id"]) | _null(impressions["item_id"])
     count(counts["dropped"], "impression_null_key", int(null.sum()), 0)
@@ -213,14 +220,15 @@ def _labels(
     again = len(place) - len(np.unique(place))
     count(counts["noted"], "duplicate_impression", again, 0)
 
-    flags = {name: _flags(impressions, name) for name in ("clicked", "converted") if name in impressions.column_names}
-    if "converted" in flags:
-        unsaid = _null(impressions["converted"])[used]
-        count(counts["noted"], "converted_null", int(unsaid.sum()), len(np.unique(request_M[used[unsaid]])))
+    names = tuple(dict.fromkeys(("clicked", "converted", *more)))
+    flags = {name: _flags(impressions, name) for name in names if name in impressions.column_names}
+    for name in [name for name in flags if name != "clicked"]:
+        unsaid = _null(impressions[name])[used]
+        count(counts["noted"], f"{name}_null", int(unsaid.sum()), len(np.unique(request_M[used[unsaid]])))
     if sampled:
         outside = np.unique(np.stack([request_M, item_M])[:, missing[flags["clicked"][missing]]], axis=1)
         count(counts["noted"], "clicks_outside_candidates", outside.shape[1], len(np.unique(outside[0])))
-    labels = {name: np.zeros(len(item), bool) for name in ("exposed", "clicked", "converted")}
+    labels = {name: np.zeros(len(item), bool) for name in ("exposed", *names)}
     labels["exposed"][place] = True
     for name, flags_M in flags.items():
         labels[name][place[flags_M[used]]] = True

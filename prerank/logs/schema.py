@@ -27,6 +27,9 @@ RESERVED = frozenset(
 """Columns of the logs and of the samples, on their way and on disk, and the served network's output: no feature may
 take their names. All else that we name ourselves beside features begins with a slash, as no feature may."""
 
+CLICK = "click"
+"""The objective that all logs have, of the column `clicked`; further ones are named after their `labels`."""
+
 MOST_IDS = 2**31 - 2
 """The largest `size`: samples hold ids as int32, and one row more is for the unknown."""
 
@@ -88,6 +91,8 @@ class Schema:
     """Per source `{"per_feature_us": β}`: what each fetched feature adds, microseconds."""
     hand_picked: tuple[str, ...] = ()
     """The student's features where none are named; empty: all that are not `teacher_only`."""
+    labels: tuple[str, ...] = ()
+    """Columns of the impressions, true or false, that are objectives beside the click: orders, likes, long views."""
 
     @cached_property
     def by_name(self) -> dict[str, Feature]:
@@ -111,9 +116,15 @@ class Schema:
                 raise InputError(f"{where}: unknown feature {name!r}{nearest(name, self.names)}")
         return tuple(feature for feature in self.features if feature.name in set(names))
 
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """What a model can have a head for."""
+        return (CLICK, *self.labels)
+
     def to_json(self) -> dict[str, object]:
         out: dict[str, object] = {"features": [f.to_json() for f in self.features], "fetch": self.fetch}
-        return out | {"hand_picked": list(self.hand_picked)} if self.hand_picked else out
+        named = {"hand_picked": list(self.hand_picked), "labels": list(self.labels)}
+        return out | {key: value for key, value in named.items() if value}
 
     def save(self, folder: Path) -> None:
         (folder / "schema.json").write_text(json.dumps(self.to_json(), indent=1) + "\n")
@@ -135,7 +146,7 @@ def load_schema(folder: Path) -> Schema:
 def parse_schema(raw: object, where: str) -> Schema:
     if not isinstance(raw, dict):
         raise InputError(f"{where}: expected an object with 'features' and 'fetch'")
-    _refuse_unknown(raw, ("features", "fetch", "hand_picked"), where)
+    _refuse_unknown(raw, ("features", "fetch", "hand_picked", "labels"), where)
     fetch = raw.get("fetch")
     if not isinstance(fetch, dict) or not fetch:
         raise InputError(f"{where}: 'fetch' must give {{source: {{'per_feature_us': microseconds}}}}")
@@ -153,15 +164,41 @@ def parse_schema(raw: object, where: str) -> Schema:
             raise InputError(f"{where}: feature {name!r} is declared {names.count(name)} times")
     if all(feature.of_request for feature in features):
         raise InputError(f"{where}: no feature of the side item or cross: nothing tells one candidate from another")
-    hand_picked = raw.get("hand_picked", [])
-    if not isinstance(hand_picked, list) or not all(isinstance(name, str) for name in hand_picked):
-        raise InputError(f"{where}: 'hand_picked' must be a list of names of features, got {hand_picked!r}")
-    for name in hand_picked:
-        if hand_picked.count(name) > 1:
-            raise InputError(f"{where}: hand_picked names {name!r} {hand_picked.count(name)} times; keep one of them")
-    schema = Schema(features, fetch, tuple(hand_picked))
+    hand_picked, labels = _names(raw, "hand_picked", "features", where), _names(raw, "labels", "columns", where)
+    for name in labels:
+        _check_label(name, names, where)
+    schema = Schema(features, fetch, hand_picked, labels)
     schema.select(schema.hand_picked, where=f"{where}: hand_picked")
     return schema
+
+
+def _names(raw: Mapping[str, object], key: str, what: str, where: str) -> tuple[str, ...]:
+    names = raw.get(key, [])
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise InputError(f"{where}: {key!r} must be a list of names of {what}, got {names!r}")
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"{where}: {key} names {name!r} {names.count(name)} times; keep one of them")
+    return tuple(names)
+
+
+def _check_label(name: str, features: Collection[str], where: str) -> None:
+    """`converted` has always been a column of the impressions, and may be a label; click is the first objective."""
+    where = f"{where}: label {name!r}"
+    if name in (CLICK, "clicked"):
+        raise InputError(f"{where}: clicks are the first objective of any logs; leave it out of 'labels'")
+    if name in features:
+        raise InputError(f"{where}: a feature has this name; rename one of the two, in the logs and here")
+    if CLICK in features:
+        raise InputError(
+            f"{where}: a feature is named {CLICK!r}, as the network's output of the clicks is where there are labels; "
+            "rename the feature, in the logs and here"
+        )
+    for mark in ("=", "*"):
+        if mark in name:
+            raise InputError(f"{where}: a label has no {mark}, which --fusion reads; rename it, in the logs and here")
+    if name != "converted":
+        _check_name(name, where, "label")
 
 
 def _parse_feature(entry: object, index: int, fetch: Collection[str], where: str) -> Feature:
@@ -200,7 +237,7 @@ def _parse_feature(entry: object, index: int, fetch: Collection[str], where: str
     return feature
 
 
-def _check_name(name: str, where: str) -> None:
+def _check_name(name: str, where: str, what: str = "feature") -> None:
     """Any name goes through to the served network, but for those that a list, a line or the samples cannot hold."""
     faults = {
         "the name is empty": not name,
@@ -212,7 +249,7 @@ def _check_name(name: str, where: str) -> None:
     faults |= {f"a name has no {UNSEEN[kind]}": True for kind in map(unicodedata.category, name) if kind in UNSEEN}
     for fault, found in faults.items():
         if found:
-            raise InputError(f"{where}: {fault}; rename the feature, in the logs and here")
+            raise InputError(f"{where}: {fault}; rename the {what}, in the logs and here")
 
 
 def _missing(entry: Mapping[str, object], where: str) -> list[float | int | str]:

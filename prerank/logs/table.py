@@ -20,7 +20,6 @@ from prerank.logs.types import is_list, leaf, plain
 
 TableName = Literal["fine_lists", "impressions", "candidates"]
 
-FLAGS = ("clicked", "converted")
 _OFFSET, _TEXT = 4, 20
 """Bytes: where a value of variable length ends, and a text at least, as far as a footer tells."""
 _EXACT = 2**53
@@ -87,6 +86,8 @@ class Table:
     """Names of files that are no Parquet, and are not read."""
     sizes: Mapping[str, int] = field(default_factory=dict)
     """How long every list of a column of vectors must be."""
+    flags: tuple[str, ...] = ()
+    """Columns that hold false and true alone."""
 
     @property
     def rows(self) -> int:
@@ -115,10 +116,12 @@ class _Opened:
     clocks: set[str]
     unsigned: bool
     footer: str
+    seen: dict[str, set[object]] = field(default_factory=dict)
+    """By flag the values that it has, None among them where a footer does not tell."""
 
 
 def refuse_no_flag(path: Path, name: str, value: object) -> None:
-    """Raises InputError for a click or conversion that is neither false nor true."""
+    """Raises InputError for a click or another label that is neither false nor true."""
     if value not in (0, 1):
         raise InputError(f"{path}: column {name!r} holds {value}; expected true and false, or 0 and 1; write it so")
 
@@ -132,14 +135,16 @@ def open_table(folder: Path, name: TableName, schema: Schema) -> Table:
             f"{folder}: no *.parquet files; expected the table {name!r} of the logs (see the README); what begins with "
             "_ or . is not read"
         )
+    needs = requirements(name, schema)
     with ThreadPoolExecutor(16) as pool:
-        opened = list(pool.map(partial(_open_file, needs=requirements(name, schema), known=[]), found))
+        opened = list(pool.map(partial(_open_file, needs=needs, known=[]), found))
     some = [(file, of_file) for file, of_file in zip(found, opened, strict=True) if of_file.groups]
     if not some:
         raise InputError(f"{folder}: {len(found)} files without a row")
     groups = tuple(group for _, of_file in some for group in of_file.groups if group.rows)
     columns = common([file.path for file, _ in some], [of_file.columns for _, of_file in some])
     _refuse_inexact(some, columns)
+    _refuse_one_value(folder, [of_file for _, of_file in some], [label for label in schema.labels if label in needs])
     files = {
         file.path.relative_to(folder).as_posix(): LogFile(
             file.bytes, sum(group.rows for group in of_file.groups), of_file.footer, file.modified
@@ -148,7 +153,19 @@ def open_table(folder: Path, name: TableName, schema: Schema) -> Table:
     }
     unsigned = all(of_file.unsigned for _, of_file in some)
     passed_over = tuple(file.path.relative_to(folder).as_posix() for file in others)
-    return Table(name, columns, groups, files, _clock(some), unsigned, passed_over, _sizes(columns, schema))
+    flags = tuple(column for column, need in needs.items() if need.is_flag and column in columns.names)
+    return Table(name, columns, groups, files, _clock(some), unsigned, passed_over, _sizes(columns, schema), flags)
+
+
+def _refuse_one_value(folder: Path, opened: list[_Opened], labels: list[str]) -> None:
+    """Raises InputError for a label that the footers say is the same in all rows: nothing can be learned from it."""
+    for label in labels:
+        seen = set[object]().union(*(of_file.seen[label] for of_file in opened))
+        if len(seen) == 1 and None not in seen:
+            raise InputError(
+                f"{folder}: label {label!r} is {bool(*seen)} in every row: there is nothing to learn from it; correct "
+                "the column, or leave it out of 'labels' in schema.json"
+            )
 
 
 def _sizes(columns: pa.Schema, schema: Schema) -> dict[str, int]:
@@ -200,13 +217,16 @@ class _Layout:
     """As they are read."""
     at: dict[str, int]
     """Places in the footer."""
+    flags: tuple[str, ...]
     unsigned: bool
 
     @classmethod
     def of(cls, path: Path, footer: Footer, needs: Mapping[str, Need]) -> "_Layout":
         columns = checked(path, footer.columns, needs)
         at = places(footer.columns, footer.metadata, columns.names)
-        return cls(footer.columns, columns, at, pa.types.is_uint64(plain(footer.columns.field("request_id").type)))
+        flags = tuple(name for name in columns.names if needs[name].is_flag)
+        unsigned = pa.types.is_uint64(plain(footer.columns.field("request_id").type))
+        return cls(footer.columns, columns, at, flags, unsigned)
 
     @cached_property
     def widths(self) -> list[tuple[int, bool, int | None]]:
@@ -229,6 +249,7 @@ def _open_file(file: Found, needs: Mapping[str, Need], known: list[_Layout]) -> 
         if name not in layout.at:
             refuse_absent(file.path, footer.columns, name, need)  # anew: of each file the names of its folders
     groups, clocks = [], set[str]()
+    seen = {name: set[object]() for name in layout.flags}
     for index in range(footer.metadata.num_row_groups):
         raw = footer.metadata.row_group(index)
         days = None
@@ -237,15 +258,17 @@ def _open_file(file: Found, needs: Mapping[str, Need], known: list[_Layout]) -> 
             days, clock = first_and_last(file.path, index, type_, raw.column(layout.at["ts"]))
             clocks.add(clock)
         groups.append(_row_group(file.path, index, raw, layout, days))
-    return _Opened(layout.columns, groups, clocks, layout.unsigned, footer.digest)
+        for name in layout.flags if raw.num_rows else ():
+            bounds = bounds_of(raw.column(layout.at[name])) or (None,)
+            for bound in bounds:
+                if bound is not None:
+                    refuse_no_flag(file.path, name, bound)
+            seen[name].update(bounds)
+    return _Opened(layout.columns, groups, clocks, layout.unsigned, footer.digest, seen)
 
 
 def _row_group(path: Path, index: int, raw: pq.RowGroupMetaData, layout: _Layout, days: Days | None) -> RowGroup:
     size = sum(_bytes(raw, *column) for column in layout.widths)
-    for name in FLAGS:
-        if name in layout.at:
-            for bound in bounds_of(raw.column(layout.at[name])) or ():
-                refuse_no_flag(path, name, bound)
     chunk = raw.column(layout.at["request_id"])
     nulls = chunk.statistics is None or chunk.statistics.null_count != 0
     return RowGroup(path, index, raw.num_rows, bounds_of(chunk), nulls, size, days)

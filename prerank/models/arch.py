@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from prerank.core.errors import InputError
+from prerank.models.fusion import ONE_HEAD, Fusion
 
 ModelName = Literal["mlp", "linear", "logistic", "two_tower", "two_tower_gbdt", "gbdt"]
 """What `prerank.models.scorers` builds."""
@@ -19,12 +20,15 @@ class Arch:
     model: ModelName = "mlp"
     crosses: tuple[str, ...] = ()
     """Of a logistic regression: pairs of ids, `a*b`, that have a weight for each pair of their values."""
+    fusion: Fusion = ONE_HEAD
 
     def save(self, path: Path, **facts: object) -> None:
         """Writes `arch.json`; `facts`, such as predicted times, stand beside and are not read back."""
         saved: dict[str, object] = {"features": list(self.features), "widths": list(self.widths), **facts}
         if self.model != "mlp":  # files of earlier versions do not say
             saved |= {"model": self.model, "crosses": list(self.crosses)}
+        if self.fusion.heads:
+            saved["fusion"] = dict(zip(self.fusion.heads, self.fusion.shares, strict=True))
         path.write_text(json.dumps(saved, indent=1) + "\n")
 
 
@@ -34,10 +38,11 @@ def load_arch(path: Path) -> Arch:
         raw = json.loads(path.read_text())
         features, widths = tuple(raw["features"]), tuple(raw["widths"])
         model, crosses = raw.get("model", "mlp"), tuple(raw.get("crosses", ()))
-    except (FileNotFoundError, IsADirectoryError, json.JSONDecodeError, KeyError, TypeError) as error:
+        fused = {str(head): float(share) for head, share in raw.get("fusion", {}).items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f'{path}: expected {{"features": [names], "widths": [numbers]}}: {error!r}') from error
     if not features or any(isinstance(w, bool) or not isinstance(w, int) or w < 0 for w in widths):
         raise InputError(f"{path}: features must not be empty and widths must be whole numbers >= 0, got {raw}")
     if model not in get_args(ModelName):
         raise InputError(f"{path}: model must be one of {', '.join(get_args(ModelName))}, got {model!r}")
-    return Arch(features, widths, model, crosses)
+    return Arch(features, widths, model, crosses, Fusion(tuple(fused), tuple(fused.values())))

@@ -6,6 +6,7 @@ teacher's representation.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -59,11 +60,15 @@ class Batch:
     """0 = best, within the group; of clicks, 0 where clicked and 1 where not."""
     top_L: Tensor | None = None
     """Clicked; of places, among the first K, to the scale of the group."""
+    heads: "tuple[Batch, ...]" = ()
+    """Of a network of several heads, what each learns from of the same items; these have no features of their own."""
 
     def to(self, device: torch.device) -> "Batch":
         """Moves every tensor; asynchronously from pinned memory."""
-        moved = {f.name: _move(getattr(self, f.name), device) for f in fields(self) if f.name != "features"}
-        return replace(self, features={name: _move(x, device) for name, x in self.features.items()}, **moved)
+        alone = [f.name for f in fields(self) if f.name not in ("features", "heads")]
+        moved: dict[str, Any] = {name: _move(getattr(self, name), device) for name in alone}
+        features = {name: _move(x, device) for name, x in self.features.items()}
+        return replace(self, features=features, heads=tuple(head.to(device) for head in self.heads), **moved)
 
 
 def _move(x: object, device: torch.device) -> object:

@@ -64,8 +64,20 @@ class Distiller(nn.Module, Generic[S]):
             self.reader = nn.Parameter(torch.zeros(arm.distill.projection))
 
     def forward(self, batch: Batch, warmup: float = 1.0) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss and its parts; `warmup` in 0..1 scales λ."""
-        return self.loss(*self.scores(batch), batch, warmup)
+        """The loss and its parts; `warmup` in 0..1 scales λ. Of several heads the loss is the mean of theirs, each by
+        its share, and so is each part, beside which stand the heads' own."""
+        if not batch.heads:
+            return self.loss(*self.scores(batch), batch, warmup)
+        head_IH, repr_ID = cast(Ranker, self.student).heads(batch.features, batch.request_I)
+        shares = self.arm.learned or self.arm.shares
+        loss, parts = torch.zeros((), device=head_IH.device), dict[str, Tensor]()
+        for head, share, score_I, one in zip(self.arm.heads, shares, head_IH.unbind(1), batch.heads, strict=True):
+            part, said = self.loss(score_I, repr_ID, one, warmup)
+            loss = loss + share * part
+            for name, value in said.items():
+                parts[name] = parts.get(name, 0.0) + share * value
+                parts[f"{name}_{head}"] = value
+        return loss, parts
 
     def scores(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """score_I, read from the projection where the head is tied, and repr_ID."""

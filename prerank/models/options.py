@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from prerank.core.config import Above0, Positive, Share, Weight, Within, flatten, plain
 from prerank.core.errors import InputError
 from prerank.models.arch import Arch, ModelName
+from prerank.models.fusion import Fusion
 
 Positions = Literal["teacher", "logged"]
 Hard = Literal["pairwise", "lambda", "pointwise", "softmax", "topk", "list"]
@@ -118,15 +119,25 @@ class Arm:
     """Of a logistic regression, as in `Arch`."""
     id_dropout: float = 0.0
     """Share of the ids of large tables that are the unknown in a step: see `prerank.samples.dropout`."""
+    heads: tuple[str, ...] = ()
+    """Objectives; none: the clicks alone. Each head learns from its own label, and from the teacher's head."""
+    shares: tuple[float, ...] = ()
+    """Of each head in the score that ranks."""
+    learned: tuple[float, ...] = ()
+    """Of each head in the loss; none: as in the score."""
+
+    @property
+    def fusion(self) -> Fusion:
+        return Fusion(self.heads, self.shares)
 
     @property
     def arch(self) -> Arch:
-        return Arch(self.features, self.widths, self.model, self.crosses)
+        return Arch(self.features, self.widths, self.model, self.crosses, self.fusion)
 
     def said(self) -> dict[str, object]:
         """By dotted keys, as manifests and keys of checkpoints have it: what all arms of earlier versions were is left
         out, so that theirs still count."""
-        new = {"model": "mlp", "crosses": [], "id_dropout": 0.0}
+        new = {"model": "mlp", "crosses": [], "id_dropout": 0.0, "heads": [], "shares": [], "learned": []}
         return {key: value for key, value in plain(self).items() if key not in new or value != new[key]}
 
     @property
@@ -160,6 +171,13 @@ class Arm:
             raise InputError(
                 f"{self.name}: distill.contrast and distill.relations hold the last hidden layer of an mlp against the "
                 f"teacher's, and a {self.model} has none; leave them out"
+            )
+        if self.heads and self.model != "mlp":
+            raise InputError(f"{self.name}: --fusion needs the heads of --model mlp, and this is a {self.model}")
+        if self.heads and self.distill.reads_representation:
+            raise InputError(
+                f"{self.name}: distill.contrast and distill.relations follow the order of one objective, the clicks; "
+                f"leave them out with --fusion {self.fusion.said()}"
             )
         if self.model in ("two_tower", "two_tower_gbdt") and not any(self.widths):
             raise InputError(f"{self.name}: a tower needs a layer, the last of which is its vector, got {self.widths}")

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from prerank.logs.schema import Feature
 from prerank.models.batch import Inputs
 from prerank.models.embed import Embed
+from prerank.models.fusion import ONE_HEAD, Fusion
 from prerank.models.stats import Stats
 
 
@@ -23,16 +24,17 @@ class Scorer(nn.Module):
 
 
 class Ranker(Scorer):
-    """embed -> hidden layers with ReLU -> score.
+    """embed -> hidden layers with ReLU -> score, or several heads, whose fusion is the score (`models.fusion`).
 
     The first layer multiplies a request's inputs once and adds the result to each of its items' (as COLD serves it):
     the same function as on the concatenation, at a fraction of the work.
     """
 
-    def __init__(self, features: tuple[Feature, ...], widths: tuple[int, ...], stats: Stats):
+    def __init__(self, features: tuple[Feature, ...], widths: tuple[int, ...], stats: Stats, fusion: Fusion = ONE_HEAD):
         super().__init__()
         self.embed = Embed(features, stats)
-        sizes = [sum(self.embed.widths), *(width for width in widths if width), 1]
+        self.fusion = fusion
+        sizes = [sum(self.embed.widths), *(width for width in widths if width), max(1, len(fusion.heads))]
         self.layers = nn.ModuleList(nn.Linear(i, o) for i, o in itertools.pairwise(sizes))
         self.repr_width = sizes[-2]
 
@@ -48,10 +50,25 @@ class Ranker(Scorer):
 
     def trunk(self, x_R: Tensor | None, x_I: Tensor, request_I: Tensor) -> tuple[Tensor, Tensor]:
         """The same from the embedded inputs of requests [R, D_request] and of items [I, D_item]."""
+        head_IH, h = self._heads(x_R, x_I, request_I)
+        return self.fused(head_IH), h
+
+    def heads(self, inputs: Inputs, request_I: Tensor) -> tuple[Tensor, Tensor]:
+        """The score of each head, [I, H], and repr_ID."""
+        x_R, x_I = self.embed(inputs)
+        return self._heads(x_R, x_I, request_I)
+
+    def fused(self, head_IH: Tensor) -> Tensor:
+        """score_I of `heads`."""
+        if not self.fusion.heads:
+            return head_IH.squeeze(1)
+        return head_IH @ torch.tensor(self.fusion.shares, dtype=head_IH.dtype, device=head_IH.device)
+
+    def _heads(self, x_R: Tensor | None, x_I: Tensor, request_I: Tensor) -> tuple[Tensor, Tensor]:
         first, *rest = self.linears
         if not rest:
             h = x_I if x_R is None else torch.cat([x_R[request_I], x_I], dim=1)
-            return first(h).squeeze(1), h
+            return first(h), h
         n = self.embed.widths[0]
         h = F.linear(x_I, first.weight[:, n:], first.bias)
         if x_R is not None:
@@ -59,4 +76,4 @@ class Ranker(Scorer):
         h = torch.relu(h)
         for layer in rest[:-1]:
             h = torch.relu(layer(h))
-        return rest[-1](h).squeeze(1), h
+        return rest[-1](h), h

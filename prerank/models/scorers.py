@@ -18,7 +18,7 @@ def scorer_of(arch: Arch, features: tuple[Feature, ...], stats: Stats) -> Scorer
     """The untrained model; `features` are those of the architecture, in the schema's order."""
     match arch.model:
         case "mlp" | "linear":
-            return Ranker(features, arch.widths, stats)
+            return Ranker(features, arch.widths, stats, arch.fusion)
         case "logistic":
             return Logistic(features, arch.crosses, stats)
         case "two_tower":

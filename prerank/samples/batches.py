@@ -5,8 +5,9 @@ Shapes: R requests of a batch, I items over all of them, P pairs, D the width of
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from itertools import islice
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -15,12 +16,13 @@ from torch import Tensor
 
 from prerank.core.hashing import hash_ids, keyed_uniform
 from prerank.core.nested import flat, flat_numpy, offsets_of, rank_within, segment_of
-from prerank.logs.schema import Feature
+from prerank.logs.schema import CLICK, Feature
 from prerank.models.batch import Bags, Batch
 from prerank.models.options import Arm
-from prerank.samples.anew import Redraw, pairs_anew, pool_of, positions_of, reads_places
+from prerank.samples.anew import Grouped, Redraw, pairs_anew, pool_of, positions_of, reads_places
 from prerank.samples.draw import UNIFORM, Lists
 from prerank.samples.dropout import Keys, gone, large
+from prerank.samples.heads import label_of, of_label, teacher_of
 from prerank.samples.listed import gain_of, listed
 
 T = TypeVar("T")
@@ -29,13 +31,13 @@ REDRAW = Redraw()
 
 def columns(arm: Arm, teacher_score: str | None) -> tuple[str, ...]:
     """The columns of the samples that training this arm reads; without a `teacher_score`, none of the teacher's."""
-    names, distill = [*arm.features, "clicked", "exposed", "request_id"], arm.distill
+    names, distill = [*arm.features, *map(label_of, arm.heads or (CLICK,)), "exposed", "request_id"], arm.distill
     if not arm.by_strategy:
         names += ["item_id", "drawn"]
     if reads_places(arm):
         names.append("position")
     if teacher_score and (distill.active or (reads_places(arm) and arm.positions == "teacher")):
-        names.append(teacher_score)
+        names += [teacher_of(head, teacher_score) for head in arm.heads or (CLICK,)]
     if teacher_score and distill.reads_representation:
         names.append("teacher_repr")
     return tuple(names)
@@ -52,55 +54,84 @@ def training_batch(
     """The batch that `arm` learns from in the pass of that number over the samples; items that none of its losses
     reads are left out before any is encoded.
 
-    Without a `teacher_score` column the batch has no teacher's side: a joint search puts its own in.
+    Without a `teacher_score` column the batch has no teacher's side: a joint search puts its own in. Of several heads
+    each has its `Batch.heads`, as a model of its objective alone has it, but for the items that another one reads.
     """
-    request_I = segment_of(offsets_of(table["clicked"]))
-    exposed_I, distill, labels = flat_numpy(table["exposed"]), arm.distill, {}
-    lists = pool_of(table, _positions(table, arm, teacher_score, len(request_I)), arm.seed, number)
-    pairs = None if not arm.by_strategy else pairs_anew(lists, arm.strategies, redraw)
-    if pairs is None:
-        keep_I = _sampled(table, arm, request_I, number)
-    else:
-        hi_P, lo_P, _ = pairs
-        keep_I = np.zeros(len(request_I), dtype=bool)
-        keep_I[hi_P] = keep_I[lo_P] = True
-    if distill.kl or distill.reads_representation or (distill.score and distill.items == "all"):
-        keep_I[:] = True
-    elif distill.score:
-        keep_I |= exposed_I
-    if pairs is not None:
-        hi_P, lo_P, group_P = pairs
-        new_I = np.cumsum(keep_I) - 1
-        labels |= {"hi_P": tensor(new_I[hi_P]), "lo_P": tensor(new_I[lo_P]), "group_P": tensor(group_P)}
-        labels["groups"] = table.num_rows * len(arm.strategies)
-        if arm.hard == "lambda":
-            labels["gain_P"] = tensor(gain_of(lists, pairs, arm.strategies))
-        elif arm.hard != "pairwise":
-            of_lists = listed(lists, pairs, arm.strategies, redraw.top)
-            of_lists["listed_L"] = new_I[of_lists["listed_L"]]
-            labels |= {name: tensor(values) for name, values in of_lists.items()}
-    if teacher_score and distill.active:
-        labels["teacher_I"] = tensor(flat_numpy(table[teacher_score])[keep_I].astype(np.float32))
-    if distill.contrast:
-        labels["bin_I"] = tensor(redraw.bins(lists.position, lists.length)[keep_I] // distill.merge_bins)
-    if distill.reads_representation and teacher_score:
-        contrasted_I = _in_turn(lists, distill.contrasted, number)  # of all items, as the others are kept with them
-        labels["contrasted_I"] = tensor(contrasted_I)
-        width = table["teacher_repr"].type.value_type.list_size
-        repr_ID = flat(table["teacher_repr"]).flatten().to_numpy(zero_copy_only=False).reshape(-1, width)
-        labels["teacher_ID"] = tensor(repr_ID[contrasted_I].astype(np.float32))
+    lessons = [
+        _Lesson.of(of_label(table, head), arm, number, teacher_score and teacher_of(head, teacher_score), redraw)
+        for head in arm.heads or (CLICK,)
+    ]
+    keep_I = np.logical_or.reduce([lesson.keep_I for lesson in lessons])
+    made = [lesson.batch(keep_I, arm, number, redraw) for lesson in lessons]
     inputs = encode(table, features, None if keep_I.all() else np.flatnonzero(keep_I))
     if arm.id_dropout:
+        lists = lessons[0].lists
         keys = hash_ids(table["request_id"]), lists.request_hash[keep_I], lists.item_hash[keep_I]
         inputs |= _dropped(inputs, features, keys, arm, number)
-    return Batch(
-        features=inputs,
-        request_I=tensor(request_I[keep_I]),
-        requests=table.num_rows,
-        exposed_I=tensor(exposed_I[keep_I]),
-        target_I=tensor(flat_numpy(table["clicked"])[keep_I]),
-        **labels,
-    )
+    return replace(made[0], features=inputs, heads=tuple(made) if arm.heads else ())
+
+
+@dataclass(frozen=True)
+class _Lesson:
+    """What one head learns from in a batch, of the items that are kept for all."""
+
+    table: pa.Table
+    teacher_score: str | None
+    request_I: np.ndarray
+    lists: Lists
+    pairs: Grouped | None
+    keep_I: np.ndarray
+    """bool [I]: what its losses read."""
+
+    @classmethod
+    def of(cls, table: pa.Table, arm: Arm, number: int, teacher_score: str | None, redraw: Redraw) -> "_Lesson":
+        request_I, distill = segment_of(offsets_of(table["clicked"])), arm.distill
+        lists = pool_of(table, _positions(table, arm, teacher_score, len(request_I)), arm.seed, number)
+        pairs = None if not arm.by_strategy else pairs_anew(lists, arm.strategies, redraw)
+        if pairs is None:
+            keep_I = _sampled(table, arm, request_I, number)
+        else:
+            hi_P, lo_P, _ = pairs
+            keep_I = np.zeros(len(request_I), dtype=bool)
+            keep_I[hi_P] = keep_I[lo_P] = True
+        if distill.kl or distill.reads_representation or (distill.score and distill.items == "all"):
+            keep_I[:] = True
+        elif distill.score:
+            keep_I |= flat_numpy(table["exposed"])
+        return cls(table, teacher_score, request_I, lists, pairs, keep_I)
+
+    def batch(self, keep_I: np.ndarray, arm: Arm, number: int, redraw: Redraw) -> Batch:
+        """Without the features."""
+        distill, lists, labels = arm.distill, self.lists, dict[str, Any]()
+        new_I = np.cumsum(keep_I) - 1
+        if self.pairs is not None:
+            hi_P, lo_P, group_P = self.pairs
+            labels |= {"hi_P": tensor(new_I[hi_P]), "lo_P": tensor(new_I[lo_P]), "group_P": tensor(group_P)}
+            labels["groups"] = self.table.num_rows * len(arm.strategies)
+            if arm.hard == "lambda":
+                labels["gain_P"] = tensor(gain_of(lists, self.pairs, arm.strategies))
+            elif arm.hard != "pairwise":
+                of_lists = listed(lists, self.pairs, arm.strategies, redraw.top)
+                of_lists["listed_L"] = new_I[of_lists["listed_L"]]
+                labels |= {name: tensor(values) for name, values in of_lists.items()}
+        if self.teacher_score and distill.active:
+            labels["teacher_I"] = tensor(flat_numpy(self.table[self.teacher_score])[keep_I].astype(np.float32))
+        if distill.contrast:
+            labels["bin_I"] = tensor(redraw.bins(lists.position, lists.length)[keep_I] // distill.merge_bins)
+        if distill.reads_representation and self.teacher_score:
+            contrasted_I = _in_turn(lists, distill.contrasted, number)  # of all items, as the others are kept with them
+            labels["contrasted_I"] = tensor(contrasted_I)
+            width = self.table["teacher_repr"].type.value_type.list_size
+            repr_ID = flat(self.table["teacher_repr"]).flatten().to_numpy(zero_copy_only=False).reshape(-1, width)
+            labels["teacher_ID"] = tensor(repr_ID[contrasted_I].astype(np.float32))
+        return Batch(
+            features={},
+            request_I=tensor(self.request_I[keep_I]),
+            requests=self.table.num_rows,
+            exposed_I=tensor(flat_numpy(self.table["exposed"])[keep_I]),
+            target_I=tensor(flat_numpy(self.table["clicked"])[keep_I]),
+            **labels,
+        )
 
 
 def _positions(table: pa.Table, arm: Arm, teacher_score: str | None, items: int) -> np.ndarray:

@@ -165,7 +165,7 @@ def _take(rows: pa.Table, names: tuple[str, ...], row: np.ndarray) -> pa.Table:
 
 def build_fine_lists(rows: pa.Table, impressions: pa.Table, recipe: Recipe) -> Part:
     """Writes the training requests (and validation, without candidates) of some whole requests."""
-    requests, checked = to_requests(rows, impressions)
+    requests, checked = to_requests(rows, impressions, labels=recipe.schema.labels)
     ts = requests["ts"].to_numpy()
     validation, test = (ts >= recipe.val_from) & (ts < recipe.test_from), ts >= recipe.test_from
     for name, inside in (("validation_day", validation), ("test_day", test)):
@@ -206,7 +206,7 @@ class ValidatedCounts(TypedDict):
 def build_candidates(rows: pa.Table, impressions: pa.Table, recipe: Recipe) -> Validated:
     """Writes those of `validation_requests` among some whole requests of the candidates."""
     rows, impressions = _of_validation_days(rows, impressions, recipe)
-    requests, counts = to_requests(rows, impressions, sampled=True)
+    requests, counts = to_requests(rows, impressions, sampled=True, labels=recipe.schema.labels)
     found, files = _write_val(requests, rows, recipe)
     starts = {"candidates": Starts.of(requests)}
     return {"counts": {"candidates": counts, "validation": found}, "files": files, "starts": starts}

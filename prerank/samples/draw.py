@@ -26,7 +26,7 @@ import numpy as np
 import pyarrow as pa
 
 from prerank.core.config import LARGEST, Count, Numbers, Positive, Weight, Within
-from prerank.core.counts import Drawn, Number, count
+from prerank.core.counts import Drawn, Labelled, Number, count
 from prerank.core.errors import InputError, nearest
 from prerank.core.hashing import hash_ids, keyed, keyed_uniform, uniform_of
 from prerank.core.nested import flat, flat_numpy, lowest_within, nest, offsets_from, offsets_of, segment_of
@@ -111,8 +111,9 @@ def draw(
     """Request rows with whole lists in, request rows with their pool and pairs out, and counts of what was built.
 
     Lists keep their canonical order. Requests that no chosen strategy has a pair for, and that give the teacher nothing
-    either (a click and uniform items), are left out. Where positions are unknown (-1) lists stay whole: only `exposed`
-    pairs and the uniform items can be marked, and `draw` is called again when a teacher has given positions.
+    either (a click or another label, and uniform items), are left out. Where positions are unknown (-1) lists stay
+    whole: only `exposed` pairs and the uniform items can be marked, and `draw` is called again when a teacher has given
+    positions.
     """
     lists = Lists.of(table, seed)
     known = not (lists.position < 0).any()
@@ -131,7 +132,9 @@ def draw(
     paired = np.zeros(lists.n, bool)
     for better, _ in pairs.values():
         paired[lists.request[better]] = True
-    useful = paired | (lists.any(lists.clicked) & lists.any(drawn & UNIFORM > 0))
+    labels = {name: flat_numpy(table[name]).astype(bool) for name in schema.labels if name in table.column_names}
+    positive = lists.any(np.logical_or.reduce([lists.clicked, *labels.values()]))
+    useful = paired | (positive & lists.any(drawn & UNIFORM > 0))
     if len(usable) < len(strategies):
         useful[:] = True  # its pairs come with the positions
     keep = useful[lists.request] & ((drawn > 0) | (not known))
@@ -153,6 +156,8 @@ def draw(
         "dropped": {"no_pairs": left_out} if left_out["requests"] else {},
         "noted": noted,
     }
+    if labels:
+        counts["labels"] = {name: _of_label(lists, label_N) for name, label_N in labels.items()}
     return out, counts
 
 
@@ -277,6 +282,12 @@ STRATEGIES = {
     "rank_pairs": _rank_pairs,
     "bin_pairs": _bin_pairs,
 }
+
+
+def _of_label(lists: Lists, label_N: np.ndarray) -> Labelled:
+    """Of whole lists."""
+    some = int((label_N & lists.exposed).sum())
+    return {"requests": int(lists.any(label_N).sum()), "true": some, "false": int(lists.exposed.sum()) - some}
 
 
 def capped(lists: Lists, better: np.ndarray, worse: np.ndarray, most: int, name: str) -> Pairs:

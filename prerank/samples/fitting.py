@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from prerank.core.counts import Built
+from prerank.core.counts import Built, check_labels
 from prerank.core.errors import InputError
 from prerank.core.hashing import hash_ids, keyed_uniform
 from prerank.logs.folder import Logs, read_groups
@@ -49,10 +49,12 @@ def mean_exposures(logs: Logs) -> float:
 
 
 def check_built(counts: Built, strategies: tuple[str, ...], *, positions: bool) -> None:
-    """Raises InputError where a chosen strategy has no pair in the whole dataset, with what was dropped and why.
+    """Raises InputError where a chosen strategy has no pair in the whole dataset, with what was dropped and why; and
+    for a label that says nothing.
 
     `low_rank_negatives` may have none, beside others: where the whole list is shown, no item of its tail is left over.
     """
+    check_labels(counts)
     for name in strategies:
         if counts.get("pairs", {}).get(name, 0) or (name in NEED_POSITIONS and not positions):
             continue

@@ -21,14 +21,14 @@ from prerank.core.errors import InputError
 from prerank.core.outputs import Manifest, read_manifest, write_json
 from prerank.logs.schema import Feature
 from prerank.models.checkpoint import Model
-from prerank.models.ranker import Scorer
+from prerank.models.ranker import Ranker, Scorer
 from prerank.models.stats import Stats
 from prerank.models.towers import TwoTower
 from prerank.models.trees import Boosted, TowerTrees
 from prerank.serving.packed import pack
 from prerank.serving.parity import Feed, Parity, Scores, compare, draw_feed, hard_cases, real_cases
 from prerank.serving.served import TREES, as_served, graph_of
-from prerank.serving.session import open_session, score_by
+from prerank.serving.session import heads_by, open_session, score_by
 from prerank.serving.signature import describe, tensors_of
 from prerank.serving.timing import FRESH, Machine, Stat, machine, stat, timed
 from prerank.serving.timing import Run as Timed
@@ -138,7 +138,12 @@ def parity_of(
     if not isinstance(scorer, TowerTrees | Boosted):
         score = score_by(open_session(graph, threads))
         fed_to = (lambda feed: score(pack(feed, features))) if packed else score
-        return {name: compare(fed_to, each(scorer)) for name, each in cases.items()}
+        equal = {name: compare(fed_to, each(scorer)) for name, each in cases.items()}
+        if isinstance(scorer, Ranker) and scorer.fusion.heads:
+            heads = heads_by(open_session(graph, threads), scorer.fusion.heads)
+            of_heads = (lambda feed: heads(pack(feed, features))) if packed else heads
+            equal["heads"] = compare(of_heads, cases["hard"](scorer.heads))
+        return equal
     trees, inputs, session = scorer.trees, scorer.inputs, open_session(graph_of(scorer, features, trees=True), threads)
 
     def read(feed: Feed) -> np.ndarray:

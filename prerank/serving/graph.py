@@ -45,6 +45,8 @@ def ranker_graph(ranker: Ranker, features: tuple[Feature, ...], *, packed: bool 
     `packed`: the same values as `prerank.serving.packed.pack` puts them together, one matrix of numbers and one of ids
     a side; lists of ids keep their names.
 
+    Of a ranker of several heads each is an output [N] of its own beside the score, under the objective's name.
+
     The metadata hold `features` (name, side, kind, size, ... of each input, JSON) and `ids`, how ids are encoded.
     Raises InputError for a feature whose name the output has taken, as a schema of earlier versions may have one.
     """
@@ -64,7 +66,7 @@ def ranker_graph(ranker: Ranker, features: tuple[Feature, ...], *, packed: bool 
     h = graph.add("Gemm", x_ND, weight[order], row)
     for weight, bias in rest:
         h = graph.add("Gemm", graph.add("Relu", h), weight, bias)
-    graph.score(h)
+    graph.score(h, ranker.fusion)
     return graph.model(about(read))
 
 

@@ -6,6 +6,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from prerank.models.fusion import ONE_HEAD, Fusion
+
 OPSET, IR_VERSION = 21, 10
 ML, ML_OPSET = "ai.onnx.ml", 3
 """Where ONNX has its trees."""
@@ -56,8 +58,14 @@ class Graph:
         self.constants[name] = numpy_helper.from_array(np.asarray(value, order="C"), name)
         return name
 
-    def score(self, x_N1: str) -> None:
-        self.output(SCORE, self.add("Squeeze", x_N1, ints(1)), [CANDIDATES])
+    def score(self, x_NH: str, fusion: Fusion = ONE_HEAD) -> None:
+        """The score from the one head, or fused from several, which are outputs then too."""
+        if not fusion.heads:
+            self.output(SCORE, self.add("Squeeze", x_NH, ints(1)), [CANDIDATES])
+            return
+        self.output(SCORE, self.add("MatMul", x_NH, np.array(fusion.shares, np.float32)), [CANDIDATES])
+        for place, head in enumerate(fusion.heads):
+            self.output(head, self.add("Gather", x_NH, np.array(place), axis=1), [CANDIDATES])
 
     def output(self, name: str, tensor: str, shape: list[int | str]) -> None:
         """Gives a tensor that was just made its name outside."""

@@ -1,7 +1,7 @@
 """How a served network is fed and asked: what `signature.json` says, read from the graph itself."""
 
 from collections.abc import Iterable, Iterator
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 import numpy as np
 import onnx
@@ -84,6 +84,8 @@ class Signature(TypedDict):
 
     inputs: list[Input | Packed]
     output: Tensor
+    heads: NotRequired[list[Tensor]]
+    """Of a network of several, the outputs beside the score that is fused of them."""
     strings: str
     """How a string becomes an id."""
     serve: Serve
@@ -92,9 +94,10 @@ class Signature(TypedDict):
 def describe(graph: onnx.ModelProto, features: tuple[Feature, ...]) -> Signature:
     """What `signature.json` says: how to make each input, and how to ask a server for scores."""
     by_name, packs = {feature.name: feature for feature in features}, packs_of(features)
-    ((name, dtype, shape),) = tensors_of(graph.graph.output)
+    (name, dtype, shape), *heads = tensors_of(graph.graph.output)
     holds = "higher ranks first; only the order within one request means anything"
-    return {
+    answer = {"score": ["one number a candidate"]}
+    out: Signature = {
         "inputs": [
             _input(by_name[name], dtype, shape) if name in by_name else _packed(packs[name], name, dtype, shape)
             for name, dtype, shape in tensors_of(graph.graph.input)
@@ -104,9 +107,14 @@ def describe(graph: onnx.ModelProto, features: tuple[Feature, ...]) -> Signature
         "serve": {
             "start": "mlflow models serve -m FOLDER_OR_MODEL_URI --env-manager local --port 5001",
             "ask": "curl localhost:5001/invocations -H 'Content-Type: application/json' -d @serving_input_example.json",
-            "answer": {"predictions": {"score": ["one number a candidate"]}},
+            "answer": {"predictions": answer},
         },
     }
+    if heads:
+        of_heads = "what the score is fused of: of this objective alone, higher ranks first within one request"
+        out["heads"] = [{"name": n, "dtype": str(t), "shape": s, "holds": of_heads} for n, t, s in heads]
+        answer |= {n: ["one number a candidate"] for n, _, _ in heads}
+    return out
 
 
 def padding(feature: Feature) -> int:

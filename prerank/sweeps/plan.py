@@ -14,7 +14,7 @@ from ray.tune.search.optuna import OptunaSearch
 from prerank.core.errors import InputError
 from prerank.sweeps.grid import grid
 from prerank.sweeps.space import Space
-from prerank.sweeps.trial import LATENCY
+from prerank.sweeps.trial import FUSION, LATENCY
 
 SCHEDULED = ("optim.lr", "optim.weight_decay", "distill.score", "distill.kl", "distill.contrast", "distill.temperature")
 SCHEDULED += ("distill.kl_temperature", "distill.of_bin", "distill.relations")
@@ -49,6 +49,11 @@ class Plan:
             raise InputError("--reduction must be 2 or more, --concurrent and --retries 0 or more")
         if self.sampler in ("pareto", "grid") and self.scheduler != "none":
             raise InputError(f"--sampler {self.sampler} needs whole trials: give --scheduler none")
+        if FUSION in space and (self.sampler not in ("random", "grid") or self.scheduler != "none"):
+            raise InputError(
+                f"--sampler {self.sampler} --scheduler {self.scheduler}: students of other objectives cannot be told "
+                "better or worse by one metric; give --sampler grid --scheduler none"
+            )
         if self.scheduler == "pbt":
             if self.sampler != "random":
                 raise InputError("--scheduler pbt changes values by itself: give --sampler random")

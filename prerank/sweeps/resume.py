@@ -11,6 +11,9 @@ FORMAT = 2
 """Of the state that Ray Tune keeps of a sweep: pickles, which name classes of this project by their modules. Raise it
 where one of these moves or changes; a sweep.json from before format 2 has none."""
 
+ADDED = {"fusion": ""}
+"""Options that sweeps from before there was a choice do not name, as they were then."""
+
 
 def begin(out: Path, config: Mapping[str, object], *, resume: bool) -> None:
     """Notes what is swept; raises InputError where `out` holds another sweep, or `resume` does not say to go on.
@@ -24,7 +27,7 @@ def begin(out: Path, config: Mapping[str, object], *, resume: bool) -> None:
             raise InputError(f"--resume: {out} holds no sweep; leave the flag out to begin one")
         write_json(path, now)
         return
-    was = {"format": 1} | json.loads(path.read_text())
+    was = {"format": 1} | ADDED | json.loads(path.read_text())
     if was["format"] != FORMAT:
         version = "an earlier version" if was["format"] < FORMAT else "a later version"
         raise InputError(

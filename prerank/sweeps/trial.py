@@ -11,21 +11,20 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
 import torch
 from ray import tune
 
 from prerank.core.errors import InputError
-from prerank.core.outputs import fingerprint, write_json
+from prerank.core.outputs import fingerprint, is_done, write_json
 from prerank.core.storage import rmtree, write_parquet
 from prerank.latency.formula import times_us
 from prerank.latency.options import Latency
 from prerank.latency.table import Table, load_table
 from prerank.logs.schema import load_schema
 from prerank.models import checkpoint
-from prerank.models.arch import Arch
 from prerank.models.checkpoint import State
 from prerank.models.options import Arm
 from prerank.models.ranker import Ranker
@@ -34,13 +33,16 @@ from prerank.search.found import found_in
 from prerank.search.group import check_spec, proposed_here, run_search
 from prerank.search.spec import Spec
 from prerank.tracking.runs import Run, open_run
-from prerank.training.worker import Job, Worker, check, logged, per_request, train_arm
+from prerank.training.finished import config_of, inputs_of, publish_model
+from prerank.training.worker import Job, Trained, Worker, check, logged, per_request, train_arm
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 LATENCY = "latency_us"
 """Reported beside the metric: of the search as expected, then of the network as predicted; 0 without a table."""
+FUSION = "fusion"
+"""A key of spaces whose trials are students of other objectives: none is the best, and each is kept as it is."""
 FAULT = "fault"
 """Reported where the input is at fault, which no other trial would mend."""
 
@@ -140,11 +142,14 @@ def _run_trial(drawn: Drawn, trials: Trials) -> None:
         so_far.latency_us = times.get(LATENCY, 0.0)
         train_arm(arm, trials.job, worker)
         state, best = checkpoint.load_best(worker.done, arm.name)
+        if FUSION in drawn and not is_done(folder / "student", kind="student", **_follows_from(arm, trials.job)):
+            publish_model(folder / "student", "student", Trained(arm, state, best), trials.job, {})
         epochs, last = so_far.epochs + state.epoch, state.numbers(state.best_epoch)
-        Arch(arm.features, arm.widths).save(folder / "arch.json", **times)
-        ranker = Ranker(features, arm.widths, load_stats(trials.job.samples))
+        arm.arch.save(folder / "arch.json", **times)
+        ranker = Ranker(features, arm.widths, load_stats(trials.job.samples), arm.fusion)
         ranker.load_state_dict(best)
-        write_parquet(per_request(ranker, features, trials.job.samples, trials.job.k), folder / "requests.parquet")
+        of_requests = per_request(ranker, features, trials.job.samples, trials.job.k, arm.fusion)
+        write_parquet(of_requests, folder / "requests.parquet")
         tracked.metrics({k.replace("val/", "best/"): v for k, v in last.items() if k.startswith("val/")} | times)
         tracked.metrics({"epochs": float(epochs)})
         for name in ("arch.json", "requests.parquet"):
@@ -154,6 +159,10 @@ def _run_trial(drawn: Drawn, trials: Trials) -> None:
         write_json(folder / "result.json", {"drawn": drawn, **done})
         tracked.end()
         tune.report(done)
+
+
+def _follows_from(arm: Arm, job: Job) -> dict[str, Any]:
+    return {"config": config_of(arm, job), "inputs": inputs_of(job.samples)}
 
 
 def _begin(folder: Path, drawn: Drawn, parent: Run) -> None:

@@ -9,6 +9,7 @@ from prerank.core.errors import InputError
 from prerank.logs.schema import load_schema
 from prerank.models.arch import Arch, ModelName, load_arch
 from prerank.models.checkpoint import Proof
+from prerank.models.fusion import parse_fusion
 from prerank.models.logistic import Cross
 from prerank.models.options import Arm, Distill, Hard, Optim, Positions
 from prerank.models.scorers import readable
@@ -38,6 +39,7 @@ def student_arm(
     model: ModelName = "mlp",
     crosses: tuple[str, ...] = (),
     unexposed_ratio: float = 0.0,
+    fusion: str = "",
 ) -> Arm:
     """A student of these samples.
 
@@ -45,8 +47,9 @@ def student_arm(
     all that are not teacher_only) and `widths`. It learns from the pairs of the `strategies`, by default of all that
     the samples were built with. `model`: of the named features those are left out that it cannot read (`left_out`); a
     logistic regression learns from clicks, by themselves, whatever the strategies are, and has a weight for each pair
-    of the ids in `crosses`. `unexposed_ratio` is that of its negatives. Raises InputError for an unknown feature or
-    one that is the teacher's alone, and where the model can read too few.
+    of the ids in `crosses`. `unexposed_ratio` is that of its negatives. `fusion`: the weights of its
+    objectives, as `parse_fusion` takes them; by default it learns and ranks by clicks alone. Raises InputError for an
+    unknown feature or objective or a feature that is the teacher's alone, and where the model can read too few.
     """
     manifest, schema = samples_manifest(samples), load_schema(samples)
     chosen = load_arch(arch) if arch else Arch(features or schema.student_features, widths)
@@ -59,6 +62,7 @@ def student_arm(
         raise InputError(f"--crosses {','.join(crosses)}: of --model logistic alone, and this is {model}; leave it out")
     for name in crosses:
         Cross(name, selected)
+    fused = parse_fusion(fusion, schema.objectives)
     return Arm(
         name="student",
         features=tuple(feature.name for feature in selected),
@@ -73,6 +77,8 @@ def student_arm(
         unexposed_ratio=unexposed_ratio,
         model=model,
         crosses=crosses,
+        heads=fused.heads,
+        shares=fused.shares,
     )
 
 
@@ -98,9 +104,11 @@ def teacher_arms(
 ) -> list[Arm]:
     """The teacher, on all features unless some are named, and the small models on a single group of them.
 
-    A teacher that finds fewer clicked items than the best of these (features of the items, features across request and
-    item) is not worth imitating. `unexposed_ratio`: as in `Arm`. A `gbdt` has no widths and no rate,
-    and learns from the clicks alone; the small models too, as what the teacher finds is to be its features' doing.
+    Where the schema has labels, a teacher that is a network has a head for each objective, and learns all of them
+    alike; its score is that of the clicks. A teacher that finds fewer clicked items than the best of the small ones
+    (features of the items, features across request and item) is not worth imitating. `unexposed_ratio`: as in `Arm`. A
+    `gbdt` has no widths and no rate, and learns from the clicks alone; the small models too, as what the teacher finds
+    is to be its features' doing. Raises InputError where `learn.fine_score` meets labels.
     """
     schema = load_schema(samples)
     chosen = schema.select(features or schema.names, where="--features")
@@ -118,7 +126,17 @@ def teacher_arms(
     small = [replace(teacher, name=side, features=group, widths=(64, 32)) for side, group in groups.items() if group]
     if model != "mlp":
         return [replace(teacher, model=model, widths=()), *small]
-    return [learning(teacher, samples, learn or Learn()), *small]
+    teacher = learning(teacher, samples, learn or Learn())
+    if schema.labels:
+        if teacher.distill.active:
+            raise InputError(
+                f"--learn.fine-score: the logs' fine_score is of no one objective, and schema.json has the labels "
+                f"{', '.join(schema.labels)}, each with a head; leave one of the two out"
+            )
+        heads, others = schema.objectives, len(schema.labels)
+        alike = (1 / len(heads),) * len(heads)
+        teacher = replace(teacher, heads=heads, shares=(1.0, *(0.0,) * others), learned=alike)
+    return [teacher, *small]
 
 
 def proof_of(trained: Mapping[str, Trained], k: int) -> dict[str, dict[str, Proof]]:

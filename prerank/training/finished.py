@@ -73,10 +73,8 @@ def finished_models(
     Models that are already there are left alone. `work` holds checkpoints until all is published. Raises InputError
     where the samples lack what an arm needs, or a folder holds something else.
     """
-    samples, k, lanes = job.samples, job.k, job.compute.lanes
-    inputs = {"samples": samples_manifest(samples)["fingerprint"]}
-    shared = {"k": k, "compute.lanes": lanes, **beside.config}
-    configs = {out: {**arm.said(), **shared} for out, arm in arms.items()}
+    samples, k, lanes, inputs = job.samples, job.k, job.compute.lanes, inputs_of(job.samples)
+    configs = {out: {**config_of(arm, job), **beside.config} for out, arm in arms.items()}
     missing = {out: arm for out, arm in arms.items() if not is_done(out, kind=kind, config=configs[out], inputs=inputs)}
     todo = [*missing.values(), *beside.arms]
     if missing:
@@ -98,9 +96,8 @@ def finished_models(
                 opened = run(arm.name, out=out, state=states[out], params=configs[out], tags=inputs, parent=parent)
                 runs[arm.name] = stack.enter_context(opened)
             if missing:
-                dealt = {out: dealt_of(arm, samples, job.compute) for out, arm in missing.items()}
-                for out, arm in missing.items():
-                    runs[arm.name].tags(tags_of(dealt[out]))
+                for arm in missing.values():
+                    runs[arm.name].tags(tags_of(dealt_of(arm, samples, job.compute)))
                 trained = beside.chosen(fit(todo, samples, work, compute=job.compute, k=k, runs=runs, key=key))
                 cut = [arm.name for arm in missing.values() if rising(trained[arm.name])]
                 if cut:
@@ -108,13 +105,21 @@ def finished_models(
                         f"note: {kind}: {', '.join(cut)}: still rising when optim.epochs ended the training; raise it"
                     )
                 for out, arm in missing.items():
-                    saved = {**beside.facts(trained), "dealt": facts_of(dealt[out])}
-                    _publish(out, kind, trained[arm.name], samples, config=configs[out], inputs=inputs, saved=saved)
+                    publish_model(out, kind, trained[arm.name], job, beside.facts(trained))
             for out, arm in unended.items():
                 for name in ("arch.json", "schema.json", "manifest.json"):
                     runs[arm.name].artifact(out / name)
         rmtree(work)
     return {arm.name: model_manifest(out, kind=kind) for out, arm in arms.items()}
+
+
+def config_of(arm: Arm, job: Job) -> dict[str, object]:
+    """What a finished model follows from beside its samples."""
+    return {**arm.said(), "k": job.k, "compute.lanes": job.compute.lanes}
+
+
+def inputs_of(samples: Path) -> dict[str, str]:
+    return {"samples": samples_manifest(samples)["fingerprint"]}
 
 
 def key_of(arms: list[Arm], samples: Path, k: int, lanes: int) -> str:
@@ -123,23 +128,15 @@ def key_of(arms: list[Arm], samples: Path, k: int, lanes: int) -> str:
     return fingerprint([[arm.said() for arm in arms], k, lanes, of_samples])
 
 
-def _publish(
-    out: Path,
-    kind: str,
-    trained: Trained,
-    samples: Path,
-    *,
-    config: Mapping[str, object],
-    inputs: dict[str, str],
-    saved: Mapping[str, object],
-) -> None:
+def publish_model(out: Path, kind: str, trained: Trained, job: Job, saved: Mapping[str, object]) -> None:
     """Writes a finished model whole, with the days that its training left out."""
-    state, schema, split = trained.state, load_schema(samples), samples_manifest(samples)["split"]
+    samples, state, arm = job.samples, trained.state, trained.arm
+    schema, split, dealt = load_schema(samples), samples_manifest(samples)["split"], dealt_of(arm, samples, job.compute)
+    config, inputs = config_of(arm, job), inputs_of(samples)
     with publish(out, kind=kind, config=config, inputs=inputs) as (final, facts), staged(final) as staging:
-        checkpoint.write_model(
-            staging, arch=trained.arm.arch, schema=schema, stats=load_stats(samples), best=trained.best
-        )
+        checkpoint.write_model(staging, arch=arm.arch, schema=schema, stats=load_stats(samples), best=trained.best)
         facts |= {"split": split, "best": state.history[state.best_epoch], "history": state.history, **saved}
+        facts["dealt"] = facts_of(dealt)
         facts["rising"] = rising(trained)
 
 

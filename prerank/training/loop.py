@@ -13,17 +13,18 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from prerank.core.errors import InputError
-from prerank.core.nested import flat_numpy
 from prerank.evaluation import metrics
 from prerank.logs.schema import Feature
 from prerank.models import checkpoint
 from prerank.models.batch import Inputs
 from prerank.models.checkpoint import State
 from prerank.models.distill import Distiller, Shown
+from prerank.models.fusion import ONE_HEAD, Fusion
 from prerank.models.options import Arm
 from prerank.models.ranker import Scorer
 from prerank.samples.anew import Redraw
 from prerank.samples.batches import REDRAW, ahead, scoring_batch, training_batch
+from prerank.samples.heads import fused_teacher, of_label
 from prerank.samples.reader import Reader
 from prerank.training.average import AveragedAdamW, weights_of
 from prerank.training.tables import clip_grad_norm
@@ -183,37 +184,45 @@ def validator(
     k: int,
     teacher_score: str | None,
     device: torch.device,
+    fusion: Fusion = ONE_HEAD,
 ) -> Validate:
     """Scores this worker's validation requests and averages over all workers': no request is lost or counted twice.
 
     `hit_rate_at_K` and `auc` (clicked against all other candidates, within the request) are over requests with a
     click, `recall_at_K` is the overlap with the teacher's top K where there is a teacher, over requests of more than K
-    candidates. What no request defines is left out.
+    candidates. What no request defines is left out. Of a `fusion` the teacher's scores are fused alike, and beside
+    stands what the score is for each head, such as `recall_like_at_K` of the teacher's head and `hit_rate_like_at_K`
+    of the label.
     """
     parts = []
     for table in tables:
-        teacher_N = flat_numpy(table[teacher_score]) if teacher_score else None
-        parts.append(
-            (
-                scoring_batch(table, features).to(device),
-                metrics.Validation(metrics.Candidates.of(table), teacher_N, k=k),
-            )
-        )
-    names = {"recall": f"recall_at_{k}", "hit_rate": f"hit_rate_at_{k}", "auc": "auc"}
+        measures = {"": _measure(table, fusion, k, teacher_score)}
+        for head in fusion.heads:
+            measures[f"_{head}"] = _measure(of_label(table, head), Fusion((head,), (1.0,)), k, teacher_score)
+        parts.append((scoring_batch(table, features).to(device), measures))
+    of_metric = {"recall": f"recall{{}}_at_{k}", "hit_rate": f"hit_rate{{}}_at_{k}", "auc": "auc{}"}
+    heads = ["", *(f"_{head}" for head in fusion.heads)]
+    names = {(name, head): said.replace("{}", head) for head in heads for name, said in of_metric.items()}
 
     def validate(model: Validated) -> dict[str, float]:
         model.eval()
         sums, counts = dict.fromkeys(names.values(), 0.0), dict.fromkeys(names.values(), 0.0)
-        for batch, measure in parts:
+        for batch, measures in parts:
             with torch.inference_mode():
                 score_N = model.student(batch.features, batch.request_I)[0].float().cpu().numpy()
-            for name, column_R in measure(score_N).items():
-                sums[names[name]] += np.nansum(column_R)
-                counts[names[name]] += np.count_nonzero(~np.isnan(column_R))
+            for head, measure in measures.items():
+                for name, column_R in measure(score_N).items():
+                    sums[names[name, head]] += np.nansum(column_R)
+                    counts[names[name, head]] += np.count_nonzero(~np.isnan(column_R))
         sums, counts = all_reduced(sums), all_reduced(counts)
         return {name: sums[name] / counts[name] for name in sums if counts[name]}
 
     return validate
+
+
+def _measure(table: pa.Table, fusion: Fusion, k: int, teacher_score: str | None) -> metrics.Validation:
+    teacher_N = fused_teacher(table, fusion, teacher_score) if teacher_score else None
+    return metrics.Validation(metrics.Candidates.of(table), teacher_N, k=k)
 
 
 def autocast_on(device: torch.device) -> torch.autocast:

@@ -53,6 +53,7 @@ class Options(TypedDict, total=False):
     model: ModelName
     crosses: tuple[str, ...]
     unexposed_ratio: float
+    fusion: str
 
 
 @dataclass(frozen=True)

@@ -20,13 +20,15 @@ from prerank.core.counts import Built, Drawn, merge
 from prerank.core.nested import flat_numpy, nest, offsets_of, rank_within, segment_of
 from prerank.core.outputs import publish, read_manifest
 from prerank.core.storage import parquet, place
-from prerank.logs.schema import Schema, load_schema
+from prerank.logs.schema import CLICK, Schema, load_schema
 from prerank.models.checkpoint import Model, known_model, load_model, require_same_features
+from prerank.models.ranker import Ranker
 from prerank.models.trees import Boosted
 from prerank.samples.batches import scoring_batch
 from prerank.samples.draw import draw
 from prerank.samples.files import ROW_GROUP, SamplesManifest, sample_files, samples_manifest, write_tables
 from prerank.samples.fitting import check_built, drawn_by
+from prerank.samples.heads import teacher_of
 
 
 class File(TypedDict):
@@ -136,8 +138,13 @@ def _score(table: pa.Table, model: Model, device: torch.device, *, keep_repr: bo
     batch = scoring_batch(table, features).to(device)
     with torch.inference_mode():
         score_I, repr_ID = model.ranker(batch.features, batch.request_I)
+        heads = model.arch.fusion.heads
+        head_IH = cast(Ranker, model.ranker).heads(batch.features, batch.request_I)[0] if heads else None
     offsets = offsets_of(table["item_id"])
     table = table.append_column("teacher_score", nest(score_I.float().cpu().numpy(), offsets))
+    for at, head in enumerate(heads):
+        if head != CLICK and head_IH is not None:
+            table = table.append_column(teacher_of(head), nest(head_IH[:, at].float().cpu().numpy(), offsets))
     if not keep_repr or isinstance(model.ranker, Boosted):  # of trees there is no last hidden layer
         return table
     halves = repr_ID.float().cpu().numpy().astype(np.float16)

@@ -17,12 +17,12 @@ WITHOUT = {"clicks": ("fine_score", "id_dropout"), "fine_score": ("id_dropout",)
 
 @dataclass(frozen=True)
 class Learn:
-    """Beside the clicks."""
+    """Beside the clicks; neither by default, for what it does to students (prerank/training/README.md)."""
 
-    fine_score: Weight = 100.0
-    """Weight of 1 less the correlation with the logs' fine_score within a request, where they have one; 0: none."""
-    id_dropout: Annotated[float, Within(0, 0.99)] = 0.8
-    """Share of the ids of large tables that are the unknown in a step, so that none is learned by heart."""
+    fine_score: Weight = 0.0
+    """Weight of 1 less the correlation with the logs' fine_score within a request, where they have one; 100: much."""
+    id_dropout: Annotated[float, Within(0, 0.99)] = 0.0
+    """Share of the ids of large tables that are the unknown in a step, so that none is learned by heart; 0.8: much."""
     variants: bool = False
     """Train it without the one, the other and both as well (three trainings more), and keep the best on the validation
     day, by the AUC of its clicks."""

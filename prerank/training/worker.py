@@ -21,6 +21,7 @@ from prerank.logs.schema import Feature, load_schema
 from prerank.models import checkpoint
 from prerank.models.checkpoint import State
 from prerank.models.distill import Distiller
+from prerank.models.fusion import ONE_HEAD, Fusion
 from prerank.models.options import Arm
 from prerank.models.ranker import Ranker, Scorer
 from prerank.models.scorers import scorer_of
@@ -30,6 +31,7 @@ from prerank.samples.batches import columns, scoring_batch
 from prerank.samples.draw import NEED_POSITIONS, UNIFORM, DrawConfig
 from prerank.samples.files import candidates_of, sample_files, samples_manifest
 from prerank.samples.fitting import drawn_by
+from prerank.samples.heads import fused_teacher, label_of, teacher_of
 from prerank.samples.kept import Kept
 from prerank.samples.reader import Reader, sequential
 from prerank.tracking.runs import Run
@@ -165,7 +167,7 @@ def train_arm(arm: Arm, job: Job, worker: Worker) -> None:
     def progress(state: State) -> None:
         worker.tell(arm.name, state.epoch * reader.steps + state.step, arm.optim.epochs * reader.steps, note)
 
-    validate, redraw = validation(job, features, worker), redraw_of(samples, job.k)
+    validate, redraw = validation(job, features, worker, arm.fusion), redraw_of(samples, job.k)
     lesson = loop.Lesson(arm, features, reader, validate, teacher_score, compute.checkpoint_steps, redraw)
     best = loop.train(lesson, model, optimizer, state=state, best=best, save=save, progress=progress)
     worker.tell(arm.name, state.epoch * reader.steps, state.epoch * reader.steps, note, now=True)
@@ -190,12 +192,12 @@ def check_memory(features: tuple[Feature, ...], device: torch.device) -> None:
         )
 
 
-def validation(job: Job, features: tuple[Feature, ...], worker: Worker) -> loop.Validate:
+def validation(job: Job, features: tuple[Feature, ...], worker: Worker, fusion: Fusion = ONE_HEAD) -> loop.Validate:
     """The metrics of a model on this worker's share of the validation day, averaged over all workers'."""
     score = teacher_column(job.samples, "val")
-    names = scored_columns(features, score)
+    names = scored_columns(features, score, fusion)
     tables = sequential(files_of(job.samples, "val"), names, worker.rank, worker.world)
-    return loop.validator(tables, features, k=job.k, teacher_score=score, device=worker.device)
+    return loop.validator(tables, features, k=job.k, teacher_score=score, device=worker.device, fusion=fusion)
 
 
 def redraw_of(samples: Path, k: int) -> Redraw:
@@ -205,22 +207,26 @@ def redraw_of(samples: Path, k: int) -> Redraw:
     return Redraw(drawn_by(manifest["draw"]), shares_around(k, candidates), min(1.0, k / candidates))
 
 
-def per_request(ranker: Ranker, features: tuple[Feature, ...], samples: Path, k: int) -> pa.Table:
+def per_request(
+    ranker: Ranker, features: tuple[Feature, ...], samples: Path, k: int, fusion: Fusion = ONE_HEAD
+) -> pa.Table:
     """The same metrics request by request: `request_id`, `recall` (where there is a teacher), `hit_rate`, `auc`."""
     score, parts = teacher_column(samples, "val"), []
     ranker = ranker.eval()
-    for table in sequential(files_of(samples, "val"), ("request_id", *scored_columns(features, score))):
+    for table in sequential(files_of(samples, "val"), ("request_id", *scored_columns(features, score, fusion))):
         batch = scoring_batch(table, features)
         with torch.inference_mode():
             score_N = ranker(batch.features, batch.request_I)[0].float().numpy()
-        measure = Validation(Candidates.of(table), flat_numpy(table[score]) if score else None, k=k)
+        measure = Validation(Candidates.of(table), fused_teacher(table, fusion, score) if score else None, k=k)
         columns_R = {name: np.asarray(column_R, float) for name, column_R in measure(score_N).items()}
         parts.append(pa.table({"request_id": table["request_id"], **columns_R}))
     return pa.concat_tables(parts)
 
 
-def scored_columns(features: tuple[Feature, ...], score: str | None) -> tuple[str, ...]:
-    return (*(f.name for f in features), "item_id", "exposed", "clicked", "converted", *([score] if score else []))
+def scored_columns(features: tuple[Feature, ...], score: str | None, fusion: Fusion = ONE_HEAD) -> tuple[str, ...]:
+    names = [*(f.name for f in features), "item_id", "exposed", "clicked", "converted", *([score] if score else [])]
+    names += [label_of(head) for head in fusion.heads] + [teacher_of(h, score) for h in fusion.heads if score]
+    return tuple(dict.fromkeys(names))
 
 
 def teacher_column(samples: Path, split: str = "train") -> str | None:
@@ -252,6 +258,8 @@ def check(arms: list[Arm], samples: Path, *, taught: bool = True) -> None:
                     "could hold the student's against; leave it out, or train a teacher with --model mlp"
                 )
             raise InputError(f"{samples}: no teacher_repr for --distill.{name}; run workflows.teach first")
+        if taught and arm.by_strategy:
+            _check_heads(arm, samples, present, teacher_score or "teacher_score")
         missing = [name for name in arm.strategies if name not in built]
         if arm.by_strategy and missing:
             raise InputError(
@@ -263,6 +271,17 @@ def check(arms: list[Arm], samples: Path, *, taught: bool = True) -> None:
             _check_negatives(arm, samples, drawn_by(manifest["draw"]))
             if counts.get("requests_with_click") == 0:
                 raise InputError(f"{samples}: no training request has a click, which {arm.name} learns from")
+
+
+def _check_heads(arm: Arm, samples: Path, present: list[str], teacher_score: str) -> None:
+    """Raises InputError where a head has no teacher."""
+    for head in arm.heads:
+        if teacher_of(head, teacher_score) not in present:
+            raise InputError(
+                f"{samples}: no teacher's score of {head!r}, which --fusion {arm.fusion.said()} learns from; train the "
+                "teacher with --model mlp on samples whose schema.json has it among the 'labels', and run "
+                "workflows.teach"
+            )
 
 
 def _check_positions(arm: Arm, samples: Path) -> None:

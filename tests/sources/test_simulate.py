@@ -225,3 +225,21 @@ def test_make_logs_writes_what_the_chunks_are_and_only_once(ray_cluster, tmp_pat
     assert main(config) == result and "already done" in capsys.readouterr().out
     with pytest.raises(InputError, match="seed was 5, now 6"):
         main(replace(config, seed=6))
+
+
+def test_orders_change_no_other_digit(made):
+    """People order what is cheap of what they click."""
+    orders = replace(TINY, orders=True)
+    assert orders.schema.labels == ("ordered",) and not TINY.schema.labels
+    ordered, price, chosen = [], [], []
+    for chunk, tables in made.items():
+        again = simulate_chunk(orders, chunk)
+        shown = again["impressions"]
+        ordered.append(shown["ordered"].to_numpy(zero_copy_only=False))
+        chosen.append(shown["clicked"].to_numpy(zero_copy_only=False))
+        price.append(TINY.world.items.log_price[shown["item_id"].to_numpy()])
+        again["impressions"] = shown.drop("ordered")
+        assert all(same(again[name], tables[name]) for name in tables)
+    ordered, price, chosen = map(np.concatenate, (ordered, price, chosen))
+    assert ordered.any() and not (ordered & ~chosen).any()
+    assert price[ordered].mean() < price[chosen & ~ordered].mean()

@@ -28,14 +28,15 @@ ARM = Arm("teacher", ("user", "price"), (4,), hard="listwise")
 
 def test_a_teacher_learns_from_what_is_logged(samples, taught):
     """These logs have scores and no large table; of taught samples the scores are the teacher's own, or another's."""
-    teacher, *groups = teacher_arms(samples)
+    both = Learn(fine_score=100.0, id_dropout=0.8)
+    teacher, *groups = teacher_arms(samples, learn=both)
     assert teacher.distill == Distill(score=100.0, on="correlation") and teacher.id_dropout == 0
     assert not any(arm.distill.active for arm in groups)
-    assert not teacher_arms(taught)[0].distill.active
-    assert not teacher_arms(samples, learn=Learn(fine_score=0))[0].distill.active
-    assert not teacher_arms(samples, model="gbdt")[0].distill.active
+    assert not teacher_arms(taught, learn=both)[0].distill.active
+    assert not teacher_arms(samples, model="gbdt", learn=both)[0].distill.active
+    alone = replace(teacher, distill=Distill())
+    assert teacher_arms(samples)[0] == teacher_arms(samples, learn=Learn(0.0, 0.8))[0] == alone
     assert learning(teacher, samples, Learn(fine_score=2.0)).distill.score == 2.0
-    assert not learning(teacher, taught, Learn()).distill.active
 
 
 def test_variants_are_told_apart():
@@ -122,7 +123,8 @@ def test_the_best_variant_is_published_and_said(logs, samples, tmp_path, monkeyp
     monkeypatch.setattr(train_teacher, "start_ray", lambda: None)
     monkeypatch.setattr(train_teacher, "train_models", here)
     asked = {"widths": "8", "k": 5, "optim": Optim(lr=1e-2, epochs=2, batch=16, epoch_steps=4), "compute": ONE}
-    config = train_teacher.TrainTeacher(samples, tmp_path / "t", logs=logs, learn=Learn(variants=True), **asked)
+    learn = Learn(fine_score=100.0, variants=True)
+    config = train_teacher.TrainTeacher(samples, tmp_path / "t", logs=logs, learn=learn, **asked)
     proof = train_teacher.main(config)
     manifest, said = model_manifest(tmp_path / "t", kind="teacher"), capsys.readouterr().out
     tried = manifest["variants"]
@@ -132,4 +134,6 @@ def test_the_best_variant_is_published_and_said(logs, samples, tmp_path, monkeyp
     assert f"kept: the variant '{kept}'" in said and "with the logged fine_score" in said
     assert train_teacher.main(config) == proof and f"kept: the variant '{kept}'" in capsys.readouterr().out
     with pytest.raises(InputError, match=r"learn\.variants"):
-        train_teacher.main(replace(config, learn=Learn()))
+        train_teacher.main(replace(config, learn=Learn(fine_score=100.0)))
+    with pytest.raises(InputError, match=r"--learn\.variants: nothing to leave out"):
+        train_teacher.main(replace(config, learn=Learn(variants=True)))

@@ -9,7 +9,7 @@ logs come out whatever the number of workers. Shapes: R requests, C candidates, 
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +35,7 @@ from prerank.sources.simulator.truth import (
     distance_km,
     draw_requests,
     examination,
+    order_probability,
     true_utility,
 )
 from prerank.sources.simulator.world import World, build_world, generator, normal
@@ -44,6 +45,7 @@ CHUNK = 250
 ROW_GROUP_ROWS = 50_000
 RACE_CELLS = 5_000_000  # bounds the memory of recall, whatever the number of items
 TABLES = ("fine_lists", "impressions", "candidates", "truth")
+ORDERED = "ordered"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +66,9 @@ class Simulation:
     """Requests of each of the last two days whose whole candidate set and truth are logged (at most all of the day)."""
     seed: Seed = 0
     """The same seed gives the same logs, whatever the number of workers."""
+    orders: bool = False
+    """A label `ordered` beside the click, which agrees with it in part: people look at what is dear, and order what is
+    cheap. Nothing else changes."""
 
     def check(self) -> None:
         """Raises InputError for sizes that no cascade can have."""
@@ -82,7 +87,8 @@ class Simulation:
 
     @property
     def schema(self) -> Schema:
-        return world_schema(items=self.items, users=self.users)
+        schema = world_schema(items=self.items, users=self.users)
+        return replace(schema, labels=(ORDERED,)) if self.orders else schema
 
 
 @dataclass(frozen=True)
@@ -123,6 +129,10 @@ def simulate_chunk(simulation: Simulation, chunk: Chunk) -> dict[str, pa.Table]:
     fine_RF = np.take_along_axis(kept_RF, order_RF, 1)  # local: an index into the C candidates
 
     tables = {"impressions": _impressions(world, rng, requests, candidate_RC, truth.utility, fine_RF[:, :SHOWN])}
+    if simulation.orders:  # by numbers of their own, so that all else stays as it is without
+        tables["impressions"] = _with_orders(
+            world, generator(simulation.seed, 4, chunk.day, chunk.first), tables["impressions"]
+        )
     # Features are drawn once, on the candidates where these are logged, else on the fine list only.
     logged = np.broadcast_to(np.arange(candidate_RC.shape[1]), candidate_RC.shape) if chunk.whole else fine_RF
     logged_item = np.take_along_axis(candidate_RC, logged, 1)
@@ -199,6 +209,12 @@ def _impressions(
     }
     request_id = np.repeat(requests.request_id, shown_RS.shape[1])
     return pa.table({"request_id": request_id} | {name: column.ravel() for name, column in columns.items()})
+
+
+def _with_orders(world: World, rng: np.random.Generator, impressions: pa.Table) -> pa.Table:
+    log_price = world.items.log_price[impressions["item_id"].to_numpy()]
+    ordered = impressions["clicked"].to_numpy() & (rng.random(len(log_price)) < order_probability(log_price))
+    return impressions.append_column(ORDERED, pa.array(ordered))
 
 
 def _feature_table(

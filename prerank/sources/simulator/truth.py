@@ -147,6 +147,11 @@ def conversion_probability(utility: np.ndarray, quality: np.ndarray) -> np.ndarr
     return sigmoid(-0.9 + 0.5 * quality + 0.3 * utility)
 
 
+def order_probability(log_price: np.ndarray) -> np.ndarray:
+    """Of an item that was clicked: one of the middle price (3.5) every other time, one of half of it nearly always."""
+    return sigmoid(-5 * (log_price - 3.5))
+
+
 def examination(position: np.ndarray) -> np.ndarray:
     """The share of users who look at a shown position."""
     return (1.0 + position) ** -0.6
