@@ -102,7 +102,12 @@ def _of_samples(measure: Callable[..., list[Row]]) -> Callable[[Benchmark], list
 
 
 def _grown(measure: Callable[..., list[Row | Left]]) -> Callable[[Benchmark], list[Row | Left]]:
-    return lambda config: measure(min(config.rows, QUICK_ROWS) if config.quick else config.rows, rounds=_rounds(config))
+    def measured(config: Benchmark) -> list[Row | Left]:
+        if config.quick:
+            return measure(min(config.rows, QUICK_ROWS), rounds=1, orders=building.ORDERS[:1])
+        return measure(config.rows, rounds=_rounds(config))
+
+    return measured
 
 
 def _train(config: Benchmark) -> Sequence[Row | Left]:

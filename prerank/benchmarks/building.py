@@ -5,7 +5,7 @@ sizes, so that it is left out of them.
 """
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,8 @@ from prerank.benchmarks.rows import Left, Row
 
 SMALL, LINEAR, MEMORY = 3.0, 1.15, 1.3
 """How many times Polars' time the whole command may take on few rows; the time of a row and the peak, grown."""
+ORDERS = ("clustered", "shuffled")
+"""Of the rows in the files: by request, or any."""
 TIMES = (1, 4)
 """Sizes that speeds are taken between."""
 OURS = "workflows.build_samples"
@@ -55,10 +57,10 @@ class Taken:
         return (self.seconds[many] - self.seconds[few]) / (many - few)
 
 
-def build(rows: int, *, rounds: int) -> list[Row | Left]:
+def build(rows: int, *, rounds: int, orders: Sequence[str] = ORDERS) -> list[Row | Left]:
     """Of made-up logs with so many rows of fine lists, and four times as many."""
     out: list[Row | Left] = []
-    for order in ("clustered", "shuffled"):
+    for order in orders:
         there = [of for of in PEERS if not of.peer.lacking]
         taken = _turns([OURS, *(of.module for of in there)], [rows * n for n in TIMES], order == "shuffled", rounds)
         ours, polars = taken[OURS], taken[PEERS[0].module]
@@ -84,10 +86,10 @@ def _speed(name: str, ours: Taken, theirs: Taken | None, peer: Peer, least: floa
     return Row(name, what, theirs.row_s / ours.row_s, "times", least=least, detail=detail)
 
 
-def growth(rows: int, *, rounds: int) -> list[Row | Left]:
+def growth(rows: int, *, rounds: int, orders: Sequence[str] = ORDERS) -> list[Row | Left]:
     """Of build_samples, from so many rows to 16 times as many; and with all rows in one row group."""
     out: list[Row | Left] = []
-    for order in ("clustered", "shuffled"):
+    for order in orders:
         taken = _turns([OURS], [rows, 4 * rows, 16 * rows], order == "shuffled", rounds)[OURS]
         seconds, peaks = taken.seconds, taken.peak_mib
         early = Taken({n: seconds[n] for n in (rows, 4 * rows)}, peaks).row_s

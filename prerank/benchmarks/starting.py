@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import secrets
 import statistics
 import subprocess
 import sys
@@ -19,13 +20,14 @@ IMPORTS_S, OF_RAY, JOINED_S = 2.0, 1.5, 5.0
 """What is to be reached: of each command's imports, of Ray's own start, of a command on a cluster that runs."""
 RAY = """
 import pathlib, ray, sys
-ray.init(log_to_driver=False)
+ray.init(log_to_driver=False, logging_level="WARNING")
 pathlib.Path(sys.argv[1], str(ray.get(ray.remote(lambda: 1).remote()))).touch()
 """
 """What any program on a Ray of its own waits for."""
 HEAD = """
 import ray, sys
-print(ray.init(include_dashboard=False, log_to_driver=False).address_info["gcs_address"], flush=True)
+ray.init(include_dashboard=False, log_to_driver=False, logging_level="WARNING")
+print(ray.get_runtime_context().gcs_address, flush=True)
 sys.stdin.read()
 """
 FEW = 50 * ITEMS
@@ -73,8 +75,7 @@ def commands(samples: Path, *, rounds: int) -> list[Row]:
 
         first = {"block": lambda: build("*/train/*.parquet", tracked), "training step": train}
         took = _medians({"Ray": ray, **first}, rounds)
-        with _head() as address:
-            joined = {**tracked, "RAY_ADDRESS": address}
+        with _head(tracked, Path(folder) / "token") as joined:
             took |= _medians({"second": lambda: build("", joined)}, max(2, rounds))
     what, rows = "from the command on, of Ray's own start and a task", []
     for name in first:
@@ -100,11 +101,14 @@ def _tracked(folder: Path) -> Iterator[dict[str, str]]:
 
 
 @contextmanager
-def _head() -> Iterator[str]:
-    """The address of a Ray that runs while the block lasts."""
-    with subprocess.Popen([sys.executable, "-c", HEAD], stdin=-1, stdout=-1, text=True) as head:
+def _head(environment: Mapping[str, str], token: Path) -> Iterator[Mapping[str, str]]:
+    """The environment of a command that joins a Ray, which runs while the block lasts and asks for that token."""
+    token.write_text(secrets.token_hex(32))
+    environment = {**environment, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
+    environment["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # so that it listens on loopback alone
+    with subprocess.Popen([sys.executable, "-c", HEAD], stdin=-1, stdout=-1, text=True, env=environment) as head:
         assert head.stdout
-        yield head.stdout.readline().strip()
+        yield {**environment, "RAY_ADDRESS": head.stdout.readline().strip()}
 
 
 def _python(source: str) -> None:

@@ -68,7 +68,7 @@ def test_all_rows_have_their_form(taught, samples, tmp_path, monkeypatch, capsys
     monkeypatch.setattr(building, "watch", lambda module, _: (9.0, 900.0) if "workflows" in module else (2.0, 100.0))
     monkeypatch.setattr(starting, "_python", lambda source: None)
     monkeypatch.setattr(starting, "_until", lambda *_: 1.0)
-    monkeypatch.setattr(starting, "_head", lambda: nullcontext("127.0.0.1:1"))
+    monkeypatch.setattr(starting, "_head", lambda *_: nullcontext({}))
     monkeypatch.setattr(scale, "_of_training", lambda arm, samples, workers: 10.0 * workers)
     monkeypatch.setattr(tables, "SIZES", (2 * tables.SMALL,))
     monkeypatch.setattr(search_step, "WIDTHS", "8,4,0")
