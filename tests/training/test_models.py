@@ -139,7 +139,7 @@ def test_trees_are_grown_from_what_lightgbm_is_given(taught, tmp_path, monkeypat
     """The finished model scores as LightGBM's own predict does from the towers' score and the cross feature."""
     boosters = []
     made = lightgbm.Booster
-    monkeypatch.setattr(boosted.lightgbm, "Booster", lambda *args: boosters.append(made(*args)) or boosters[-1])
+    monkeypatch.setattr(lightgbm, "Booster", lambda *args: boosters.append(made(*args)) or boosters[-1])
     student = trained("two_tower_gbdt", taught, tmp_path / "student")
     model, (booster,) = student.model.ranker, boosters
     features = student.model.schema.select(student.model.arch.features, where="test")
@@ -227,7 +227,8 @@ def test_files_of_earlier_versions_are_of_the_mlp(tmp_path):
 
 
 def test_arms_of_before_are_known_by_what_they_were_known_by():
-    assert set(plain(BASE)) - set(BASE.said()) == {"model", "crosses"}
+    new = {"model", "crosses", "id_dropout", "heads", "shares", "learned"}
+    assert set(plain(BASE)) - set(BASE.said()) == new
     towers = replace(BASE, model="two_tower")
     assert towers.said() == {**BASE.said(), "model": "two_tower"}
 

@@ -34,7 +34,8 @@ def studied(config: Pipeline) -> study.Results:
     if config.study in ("ladder", "all"):
         fed(models, names(config.features) or logs.schema.student_features, logs.schema)
     start_ray()
-    with run("study", out=folder, state=folder / "run.json", params=plain(config)) as parent:
+    tags = {"out": str(folder)}  # its MLflow is that of the line
+    with run("study", out=out, state=folder / "run.json", params=plain(config), tags=tags) as parent:
         table, taught, _ = prepared(config, logs, out, parent)
         shared = {name: getattr(config, name) for name in ("hard", "positions", "distill", "optim", "seed")}
         plain_ = student_arm(taught, features=names(config.features), widths=widths(config.widths), **shared)
