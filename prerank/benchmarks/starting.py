@@ -26,6 +26,8 @@ pathlib.Path(sys.argv[1], str(ray.get(ray.remote(lambda: 1).remote()))).touch()
 """What any program on a Ray of its own waits for."""
 HEAD = """
 import ray, sys
+from prerank.core.cluster.private import listen_on_loopback
+listen_on_loopback()
 ray.init(include_dashboard=False, log_to_driver=False, logging_level="WARNING")
 print(ray.get_runtime_context().gcs_address, flush=True)
 sys.stdin.read()
@@ -105,7 +107,6 @@ def _head(environment: Mapping[str, str], token: Path) -> Iterator[Mapping[str, 
     """The environment of a command that joins a Ray, which runs while the block lasts and asks for that token."""
     token.write_text(secrets.token_hex(32))
     environment = {**environment, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
-    environment["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # so that it listens on loopback alone
     with subprocess.Popen([sys.executable, "-c", HEAD], stdin=-1, stdout=-1, text=True, env=environment) as head:
         assert head.stdout
         yield {**environment, "RAY_ADDRESS": head.stdout.readline().strip()}

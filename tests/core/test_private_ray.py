@@ -30,11 +30,11 @@ DOCUMENTED = {
 }
 """Modules that stand in Ray's reference."""
 VARIABLES = {
-    *("RAY_ADDRESS", "RAY_AIR_NEW_OUTPUT"),
+    *("RAY_ADDRESS", "RAY_AIR_NEW_OUTPUT", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH"),
     *("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "TUNE_DISABLE_STRICT_METRIC_CHECKING", "TUNE_GLOBAL_CHECKPOINT_S"),
     "TUNE_DISABLE_SIGINT_HANDLER",
 }
-"""Environment variables that do: docs.ray.io, "Environment variables used by Ray Tune"."""
+"""Environment variables that do: docs.ray.io, "Environment variables used by Ray Tune", "Ray token authentication"."""
 
 
 def undocumented(tree: ast.AST) -> Iterator[str]:

@@ -81,7 +81,7 @@ class Published:
 @pytest.fixture(scope="module")
 def published(ray_cluster, taught, tmp_path_factory):
     folder = tmp_path_factory.mktemp("published")
-    publish, launch = finished._publish, group.launch
+    publish, launch = finished.publish_model, group.launch
 
     def full(out, *args, **kwargs):
         if out.name == "all":
@@ -97,7 +97,7 @@ def published(ray_cluster, taught, tmp_path_factory):
         mock.patch.object(group, "launch", noted),
     ):
         found = Published(folder, parent)
-        with mock.patch.object(finished, "_publish", full), pytest.raises(OSError, match="No space"):
+        with mock.patch.object(finished, "publish_model", full), pytest.raises(OSError, match="No space"):
             found.train(taught, parent=parent)
         assert (folder / "base").exists() and not (folder / "all").exists()
         found.manifests = found.train(taught, parent=parent)
