@@ -3,6 +3,7 @@
 from prerank.reports.results import Results, named, students, vs_base
 from prerank.reports.search.section import gain
 from prerank.reports.words import change, label, micros, number, percent
+from prerank.training.single import SIDES
 
 SPACES = {
     "candidates": "all candidates that pre-ranking received",
@@ -21,7 +22,7 @@ def finding(results: Results) -> str:
     arms = {
         row["name"]: (row, interval)
         for row in students(results)
-        if row["name"] != "searched" and (interval := vs_base(row, name))
+        if row["name"] not in ("searched", *SIDES) and (interval := vs_base(row, name))
     }
     base = named(results, "base")
     if not arms or base is None or number(base, name) is None:
