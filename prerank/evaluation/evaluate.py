@@ -25,7 +25,7 @@ from prerank.core.outputs import fingerprint
 from prerank.core.storage import place
 from prerank.evaluation.intervals import Row, curve_means, paired_interval, summary
 from prerank.evaluation.metrics import LABELS, Candidates, Comparison, pooled_aucs
-from prerank.evaluation.objectives import Objectives, fused
+from prerank.evaluation.objectives import Objectives
 from prerank.evaluation.preflight import LOGGED, ROUNDED, check_lists, one_score, space_of
 from prerank.evaluation.scores import head_scores_of, scores_of
 from prerank.evaluation.truth import has_truth, truth_of
@@ -296,7 +296,8 @@ def scored(table: pa.Table, plan: Plan) -> tuple[Candidates, dict[str, np.ndarra
     scores = {name: scores_of(table, model) for name, model in models.items()}
     heads = head_scores_of(table, teacher) if teacher else {}
     if teacher and heads:
-        scores["teacher"] = fused(heads, plan.fusion if plan.fusion.heads else teacher.arch.fusion)
+        fusion = plan.fusion if plan.fusion.heads else teacher.arch.fusion
+        scores["teacher"] = fusion.of(heads).astype(np.float32)
     else:
         scores["teacher"] = scores_of(table, teacher) if teacher else flat_numpy(table["fine_score"])
     for name, score_N in scores.items():

@@ -12,14 +12,7 @@ import pyarrow as pa
 from prerank.core.nested import flat_numpy
 from prerank.evaluation.metrics import Candidates, Validation
 from prerank.logs.schema import CLICK
-from prerank.models.fusion import Fusion
 from prerank.samples.heads import label_of
-
-
-def fused(head_scores: Mapping[str, np.ndarray], fusion: Fusion) -> np.ndarray:
-    """float32 [N]: of the scores of the heads."""
-    score_HN = np.stack([head_scores[head] for head in fusion.heads], dtype=float)
-    return np.tensordot(np.array(fusion.shares), score_HN, 1).astype(np.float32)
 
 
 class Objectives:

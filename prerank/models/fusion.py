@@ -7,8 +7,10 @@ power of the weights does, the "weighted multiplication" of Zhao et al. (Recomme
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from prerank.core.config import names
 from prerank.core.errors import InputError, nearest
@@ -28,6 +30,11 @@ class Fusion:
     def said(self) -> str:
         """As `--fusion` takes it."""
         return ",".join(f"{head}={share:.4g}" for head, share in zip(self.heads, self.shares, strict=True)) or CLICK
+
+    def of(self, head_scores: Mapping[str, np.ndarray]) -> np.ndarray:
+        """float64 [N]: the score of N items by those [N] of the heads, of which there is one at least."""
+        score_HN = np.stack([head_scores[head] for head in self.heads], dtype=np.float64)
+        return np.tensordot(np.array(self.shares), score_HN, 1)
 
 
 ONE_HEAD = Fusion()

@@ -32,5 +32,4 @@ def fused_teacher(table: pa.Table, fusion: Fusion, teacher_score: str) -> np.nda
     """[N]: the score by which the teacher ranks for a student of that fusion."""
     if not fusion.heads:
         return flat_numpy(table[teacher_score])
-    heads = [flat_numpy(table[teacher_of(head, teacher_score)]) for head in fusion.heads]
-    return np.tensordot(np.array(fusion.shares), np.stack(heads).astype(np.float64), 1)
+    return fusion.of({head: flat_numpy(table[teacher_of(head, teacher_score)]) for head in fusion.heads})
