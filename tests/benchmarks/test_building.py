@@ -14,6 +14,7 @@ from prerank.benchmarks.rows import Left
 PEERS = ("polars", "duckdb", "loop", pytest.param("spark", marks=pytest.mark.slow))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("peer", PEERS)
 def test_a_peer_of_the_build_draws_from_the_same_logs(peer, tmp_path):
     """Whole requests of all days but the last, with what was shown and at most so many pairs."""

@@ -45,6 +45,7 @@ def test_it_has_every_loss_once():
     assert {"score", "kl", "contrast", "relations"} < weighted
 
 
+@pytest.mark.slow
 def test_it_imports_nothing_else():
     blocked = f"import sys; sys.modules.update(dict.fromkeys({OTHERS!r}))"  # None: the import fails
     subprocess.run([sys.executable, "-c", f"{blocked}; import prerank.benchmarks.gpu"], check=True)
@@ -57,6 +58,7 @@ def test_no_gpu_is_said(capsys, monkeypatch):
     assert "--device cpu" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_items_are_those_of_the_batches(tmp_path):
     gpu.write_samples(tmp_path / "0.parquet", 64, 12)
     course = gpu.Course(gpu.arms()["all"], tmp_path / "0.parquet", gpu.torch.device("cpu"))

@@ -7,6 +7,8 @@ import pytest
 
 from prerank.benchmarks import lines, rows, starting
 
+pytestmark = pytest.mark.slow  # starts processes
+
 
 @pytest.fixture
 def made(tmp_path):
@@ -65,6 +67,7 @@ def test_steps_are_told_apart_by_what_they_leave(tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_a_start_is_until_a_file_is_there(tmp_path, monkeypatch):
     """The command goes on to its end after the file."""
     source = "import pathlib, sys, time; time.sleep(.2); pathlib.Path(sys.argv[1], 'a').touch(); time.sleep(.4)"

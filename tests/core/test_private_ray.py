@@ -63,6 +63,7 @@ def undocumented(tree: ast.AST) -> Iterator[str]:
             yield dotted
 
 
+@pytest.mark.slow
 def test_no_other_file_uses_what_ray_does_not_document():
     files = [path for top in ("prerank", "workflows", "tune_spaces") for path in (ROOT / top).rglob("*.py")]
     assert PRIVATE in files and len(files) > 100

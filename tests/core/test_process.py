@@ -11,6 +11,8 @@ import pytest
 
 from prerank.core import process
 
+pytestmark = pytest.mark.slow  # starts processes
+
 ROOT = Path(process.__file__).parents[2]
 STOPPED = f"{process.STOPPED}\n"
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]

@@ -31,6 +31,7 @@ def inits(monkeypatch):
     return calls
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "address",
     [
@@ -87,6 +88,7 @@ def test_an_address_where_another_service_is(monkeypatch, inits, says):
         assert time.monotonic() - began < 20 and not inits
 
 
+@pytest.mark.slow
 def test_auto(monkeypatch, inits, tmp_path):
     monkeypatch.setenv("RAY_ADDRESS", "auto")
     with pytest.raises(InputError, match="RAY_ADDRESS auto: no cluster was started on this machine; `ray start"):

@@ -201,6 +201,7 @@ with publish(place(sys.argv[1]), kind="samples", config={"seed": 0}, inputs={"lo
 """
 
 
+@pytest.mark.slow
 def test_what_a_killed_run_left_is_begun_again(bucket):
     out = bucket / "out"
     with subprocess.Popen([sys.executable, "-c", KILLED, str(out)], stdout=subprocess.PIPE, text=True) as first:

@@ -163,6 +163,7 @@ def test_of_lists_shorter_than_k_all_is_kept_and_no_share_of_it_for_less():
     np.testing.assert_allclose(between.value[30:], 1)
 
 
+@pytest.mark.slow
 def test_a_policy_of_noise_is_seldom_used():
     """Scores that tell nothing of what is wanted: at most few of 40."""
     used = 0

@@ -10,6 +10,7 @@ from prerank.evaluation.intervals import bootstrap_interval, curve_means, paired
 from prerank.evaluation.metrics import Candidates, per_request, pooled_aucs
 
 
+@pytest.mark.slow
 def test_bootstrap_of_normal_values_is_the_analytic_interval():
     values = np.random.default_rng(0).normal(3, 2, 4000)
     lo, hi = bootstrap_interval(values, seed=1, replicates=4000)

@@ -272,6 +272,7 @@ def test_the_facts(measured):
     assert facts["ties"]["one_score"] == {name: n for name, n in same.items() if n}
 
 
+@pytest.mark.slow
 def test_a_difference_is_paired_by_request(measured):
     found, requests = measured
     order = found.per_request["request_id"].to_pylist()

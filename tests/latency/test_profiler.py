@@ -113,6 +113,7 @@ def logged():
         yield seen
 
 
+@pytest.mark.slow
 def test_profile_latency(logs, tmp_path, logged, capsys):
     out = tmp_path / "latency.json"
     options = {"widths": "8,0", "candidates": "16", "threads": "1", "repeats": 10, "networks": 3, "orders": 1}

@@ -24,6 +24,8 @@ from jsonschema import Draft202012Validator
 
 from prerank.core.errors import InputError
 
+pytestmark = pytest.mark.slow  # reads the schemas of KubeRay, and starts MLflow's server
+
 ROOT = Path(__file__).parents[2]
 CLUSTER = ROOT / "cluster"
 CRDS = Path(os.environ.get("KUBERAY_CRDS", ROOT.parent / "shared/data/kuberay-crds"))

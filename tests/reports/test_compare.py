@@ -218,6 +218,7 @@ def render(results, folder, top=20) -> tuple[str, Page]:
     return html, Page(html)
 
 
+@pytest.mark.slow
 def test_the_page_holds_rows_fronts_reasons_and_figures(results, tmp_path):
     html, page = render(results, tmp_path)
     for text in (
@@ -255,6 +256,7 @@ def test_what_there_is_no_data_for_is_left_out(tmp_path):
     assert finding(alone).endswith(").")
 
 
+@pytest.mark.slow
 def test_names_are_text_and_neither_markup_nor_mathematics(tmp_path):
     rows, tables, _ = made_up()
     bad = "<script>alert(1)</script> $x_1$"

@@ -24,6 +24,7 @@ def test_training_is_the_validation_recall_of_each_epoch(results):
     assert list(base.get_ydata()) == pytest.approx([41.2 / 3, 82.4 / 3, 41.2])
 
 
+@pytest.mark.slow
 def test_one_epoch_and_one_k_are_drawn(results):
     for entry in results["rows"]:
         entry["history"] = entry["history"][:1]
@@ -62,6 +63,7 @@ def test_points_of_one_time_stand_side_by_side(results):
     assert min(b - a for a, b in itertools.pairwise(xs)) == pytest.approx(0.016 * 550, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_figures_are_plain_and_leave_no_global_state(results):
     before, managed = dict(matplotlib.rcParams), list(Gcf.figs)
     assert all(isinstance(figure, Figure) for figure in figures(results).values())

@@ -53,6 +53,7 @@ def test_gates_by_source_the_likeliest_first_and_the_kept_marked():
     assert [text.xy[1] for text in axes.texts if text.get_text() == "●"] == [at["visits"], at["rating"]]
 
 
+@pytest.mark.slow
 def test_times_against_the_budget_and_entropies():
     times, entropies = drawn()["latency"].axes
     lines = {tuple(line.get_ydata()) for line in times.lines}
@@ -77,6 +78,7 @@ def test_what_a_history_does_not_tell_is_not_drawn():
     assert "widths" not in drawn([{**HISTORY[0], "widths": []}])  # no hidden layer
 
 
+@pytest.mark.slow
 def test_every_colour_follows_the_page():
     for name, figure in drawn().items():
         assert not re.findall(r"#[0-9a-f]{6}\b", inline_svg(figure, name, ""))

@@ -144,6 +144,7 @@ def batch_of(folder, number=0, **options):
     return training_batch(table, arm, features, number, "teacher_score"), pq.read_table(path).to_pylist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("positions", ["teacher", "logged"])
 def test_pairs_and_bins_follow_one_order(taught, positions):
     """The teacher's or the logs', which contradict each other: the teacher of the fixture is one of random weights."""
@@ -163,6 +164,7 @@ def test_pairs_and_bins_follow_one_order(taught, positions):
     assert all(batch.bin_I[a] <= batch.bin_I[b] for a, b in zip(better, worse, strict=True))
 
 
+@pytest.mark.slow
 def test_items_take_turns_in_the_contrast(taught):
     distill = Distill(contrast=1.0, contrasted=5)
     batches = [batch_of(taught, number, distill=distill)[0] for number in range(10)]

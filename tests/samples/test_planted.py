@@ -23,6 +23,8 @@ from samples_fixture import build, rows_of
 
 from prerank.samples.draw import DrawConfig
 
+pytestmark = pytest.mark.slow  # builds from logs in which everything is planted
+
 ALL = 10_000
 DRAW = DrawConfig(
     tail_negatives=ALL, rank_items=ALL, bin_items=ALL, uniform_items=ALL, uniform_ratio=0.0, max_pairs=10**6

@@ -144,6 +144,7 @@ def faulty_logs(draw_):
     return draw_(st.permutations(rows)), shown
 
 
+@pytest.mark.slow
 @given(faulty_logs())
 def test_requests_and_drops_are_those_of_a_loop(logs):
     rows, shown = logs
@@ -572,6 +573,7 @@ def test_what_is_validated_on(tmp_path):
         validation(open_logs(tmp_path), *days, requests=7, seed=3)
 
 
+@pytest.mark.slow
 def test_exactly_the_wanted_number_of_validation_requests(tmp_path):
     write_logs(tmp_path, shuffled=True)
     logs = open_logs(tmp_path)

@@ -74,6 +74,7 @@ def test_it_finds_the_best_there_is(budget_us):
     assert latency_us(TABLE, features, SCHEMA.fetch, arch.widths) <= budget_us
 
 
+@pytest.mark.slow
 def test_a_proposal_that_is_not_sure_to_be_better_is_not_taken():
     worse = find(spec_of(), SCHEMA, Made(noise=3.0))
     incumbent = incumbent_of(spec_of(), SCHEMA, 420.0)

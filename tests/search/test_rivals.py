@@ -182,6 +182,7 @@ def test_methods_that_see_no_data():
     assert untrained_values("hand_picked", FEATURES, ("noise", "useful"), 0).tolist() == [0, 0, 1, 1, 0]
 
 
+@pytest.mark.slow
 def test_trees_pay_once_for_a_feature():
     """The useful one is worth nearly all of the loss while its price is below that, and nothing where it is above."""
     batches, useful = [batch(seed) for seed in range(40)], FEATURES[USEFUL].name

@@ -37,6 +37,7 @@ def hold_schema(job):
     return load_schema(job.samples)
 
 
+@pytest.mark.slow
 def test_a_training_is_the_same_each_time_and_learns(held):
     arch = Arch(held.arm.features, (8,))
     assert held.arm.distill.contrast == 0 and held.arm.distill.score == 1

@@ -127,6 +127,7 @@ def by_hand(ranker, feed, n):
         return ranker(inputs, torch.zeros(n, dtype=torch.long))[0].numpy()
 
 
+@pytest.mark.slow
 @given(st.integers(0, 2**32), st.integers(1, 5), st.integers(0, 3))
 def test_raw_inputs_are_what_the_signature_says(ranker, served, seed, n, length):
     rng = np.random.default_rng(seed)

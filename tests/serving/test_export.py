@@ -60,6 +60,7 @@ def features_of(model):
     return model.schema.select(model.arch.features, where="test")
 
 
+@pytest.mark.slow
 def test_equal_to_torch_and_timed(written):
     folder, facts = written
     assert facts["parity"]["hard"]["requests"] == parity.HARD_REQUESTS
@@ -258,6 +259,7 @@ def as_json(feed: parity.Feed) -> bytes:
     return json.dumps({"inputs": plain}, allow_nan=False).encode()
 
 
+@pytest.mark.slow
 def test_packed_inputs(model, stats, samples, tmp_path):
     """As good as torch, and signature.json says which feature stands where."""
     facts = export.write_export(tmp_path, model, stats, samples=samples, repeats=20, packed=True)

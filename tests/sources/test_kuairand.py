@@ -251,6 +251,7 @@ def test_all_unwatched_videos_are_candidates(release, tmp_path):
     assert extra["requests"] == {str(FIRST + timedelta(days=day)): 3 for day in range(5)}
 
 
+@pytest.mark.slow
 def test_files_hold_whole_requests_in_order(release, tmp_path, monkeypatch):
     monkeypatch.setattr("prerank.sources.kuairand.logs._ROWS_A_GROUP", 45)
     logs_of(release, tmp_path / "out")
@@ -265,6 +266,7 @@ def test_files_hold_whole_requests_in_order(release, tmp_path, monkeypatch):
                 last = ids[-1]
 
 
+@pytest.mark.slow
 def test_chunks_change_nothing(logs, release, tmp_path, monkeypatch):
     monkeypatch.setattr("prerank.sources.kuairand.logs._ROWS_A_GROUP", 45)
     _, tables = logs_of(release, tmp_path / "out")

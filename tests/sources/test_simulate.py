@@ -227,6 +227,7 @@ def test_make_logs_writes_what_the_chunks_are_and_only_once(ray_cluster, tmp_pat
         main(replace(config, seed=6))
 
 
+@pytest.mark.slow
 def test_orders_change_no_other_digit(made):
     """People order what is cheap of what they click."""
     orders = replace(TINY, orders=True)

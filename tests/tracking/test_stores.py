@@ -187,6 +187,7 @@ def test_a_store_that_cannot_be_written(tmp_path, monkeypatch):
     refused(monkeypatch, f"sqlite:///{tmp_path}/x.db", tmp_path, "x.db: attempt to write a readonly database; mend it")
 
 
+@pytest.mark.slow
 def test_a_store_that_another_process_holds_for_long(tmp_path, monkeypatch):
     monkeypatch.setattr(server, "PROBE_S", 0.2)
     holder = sqlite3.connect(tmp_path / "x.db")

@@ -100,6 +100,7 @@ class Answering(BaseHTTPRequestHandler):
         pass
 
 
+@pytest.mark.slow
 def test_which_faults_are_an_outage():
     answering = HTTPServer(("127.0.0.1", 0), Answering)
     threading.Thread(target=answering.serve_forever, daemon=True).start()
@@ -176,6 +177,7 @@ def fake(monkeypatch):
     return fake
 
 
+@pytest.mark.slow
 def test_an_outage_is_waited_out(tmp_path, fake, capsys):
     here = pickle.loads(pickle.dumps(Run("http://me:secret@host", "r", "0", tmp_path / "spool", top=True)))
     here.tags({"a": "1"})
@@ -233,6 +235,7 @@ def test_faults_that_are_no_outage(tmp_path, fake, capsys):
     assert [set(entry) - {"run", "again"} for entry in fake.got] == [{"metrics"}, set(), {"ended"}]
 
 
+@pytest.mark.slow
 def test_a_run_that_another_queue_has_yet_to_make_is_waited_for(tmp_path, fake):
     """Of an output in object storage every node has a queue of its own."""
     late, deleted = (Run("http://host", name, "0", tmp_path / name) for name in (f"{server.KEYED}1", "r"))

@@ -75,6 +75,7 @@ def test_the_loss_is_the_mean_of_the_single_objectives(both, options):
     assert distiller.student.linears[-1].weight.grad.abs().sum(1).min() > 0
 
 
+@pytest.mark.slow
 def test_the_teachers_heads_are_columns(both):
     _, samples, _, taught = both
     for split in ("train", "val"):
@@ -91,6 +92,7 @@ def test_click_alone_is_the_student_of_always(both, tmp_path):
     assert not {"heads", "shares", "learned"} & student_arm(taught, **OPTIONS).said().keys()
 
 
+@pytest.mark.slow
 def test_a_student_of_both_learns_and_says_what_of_each(both, tmp_path):
     *_, taught = both
     student = students.train(taught, tmp_path / "student", k=10, fusion="click=1,converted=1", **OPTIONS)

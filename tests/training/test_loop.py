@@ -68,6 +68,7 @@ def run(taught, folder, arm=ARM, kill_after=None, validate=None, every=2):
     return state, best
 
 
+@pytest.mark.slow
 def test_it_learns(taught, tmp_path):
     state, _best = run(taught, tmp_path, replace(ARM, optim=replace(ARM.optim, epochs=6)))
     first, last = state.history[0], state.history[-1]
@@ -92,6 +93,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(taught, tmp_path, kill_aft
     assert all(torch.equal(best[name], resumed_best[name]) for name in best)
 
 
+@pytest.mark.slow
 def test_early_stopping_keeps_the_best(taught, tmp_path):
     recalls = iter([0.1, 0.5, 0.4, 0.3, 0.9])
     weights = []

@@ -115,6 +115,7 @@ def test_a_teacher_is_held_against_the_logs_and_the_truth(logs, samples, tmp_pat
     assert got["fine_score"] == without["fine_score"]
 
 
+@pytest.mark.slow
 def test_the_best_variant_is_published_and_said(logs, samples, tmp_path, monkeypatch, capsys):
     def here(arms, samples, *, kind, work, compute, k, beside, parent):
         job = Job(samples, compute, k)
