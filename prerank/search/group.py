@@ -133,7 +133,8 @@ def _proposed(spec: Spec, job: Job, work: Path) -> Confirmed:
     prepare = partial(Evaluator, spec, replace(job, tables={}))
     with Pool(prepare, cpus=job.compute.cpus, most=AT_ONCE) as pool:
         search = find if spec.search.method == "propose" else alone
-        return search(spec, load_schema(job.samples), kept(pool, work / f"told-{spec.arm.name}", key), print)
+        told = kept(pool, work / f"told-{spec.arm.name}", key)
+        return search(spec, load_schema(job.samples), told, partial(print, flush=True))
 
 
 def proposed_here(spec: Spec, job: Job) -> Confirmed:
