@@ -17,7 +17,18 @@ import torch
 import tyro
 from rich.console import Console
 
-from prerank.benchmarks import building, click_models, lines, memory, scale, scoring, search_step, starting, tables
+from prerank.benchmarks import (
+    building,
+    click_models,
+    lines,
+    memory,
+    proposals,
+    scale,
+    scoring,
+    search_step,
+    starting,
+    tables,
+)
 from prerank.benchmarks import training as training_loop
 from prerank.benchmarks.rows import Left, Report, Row, load_now, report, terminal_table
 from prerank.core.cli import run
@@ -26,7 +37,7 @@ from prerank.core.errors import InputError
 from prerank.core.outputs import write_json
 
 Short = Literal["build", "growth", "feed", "train", "scale", "contrast", "search", "score", "start", "tables"]
-Long = Literal["sweep", "evaluation", "pipeline"]
+Long = Literal["sweep", "evaluation", "proposals", "pipeline"]
 Name = Short | Long
 NAMES: tuple[Name, ...] = (*get_args(Short), *get_args(Long))
 COMMANDS = tuple(f"workflows.{name}" for name in ("build_samples", "train_student", "evaluate"))
@@ -46,6 +57,10 @@ class Benchmark:
     """Of score, sweep and evaluation."""
     student: Path = Path("runs/demo/students/all")
     """Of score and evaluation."""
+    search: Path = Path("runs/demo/search")
+    """Of proposals: what a search by proposals left."""
+    latency_table: Path = Path("runs/demo/latency.json")
+    """Of proposals: what that search went by."""
     rows: Positive = 500_000
     """Of the fine lists of build, growth and memory: these grow them, up to 16 times."""
     k: Positive = 150
@@ -87,9 +102,10 @@ def main(config: Benchmark) -> Report | None:
 
 READS: dict[str, tuple[Name, ...]] = {
     "logs": ("sweep",),
-    "samples": ("feed", "train", "scale", "contrast", "search", "score", "start", "sweep"),
+    "samples": ("feed", "train", "scale", "contrast", "search", "score", "start", "sweep", "proposals"),
     "teacher": ("score", "sweep", "evaluation"),
     "student": ("score", "evaluation"),
+    "search": ("proposals",),
 }
 
 
@@ -122,6 +138,11 @@ def _start(config: Benchmark) -> Sequence[Row]:
     return [*starting.imports(COMMANDS, rounds=rounds), *starting.commands(config.samples.resolve(), rounds=rounds)]
 
 
+def _proposals(config: Benchmark) -> Sequence[Row]:
+    made = proposals.Made(config.samples.resolve(), config.search, config.latency_table)
+    return [*proposals.order(made, k=config.k, number=24), *proposals.cost(made, k=config.k, times=(1, 2, 5))]
+
+
 def _score(config: Benchmark) -> Sequence[Row | Left]:
     repeats = 50 if config.quick else 1000
     return scoring.score(config.student, config.teacher, config.samples, k=config.k, repeats=repeats)
@@ -140,6 +161,7 @@ MEASURES: dict[Name, Callable[[Benchmark], Sequence[Row | Left]]] = {
     "sweep": lambda c: lines.sweep(c.made, trials=8, epochs=3, rounds=_rounds(c)),
     "evaluation": lambda c: lines.evaluation(c.made, requests=1000, rounds=_rounds(c)),
     "tables": lambda c: tables.tables(tables.SIZES[: 1 if c.quick else 2], rounds=5 if c.quick else 21),
+    "proposals": _proposals,
     "pipeline": lambda _: lines.pipeline(),
 }
 

@@ -31,8 +31,8 @@ class Row:
     what: str
     """Ours, and against what."""
     value: float
-    unit: Literal["times", "share", "s"]
-    """`times`: ours as a multiple of the other."""
+    unit: Literal["times", "share", "s", "τ"]
+    """`times`: ours as a multiple of the other; τ: Kendall's."""
     most: float | None = None
     """The value should not be above it."""
     least: float | None = None
@@ -54,9 +54,8 @@ class Row:
         return self._said(self.value, ".3g" if self.unit == "share" else ".2f")
 
     def _said(self, value: float, form: str) -> str:
-        if self.unit == "share":
-            return f"{100 * value:{form}}%"
-        return f"{value:{form}}{' s' if self.unit == 's' else 'x'}"
+        scale, sign = {"share": (100, "%"), "s": (1, " s"), "times": (1, "x"), "τ": (1, "")}[self.unit]
+        return f"{scale * value:{form}}{sign}"
 
 
 @dataclass(frozen=True)
