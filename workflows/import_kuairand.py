@@ -41,6 +41,8 @@ def main(config: ImportKuaiRand) -> KuaiRandFacts:
     """Returns what the manifest says of the logs."""
     began = time.perf_counter()
     settings = {key: value for key, value in plain(config).items() if key not in ("source", "out")}
+    if not config.teacher_only:
+        del settings["teacher_only"]  # logs from before there was a choice
     inputs = fingerprints(config.source, statistics=config.statistics)
     if outputs.is_done(config.out, kind="logs", config=settings, inputs=inputs):
         print(f"{config.out}: already done")

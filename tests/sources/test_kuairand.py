@@ -318,6 +318,20 @@ def test_the_workflow_publishes_once(release, tmp_path, capsys):
     assert not set(load_schema(tmp_path / "L").names) & set(STATISTICS), "they look ahead"
 
 
+def test_what_only_the_teacher_reads_is_marked_and_changes_no_row(release, tmp_path):
+    chosen = ("cross_colong", "cross_covisit")
+    for name, said in (("all", ""), ("marked", ",".join(chosen))):
+        main(ImportKuaiRand(source=release, out=tmp_path / name, candidates=20, fine_list=12, teacher_only=said))
+    assert "teacher_only" not in json.loads((tmp_path / "all" / "manifest.json").read_text())["config"]
+    marked = {f.name for f in load_schema(tmp_path / "marked").features if f.teacher_only}
+    assert marked == set(chosen) and not any(f.teacher_only for f in load_schema(tmp_path / "all").features)
+    for path in (tmp_path / "all").glob("*/*.parquet"):
+        assert path.read_bytes() == (tmp_path / "marked" / path.relative_to(tmp_path / "all")).read_bytes()
+    for name in ("age_days", "none"):  # hand-picked, and not there
+        with pytest.raises(InputError, match=f"--teacher-only {name}: {name}: expected features that are not hand"):
+            main(ImportKuaiRand(source=release, out=tmp_path / "bad", candidates=20, teacher_only=name))
+
+
 def test_without_requests_to_evaluate(release, tmp_path, capsys):
     extra = main(ImportKuaiRand(source=release, out=tmp_path / "L", candidates=20, fine_list=12, eval_requests=0))
     assert extra["counts"]["candidates_rows"] == 0 and "0 of candidates" in capsys.readouterr().out

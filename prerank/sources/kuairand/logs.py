@@ -10,7 +10,7 @@ candidates, without positions and scores: the teacher makes those.
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TypedDict
@@ -19,7 +19,7 @@ import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
 
-from prerank.core.config import Positive, Seed
+from prerank.core.config import Positive, Seed, names
 from prerank.core.errors import InputError
 from prerank.core.hashing import keyed_uniform, mix
 from prerank.logs.schema import Schema
@@ -45,6 +45,9 @@ class Sizes:
     eval_requests: Positive = 300
     """Of each of the last two days, so many sampled requests with a click are logged with all their candidates;
     0: none, and no table of candidates."""
+    teacher_only: str = ""
+    """Features that the teacher alone reads, with commas, such as cross_colong,cross_covisit: what students cannot
+    imitate."""
     seed: Seed = 0
 
 
@@ -55,6 +58,18 @@ class KuaiRandFacts(TypedDict):
     """By date."""
     counts: dict[str, int]
     attribution: str
+
+
+def _kept_from_students(schema: Schema, chosen: tuple[str, ...]) -> Schema:
+    """Raises InputError for what is no feature, or is hand-picked for students."""
+    others = {feature.name for feature in schema.features} - set(schema.hand_picked)
+    if set(chosen) - others:
+        raise InputError(
+            f"--teacher-only {','.join(chosen)}: {', '.join(sorted(set(chosen) - others))}: expected features that are "
+            f"not hand-picked, of {', '.join(sorted(others))}"
+        )
+    marked = tuple(replace(f, teacher_only=f.teacher_only or f.name in chosen) for f in schema.features)
+    return replace(schema, features=marked)
 
 
 def write_logs(
@@ -73,7 +88,9 @@ def write_logs(
         raise InputError(
             f"--candidates {sizes.candidates}: a request has {most_shown} exposures; name more, or 0 for all"
         )
-    schema = kuairand_schema(data.vocabulary, statistics=data.statistics is not None)
+    schema = _kept_from_students(
+        kuairand_schema(data.vocabulary, statistics=data.statistics is not None), names(sizes.teacher_only)
+    )
     schema.save(folder)
     (folder / "ATTRIBUTION.md").write_text(f"# Attribution\n\n{ATTRIBUTION}\n")
     at_once = max(1, _ROWS_A_GROUP // max(sizes.candidates or data.videos.height, sizes.fine_list))
