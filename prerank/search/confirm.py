@@ -6,6 +6,7 @@ and as no decision looks at how many trainings are left, a search of more traini
 fewer, and keeps the best of a larger number.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -90,10 +91,33 @@ class Confirm:
         sure = list(dict.fromkeys(arch for arch in sure if self._fits(arch, budget_us)))
         self._train([(arch, rung) for rung in (2, 3) for arch in sure])
         mine = {arch: None for arch, rung in self.told if rung >= 2 and self._fits(arch, budget_us)}
-        queue = [arch for arch in proposals(self.space, valued, budget_us) if arch not in mine]
         refined: set[Arch] = set()
-        left, near = trainings, False
-        while left > 0:
+        left = trainings
+
+        def ask(asked: Sequence[tuple[Arch, int]]) -> bool:
+            """Trains what there is room for; False where that is not all, and the search is over."""
+            nonlocal left
+            paid = np.cumsum([PRICE[rung] for _, rung in asked], dtype=int)
+            room = int((paid <= left).sum())
+            left -= int(paid[room - 1]) if room else 0
+            self._train(asked[:room])
+            mine.update({arch: None for arch, _ in asked[:room]})
+            best = self.best(budget_us)
+            reached = f", best {100 * self.mean(best):.1f}" if best else ""
+            self.say(f"{budget_us:.0f} µs: {trainings - left} of {trainings} trainings, {len(mine)} proposals{reached}")
+            return room == len(asked)
+
+        # Each valuer is heard once, on the base network; then, in the order of what those sets keep, on all networks:
+        # a bad one costs one training.
+        spoken = [sets for sets in proposals(self.space, valued, budget_us) if sets]
+        heard = [arch for arch in dict.fromkeys(sets[0] for sets in spoken) if arch not in mine]
+        going = ask([(arch, 0) for arch in heard])
+        spoken.sort(key=lambda sets: -self.mean(sets[0], 0) if (sets[0], 0) in self.told else math.inf)
+        queue = [arch for arch in dict.fromkeys(itertools.chain(*spoken)) if arch not in mine]
+        beside = max(0, AT_ONCE - len(heard))
+        going = going and ask([(arch, 0) for arch in queue[:beside]])
+        queue, near = queue[beside:], True
+        while going:
             asked = self._promoted(list(mine))
             if not asked:
                 # Proposals and refinements take turns: what valuers say of all features, and of the best set so far.
@@ -105,18 +129,7 @@ class Confirm:
                     queue = [*found, *(arch for arch in queue if arch not in found)]
                 asked = [(arch, 0) for arch in queue[:AT_ONCE]]
                 queue = queue[AT_ONCE:]
-            if not asked:
-                break
-            paid = np.cumsum([PRICE[rung] for _, rung in asked])
-            asked = asked[: int((paid <= left).sum())]
-            if not asked:
-                break
-            left -= int(paid[len(asked) - 1])
-            self._train(asked)
-            mine |= {arch: None for arch, _ in asked}
-            best = self.best(budget_us)
-            reached = f", best {100 * self.mean(best):.1f}" if best else ""
-            self.say(f"{budget_us:.0f} µs: {trainings - left} of {trainings} trainings, {len(mine)} proposals{reached}")
+            going = bool(asked) and ask(asked)
         return self.best(budget_us)
 
     def best(self, budget_us: float) -> Arch | None:
@@ -173,9 +186,9 @@ class Confirm:
             self.spent += PRICE[rung]
 
     def _promoted(self, mine: list[Arch]) -> list[tuple[Arch, int]]:
-        """Those that belong to the best of their rung and have not gone on."""
+        """Those that belong to the best of their rung and have not gone on; those that are nearest to the end first."""
         asked: list[tuple[Arch, int]] = []
-        for rung in range(LAST):
+        for rung in reversed(range(LAST)):
             here = [arch for arch in mine if (arch, rung) in self.told]
             here.sort(key=lambda arch: (-self.mean(arch, rung), self.space.latency_us(arch)))
             best = here[: math.ceil(len(here) / KEPT)]

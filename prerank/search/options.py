@@ -42,7 +42,7 @@ class Search:
     widths: Widths = "64,32,16,0"
     """Candidate widths of each layer, with commas; 0 is the identity. A single one a layer is not searched."""
     layers: Positive = 2
-    trainings: Positive = 150
+    trainings: Positive = 300
     """Of propose, and of rivals with _free, what a budget may cost: trainings of `steps`, or as much of longer ones.
     More never finds less on the validation days."""
     steps: Positive = 60

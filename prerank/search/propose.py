@@ -106,15 +106,10 @@ def below_caps(space: Space, budgets_us: Iterable[float]) -> Iterator[tuple[str,
                 yield names
 
 
-def proposals(space: Space, valued: Sequence[Values], budget_us: float) -> list[Arch]:
-    """For each network and valuer the best set within the budget, without duplicates: all valuers' with one network,
-    then with the next."""
-    found: dict[Arch, None] = {}
-    for network, values in itertools.product(space.networks, valued):
-        arch = space.best(values, network, budget_us)
-        if arch is not None:
-            found.setdefault(arch)
-    return list(found)
+def proposals(space: Space, valued: Sequence[Values], budget_us: float) -> list[list[Arch]]:
+    """For each valuer the best set within the budget of every network that has one; the base network's first."""
+    each = ([space.best(values, network, budget_us) for network in space.networks] for values in valued)
+    return [[arch for arch in sets if arch is not None] for sets in each]
 
 
 def neighbours(space: Space, arch: Arch, valued: Sequence[Values], budget_us: float, tries: int) -> list[Arch]:

@@ -129,7 +129,8 @@ def test_no_width_is_mixed_with_values():
         alone = space.best(WORTH, network, 420.0)
         scaled = space.best({name: 1000 * value for name, value in WORTH.items()}, network, 420.0)
         assert alone == scaled and (alone is None or alone.widths == network.widths)
-    assert len(proposals(space, [WORTH, WORTH], 420.0)) == len(space.networks)
+    once, again = proposals(space, [WORTH, WORTH], 420.0)
+    assert [arch.widths for arch in once] == [network.widths for network in space.networks] and once == again
 
 
 def test_networks_below_caps_see_what_can_be_fetched():
@@ -152,6 +153,17 @@ def test_what_was_told_is_not_asked_again(tmp_path):
         path.unlink()
     assert find(spec_of(), SCHEMA, kept(made, tmp_path, key)) == first
     assert len(made.tasks) == asked + len(files[::3])
+
+
+def test_the_better_valuer_is_heard_first():
+    """Two valuers, of which the first is wrong of all: all networks of the second are tried before another of its."""
+    wrong, right = {"noise_cheap": 1.0, "user": 0.5}, WORTH
+    made = Made(noise=0.001)
+    confirm = Confirm(space_of(spec_of(), SCHEMA), made)
+    of_wrong, of_right = proposals(confirm.space, [wrong, right], 420.0)
+    confirm.search(420.0, [wrong, right], [], 2 + len(of_right))
+    asked = [task.arch for task in made.tasks]
+    assert asked == [of_wrong[0], *of_right, of_wrong[1]]
 
 
 def test_rungs_hold_back_what_is_worse():
