@@ -8,21 +8,18 @@ trains boosted trees, as many a fine-ranker is. Where the logs hold `fine_score`
 too (`--learn`).
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-
-from rich.console import Console
-from rich.table import Table
 
 from prerank.core import cli
 from prerank.core.cluster.start import start_ray
 from prerank.core.config import Positive, Seed, Weight, Widths, names, widths
 from prerank.core.errors import InputError
 from prerank.logs.folder import open_logs
-from prerank.models.checkpoint import ModelManifest, Proof
+from prerank.models.checkpoint import Proof
 from prerank.models.options import Arm, Optim
+from prerank.reports.teacher import show, told
 from prerank.tracking.runs import Run
 from prerank.training.agreement import agreement
 from prerank.training.arms import TEACHER, TeacherName, proof_of, teacher_arms
@@ -109,36 +106,6 @@ def arms_of(config: TrainTeacher) -> list[Arm]:
         model=config.model,
         learn=config.learn,
     )
-
-
-def show(proof: Mapping[str, Proof], k: int) -> None:
-    """The teacher beside the single groups, on the clicked items of the validation day's full candidates."""
-    table = Table(title="Does the teacher find what was clicked? (validation day, all candidates)")
-    for column in ("trained on", f"hit-rate@{k}", "AUC within the request"):
-        table.add_column(column)
-    for name, values in proof.items():
-        label = "all features (the teacher)" if name == "teacher" else f"{name} features alone"
-        table.add_row(label, f"{values['hit_rate']:.3f}", f"{values['auc']:.3f}")
-    Console().print(table)
-
-
-def told(manifest: ModelManifest, k: int) -> list[str]:
-    """Which variant was kept, and how far the teacher agrees with the logs' fine ranking and with the truth."""
-    lines: list[str] = []
-    if tried := manifest.get("variants"):
-        each = ", ".join(f"{name} {auc:.4f}" for name, auc in tried.items())
-        lines.append(f"kept: the variant {max(tried, key=tried.__getitem__)!r}, by the AUC of clicks ({each})")
-    agrees = manifest.get("agreement", {})
-    words = {
-        "fine_score": "with the logged fine_score {:.3f}",
-        "in_list": "with the truth {:.3f} within the fine list",
-        "outside": "with the truth {:.3f} outside it",
-    }
-    if said := [words[name].format(agrees[name]) for name in words if name in agrees]:
-        lines.append(f"rank correlation (validation day, within a request): {', '.join(said)}")
-    if "kept" in agrees:
-        lines.append(f"of the truly best {k} it has {agrees['kept']:.1%} among its first {k}")
-    return lines
 
 
 if __name__ == "__main__":
