@@ -186,14 +186,19 @@ class Confirm:
             self.spent += PRICE[rung]
 
     def _promoted(self, mine: list[Arch]) -> list[tuple[Arch, int]]:
-        """Those that belong to the best of their rung and have not gone on; those that are nearest to the end first."""
-        asked: list[tuple[Arch, int]] = []
-        for rung in reversed(range(LAST)):
-            here = [arch for arch in mine if (arch, rung) in self.told]
-            here.sort(key=lambda arch: (-self.mean(arch, rung), self.space.latency_us(arch)))
-            best = here[: math.ceil(len(here) / KEPT)]
-            asked += [(arch, rung + 1) for arch in best if (arch, rung + 1) not in self.told]
-        return asked
+        """Of those that belong to the best of their rung and have not gone on, the best few, whatever their rung.
+
+        A longer training seldom keeps less: what is ahead of the finalists before its end is dealt with before they
+        are, and makes some of their trainings needless.
+        """
+        asked: list[tuple[float, float, Arch, int]] = []
+        for rung in range(LAST):
+            here = [(-self.mean(arch, rung), self.space.latency_us(arch), arch, rung + 1) for arch in mine
+                    if (arch, rung) in self.told]  # fmt: skip
+            here.sort(key=lambda one: one[:2])
+            asked += [one for one in here[: math.ceil(len(here) / KEPT)] if (one[2], rung + 1) not in self.told]
+        asked.sort(key=lambda one: one[:2])
+        return [(arch, rung) for _, _, arch, rung in asked[: AT_ONCE // KEPT]]
 
     def _near(self, mine: list[Arch], refined: set[Arch], valued: Sequence[Values], budget_us: float) -> list[Arch]:
         """Proposals near the best, or near one of the next best where nothing near it is new."""
