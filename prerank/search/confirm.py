@@ -24,8 +24,10 @@ PRICE = (1, 3, 9, 18)
 """Of a rung, in trainings of the first."""
 KEPT = 3
 """One in so many goes on to the next rung."""
-AT_ONCE = 24
-"""Proposals that begin in one round."""
+FIRST, NEXT = 48, 24
+"""Proposals that begin in the first round and in each later one: at the start nobody knows whom to believe."""
+MOST = 8
+"""Longer trainings of one round."""
 TRIES = 5
 """Features that a refinement tries to put in for each valuer, and to leave out."""
 NOISE = 0.0005
@@ -114,7 +116,7 @@ class Confirm:
         going = ask([(arch, 0) for arch in heard])
         spoken.sort(key=lambda sets: -self.mean(sets[0], 0) if (sets[0], 0) in self.told else math.inf)
         queue = [arch for arch in dict.fromkeys(itertools.chain(*spoken)) if arch not in mine]
-        beside = max(0, AT_ONCE - len(heard))
+        beside = max(0, FIRST - len(heard))
         going = going and ask([(arch, 0) for arch in queue[:beside]])
         queue, near = queue[beside:], True
         while going:
@@ -127,8 +129,8 @@ class Confirm:
                 near = not near
                 if found:
                     queue = [*found, *(arch for arch in queue if arch not in found)]
-                asked = [(arch, 0) for arch in queue[:AT_ONCE]]
-                queue = queue[AT_ONCE:]
+                asked = [(arch, 0) for arch in queue[:NEXT]]
+                queue = queue[NEXT:]
             going = bool(asked) and ask(asked)
         return self.best(budget_us)
 
@@ -186,7 +188,8 @@ class Confirm:
             self.spent += PRICE[rung]
 
     def _promoted(self, mine: list[Arch]) -> list[tuple[Arch, int]]:
-        """Of those that belong to the best of their rung and have not gone on, the best few, whatever their rung.
+        """Of those that belong to the best of their rung and have not gone on, the best few, whatever their rung; to
+        the last goes what keeps more than all there.
 
         A longer training seldom keeps less: what is ahead of the finalists before its end is dealt with before they
         are, and makes some of their trainings needless.
@@ -196,9 +199,10 @@ class Confirm:
             here = [(-self.mean(arch, rung), self.space.latency_us(arch), arch, rung + 1) for arch in mine
                     if (arch, rung) in self.told]  # fmt: skip
             here.sort(key=lambda one: one[:2])
-            asked += [one for one in here[: math.ceil(len(here) / KEPT)] if (one[2], rung + 1) not in self.told]
+            best = here[: math.ceil(len(here) / KEPT)] if rung < LAST - 1 else here[:1]
+            asked += [one for one in best if (one[2], rung + 1) not in self.told]
         asked.sort(key=lambda one: one[:2])
-        return [(arch, rung) for _, _, arch, rung in asked[: AT_ONCE // KEPT]]
+        return [(arch, rung) for _, _, arch, rung in asked[:MOST]]
 
     def _near(self, mine: list[Arch], refined: set[Arch], valued: Sequence[Values], budget_us: float) -> list[Arch]:
         """Proposals near the best, or near one of the next best where nothing near it is new."""

@@ -25,7 +25,7 @@ from prerank.samples.batches import columns, training_batch
 from prerank.samples.files import check_k
 from prerank.samples.reader import Reader
 from prerank.search.autofas import AutoFAS
-from prerank.search.confirm import AT_ONCE
+from prerank.search.confirm import FIRST
 from prerank.search.confirmed import Confirmed
 from prerank.search.evaluator import Evaluator, kept
 from prerank.search.found import Found, Last, found_in
@@ -131,7 +131,7 @@ def _proposed(spec: Spec, job: Job, work: Path) -> Confirmed:
     """By as many processes as the cluster has room for; what they answered stays in `work` until the search is over."""
     key = key_of([spec], job.samples, job.k, job.compute.lanes)
     prepare = partial(Evaluator, spec, replace(job, tables={}))
-    with Pool(prepare, cpus=job.compute.cpus, most=AT_ONCE) as pool:
+    with Pool(prepare, cpus=job.compute.cpus, most=FIRST) as pool:
         search = find if spec.search.method == "propose" else alone
         told = kept(pool, work / f"told-{spec.arm.name}", key)
         return search(spec, load_schema(job.samples), told, partial(print, flush=True))
