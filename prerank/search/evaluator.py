@@ -29,10 +29,8 @@ CANDIDATES = 100_000
 """That a network's features are valued on: each is scored as often as there are features."""
 FOLD = 8
 """Every so-manieth batch is kept from the weights for the values that are reckoned on batches."""
-OF_LOSS: dict[str, type[Rival]] = {"fscd": FSCD, "squeeze_excite": SqueezeExcite}
-"""Valuers that train a network of their own, by the kind of a task, and that propose."""
-OWN: dict[str, type[Rival]] = {**OF_LOSS, "shuffle_gate": ShuffleGate}
-"""All of those."""
+OWN: dict[str, type[Rival]] = {"fscd": FSCD, "squeeze_excite": SqueezeExcite, "shuffle_gate": ShuffleGate}
+"""Valuers that train a network of their own, by the kind of a task."""
 CEGB = "cegb"
 """The valuer that grows trees."""
 

@@ -7,7 +7,7 @@ from prerank.logs.schema import Schema
 from prerank.models.arch import Arch
 from prerank.search.confirm import Ask, Confirm
 from prerank.search.confirmed import LAST, Confirmed, incumbent_of
-from prerank.search.evaluator import CEGB, OF_LOSS
+from prerank.search.evaluator import CEGB, OWN
 from prerank.search.options import MethodName
 from prerank.search.propose import below_caps, space_of
 from prerank.search.rivals import untrained_values
@@ -33,7 +33,7 @@ def find(spec: Spec, schema: Schema, ask: Ask, say: Callable[[str], None] = lamb
     say(f"what each of {len(every)} features is worth")
     below = [("network", Arch(some, widths), 1) for some in below_caps(space, budgets_us)]
     # As long as the longest training: after a shorter one, embeddings and vectors look idle beside plain numbers.
-    asked = [("network", Arch(every, widths), LAST), *below, *((kind, Arch(every, widths), 1) for kind in OF_LOSS)]
+    asked = [("network", Arch(every, widths), LAST), *below, *((kind, Arch(every, widths), 1) for kind in (*OWN, CEGB))]
     (in_metric, *of_loss), *others = confirm.valued(asked)
     valued = [in_metric, *(values[0] for values in others[: len(below)]), *of_loss]
     valued += [values[0] for values in others[len(below) :]]
