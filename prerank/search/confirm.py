@@ -99,9 +99,11 @@ class Confirm:
         def ask(asked: Sequence[tuple[Arch, int]]) -> bool:
             """Trains what there is room for; False where that is not all, and the search is over."""
             nonlocal left
+            if not asked:
+                return True
             paid = np.cumsum([PRICE[rung] for _, rung in asked], dtype=int)
             room = int((paid <= left).sum())
-            left -= int(paid[room - 1]) if room else 0
+            left -= int(paid[:room].max(initial=0))
             self._train(asked[:room])
             mine.update({arch: None for arch, _ in asked[:room]})
             best = self.best(budget_us)
