@@ -15,7 +15,8 @@ from prerank.models.stats import Stats
 
 FAR = 8.0
 """Normalised inputs are cut at so many standard deviations, so that one corrupt log row cannot throw a gradient."""
-
+NUMBERS = ("/numbers of requests", "/numbers of items")
+"""Under these keys inputs may have all numbers of a side normalised already; no feature begins with a slash."""
 
 _EMPTY = nn.ModuleDict()
 
@@ -87,13 +88,18 @@ class Embed(nn.Module):
         gate_D, n = gate_M[self.feature_D], self.widths[0]
         return None if x_R is None else x_R * gate_D[:n], x_I * gate_D[n:]
 
+    def numbers(self, inputs: Inputs, of_item: int) -> Tensor | None:
+        """The numbers of the requests (0) or of the items (1), normalised; None where there are none."""
+        if not self.dense[of_item]:
+            return None
+        raw = torch.cat([cast(Tensor, inputs[name]) for name in self.dense[of_item]], dim=1)  # ids alone are Bags
+        normal = (raw - getattr(self, f"mean_{of_item}")) / getattr(self, f"std_{of_item}")
+        return torch.nan_to_num(normal, nan=0.0).clamp(-FAR, FAR)
+
     def side(self, inputs: Inputs, of_item: int) -> Tensor | None:
         """Inputs of the requests (0) or of the items (1); None where there are none."""
-        parts = []
-        if self.dense[of_item]:
-            raw = torch.cat([cast(Tensor, inputs[name]) for name in self.dense[of_item]], dim=1)  # ids alone are Bags
-            normal = (raw - getattr(self, f"mean_{of_item}")) / getattr(self, f"std_{of_item}")
-            parts.append(torch.nan_to_num(normal, nan=0.0).clamp(-FAR, FAR))
+        numbers = inputs[NUMBERS[of_item]] if NUMBERS[of_item] in inputs else self.numbers(inputs, of_item)
+        parts = [] if numbers is None else [cast(Tensor, numbers)]
         for feature in self.looked_up[of_item]:
             table, ids = self.table(feature.name), inputs[feature.name]
             if isinstance(ids, Bags):

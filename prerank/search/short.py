@@ -11,7 +11,7 @@ Shapes: R requests of the validation, N their candidates.
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from prerank.logs.schema import Feature, load_schema
 from prerank.models.arch import Arch
 from prerank.models.batch import Batch
 from prerank.models.distill import Distiller
+from prerank.models.embed import NUMBERS, Embed
 from prerank.models.options import Arm
 from prerank.models.ranker import Ranker
 from prerank.models.stats import Stats, load_stats
@@ -39,6 +40,8 @@ FASTER = 6.0
 """The highest rate of a short training, over the rate of the student's own."""
 RISE = 0.15
 """The part of a training in which the rate rises."""
+ALL = ("/all numbers of requests", "/all numbers of items")
+"""Keys of what `Picked` picks from."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,8 @@ class Held:
     lists: list[Lists]
     requests: int
     """Of the training."""
+    numbers: Embed
+    """Of all features that are numbers; batches and lists have its output beside the features."""
 
     def of(self, arch: Arch) -> tuple[Feature, ...]:
         return tuple(feature for feature in self.features if feature.name in arch.features)
@@ -93,10 +98,12 @@ def hold(arm: Arm, job: Job) -> Held:
     )
     steps = min(reader.dealt.batches, max(1, REQUESTS // reader.dealt.batch))
     tables = (table for _, table in zip(range(steps), reader.epoch(0), strict=False))
-    batches = [training_batch(table, arm, features, 0, score) for table in tables]
-    lists = list(_lists(arm, features, job))
+    stats = load_stats(job.samples)
+    numbers = Embed(tuple(feature for feature in features if not feature.dim), stats)
+    batches = [_normalised(training_batch(table, arm, features, 0, score), numbers) for table in tables]
+    lists = [replace(part, batch=_normalised(part.batch, numbers)) for part in _lists(arm, features, job)]
     contrasted = teacher_width(job.samples) if arm.distill.contrast else None
-    held = Held(arm, features, load_stats(job.samples), contrasted, batches, lists, steps * reader.dealt.batch)
+    held = Held(arm, features, stats, contrasted, batches, lists, steps * reader.dealt.batch, numbers)
     if all(np.isnan(part.metric(torch.zeros(len(part.batch.request_I)))).all() for part in lists):
         raise InputError(
             f"{arm.name}: no request of the validation day has the {arm.select_by} that proposals are compared by; "
@@ -119,12 +126,39 @@ def _lists(arm: Arm, features: tuple[Feature, ...], job: Job) -> Iterator[Lists]
         yield Lists(scoring_batch(table, features), validation, teacher_N, arm.select_by)
 
 
+def _normalised(batch: Batch, numbers: Embed) -> Batch:
+    sides = {key: numbers.numbers(batch.features, of_item) for of_item, key in enumerate(ALL)}
+    return replace(batch, features=batch.features | {key: x for key, x in sides.items() if x is not None})
+
+
+class Picked:
+    """Gives a network its numbers out of those of all features, which are normalised once for all trainings.
+
+    To normalise them in each step and on the whole lists took a quarter of a short training.
+    """
+
+    def __init__(self, held: Held, embed: Embed) -> None:
+        of, begin = held.numbers.columns, (0, held.numbers.widths[0])
+        self.columns = {
+            of_item: torch.tensor([c - begin[of_item] for name in names for c in range(of[name].start, of[name].stop)])
+            for of_item, names in enumerate(embed.dense)
+            if names
+        }
+        self.ids = [feature.name for side in embed.looked_up for feature in side]
+
+    def __call__(self, batch: Batch) -> Batch:
+        features = {name: batch.features[name] for name in self.ids}
+        for of_item, places in self.columns.items():
+            features[NUMBERS[of_item]] = cast(Tensor, batch.features[ALL[of_item]]).index_select(1, places)
+        return replace(batch, features=features)
+
+
 def trained(arch: Arch, held: Held, steps: int, seed: int) -> Ranker:
     """A student after so many steps."""
     torch.manual_seed(seed)
     ranker = Ranker(held.of(arch), arch.widths, held.stats)
-    model = Distiller(ranker, held.arm, held.teacher_width)
-    run_steps(model, lambda batch, step: model(batch)[0], held, steps, seed)
+    model, picked = Distiller(ranker, held.arm, held.teacher_width), Picked(held, ranker.embed)
+    run_steps(model, lambda batch, step: model(picked(batch))[0], held, steps, seed)
     return ranker
 
 
@@ -162,4 +196,6 @@ def rate(done: float) -> float:
 def measured(ranker: Ranker, held: Held) -> np.ndarray:
     """The metric that the student is chosen by, float64 [R]; NaN where a request has none."""
     ranker.eval()
-    return np.concatenate([part.metric(ranker(part.batch.features, part.batch.request_I)[0]) for part in held.lists])
+    picked = Picked(held, ranker.embed)
+    scores = ((part, ranker(picked(part.batch).features, part.batch.request_I)[0]) for part in held.lists)
+    return np.concatenate([part.metric(score_N) for part, score_N in scores])

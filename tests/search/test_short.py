@@ -8,7 +8,7 @@ from samples_fixture import build, random_teacher, teach_here
 from prerank.core.errors import InputError
 from prerank.models.arch import Arch
 from prerank.models.options import Distill, Optim
-from prerank.search.short import hold, measured, rate, trained
+from prerank.search.short import Picked, hold, measured, rate, trained
 from prerank.search.values import added, lost
 from prerank.training.arms import student_arm
 from prerank.training.options import Compute
@@ -46,6 +46,19 @@ def test_a_training_is_the_same_each_time_and_learns(held):
         assert torch.equal(here, there)
     blind, learned = (np.nanmean(measured(trained(arch, held, steps, 0), held)) for steps in (1, 40))
     assert learned > blind + 0.1
+
+
+def test_numbers_that_are_normalised_once_are_those_of_each_network(held):
+    """Bit for bit, of any features in any order of the schema's, of both sides and of one alone."""
+    names, generator = [f.name for f in held.features], np.random.default_rng(0)
+    items = [f.name for f in held.features if not f.of_request]
+    chosen = [tuple(generator.permutation(names)[:n]) + tuple(items[:1]) for n in (2, 5, len(names))]
+    for arch in (*(Arch(tuple(n for n in names if n in some), (8,)) for some in chosen), Arch(tuple(items[:1]), (8,))):
+        ranker = trained(arch, held, 1, 0)
+        picked = Picked(held, ranker.embed)
+        for batch in (held.batches[0], held.lists[0].batch):
+            plain, _ = ranker(batch.features, batch.request_I)
+            assert torch.equal(ranker(picked(batch).features, batch.request_I)[0], plain)
 
 
 def test_what_is_lost_is_what_a_shuffled_column_costs(held):
