@@ -7,16 +7,19 @@ run's name and folder are the same.
 
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import NotRequired, TypedDict, TypeVar, cast
+from typing import Any, NotRequired, TypedDict, TypeVar, cast
 
 import ray
 import ray.train
 import ray.train.torch
 import torch
 from ray.actor import ActorHandle
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from prerank.core.cluster.private import drop_torn, report_without_waiting, trainer
 from prerank.core.errors import InputError
@@ -28,7 +31,7 @@ from prerank.training.finished import NO_OTHERS, Beside, finished_models, key_of
 from prerank.training.kinds import train_any
 from prerank.training.options import Compute
 from prerank.training.progress import Bars, Board, Teller
-from prerank.training.worker import Job, Trained, Worker, log_epoch
+from prerank.training.worker import Job, Trained, Worker, alone, log_epoch
 
 
 class Shared(TypedDict):
@@ -126,6 +129,51 @@ def train_models(
 
     job = Job(samples, compute, k)
     return finished_models(arms, job, kind=kind, work=work, fit=fit_shared, beside=beside, parent=parent)
+
+
+def room_here(compute: Compute) -> int:
+    """Trainings of one worker that this node has the processors for; 1 without a cluster, and on GPUs."""
+    if not ray.is_initialized() or compute.gpu:
+        return 1
+    here = ray.get_runtime_context().get_node_id()
+    cpus = next(node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["NodeID"] == here)
+    return max(1, int(cpus // compute.cpus))
+
+
+class Apart:
+    """Trainings of one worker side by side, each in a process of its own on this node, whose store of MLflow is this
+    process's too."""
+
+    def __init__(self) -> None:
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self.task = partial(cast(Any, ray.remote(_fit_alone)).options, scheduling_strategy=here)
+        self.running: set[Any] = set()
+        self.stopped = False
+
+    def fit(
+        self, arms: list[Arm], samples: Path, work: Path, *, compute: Compute, k: int, runs: dict[str, Run], key: str
+    ) -> dict[str, Trained]:
+        """As `fit_here`; called by several threads."""
+        if self.stopped:
+            raise CancelledError
+        trained = self.task(num_cpus=compute.cpus).remote(arms, samples, compute, k, runs)
+        self.running.add(trained)
+        try:
+            return ray.get(trained)
+        finally:
+            self.running.discard(trained)
+
+    def stop(self) -> None:
+        self.stopped = True
+        for trained in list(self.running):
+            ray.cancel(trained, force=True)
+
+
+def _fit_alone(arms: list[Arm], samples: Path, compute: Compute, k: int, runs: dict[str, Run]) -> dict[str, Trained]:
+    with alone(compute, runs, lambda *_, **__: None) as worker:
+        for arm in arms:
+            train_any(arm, Job(samples, compute, k), worker)
+        return {arm.name: Trained(arm, *checkpoint.load_best(worker.done, arm.name)) for arm in arms}
 
 
 def refuse_local_store(runs: dict[str, Run]) -> None:

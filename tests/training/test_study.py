@@ -99,6 +99,22 @@ def test_the_best_try_gets_every_seed_and_nothing_is_trained_twice(taught, tmp_p
     assert again == done and len(trained) == 2 * (TRIES + 1)
 
 
+@pytest.mark.ray
+def test_side_by_side_it_learns_the_same(ray_cluster, taught, tmp_path, parent, monkeypatch):
+    rungs, job, found = of_models(MLP, taught, ("logistic", "mlp")), Job(taught, Compute(), 10), {}
+    for room in (1, 2):
+        monkeypatch.setattr(study, "room_here", lambda compute, room=room: room)
+        found[room] = study.studied(rungs, job, tmp_path / str(room), seeds=2, parent=parent)
+    for one, two in zip(found[1], found[2], strict=True):
+        assert (one.rung, one.values, one.at, one.rising) == (two.rung, two.values, two.at, two.rising)
+        for here, there in zip(one.folders, two.folders, strict=True):
+            assert (here / "model.safetensors").read_bytes() == (there / "model.safetensors").read_bytes()
+    broken = replace(rungs[0], tries=(replace(MLP, features=("none",)),))
+    with pytest.raises(InputError, match="none"):
+        study.studied([rungs[1], broken], job, tmp_path / "broken", seeds=2, parent=parent)
+    assert not list((tmp_path / "broken").glob("seeds/*")), "the others are stopped"
+
+
 def test_tries_are_told_by_what_differs():
     a, b = replace(MLP, seed=0), replace(MLP, optim=replace(MLP.optim, lr=1e-3))
     assert study.differs(b, [a, b]) == {"optim.lr": 1e-3}
@@ -110,7 +126,7 @@ def test_the_bar_says_how_long_it_takes(monkeypatch):
     monkeypatch.setattr(study, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     bar = study._Bar(4.0)
     bar.begin("there", 1.0, done=True)  # nothing is known of the pace
-    bar.end()
+    bar.end("there")
     bar.begin("one", 1.0, done=False)
     bar.told("one", 1, 2, "")  # half a training in a minute, of two and a half that are left
     note = bar.progress.tasks[0].fields["note"]
