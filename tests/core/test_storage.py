@@ -158,6 +158,7 @@ def test_what_the_storage_refuses_is_one_line(bucket):
         runs.tracking_uri(bucket / "out")
 
 
+@pytest.mark.slow
 def test_published_whole(bucket):
     out = bucket / "runs" / "out"
     assert not is_done(out, **RUN)
@@ -176,6 +177,7 @@ def test_published_whole(bucket):
     assert is_done(out, **RUN)
 
 
+@pytest.mark.slow
 def test_a_failure_publishes_nothing(bucket):
     out = bucket / "out"
     with pytest.raises(ZeroDivisionError), publish(out, **RUN) as (folder, _):

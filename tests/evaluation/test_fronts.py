@@ -45,6 +45,7 @@ def students(both, tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_each_objective_by_sets_of_items(local, both, students, tmp_path):
     labelled, _, teacher, _ = both
     found = evaluate(plan(open_logs(labelled), str(teacher), students, k=K))

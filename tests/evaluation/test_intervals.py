@@ -19,6 +19,7 @@ def test_bootstrap_of_normal_values_is_the_analytic_interval():
     assert hi == pytest.approx(values.mean() + half, abs=0.08 * half)
 
 
+@pytest.mark.slow
 def test_bootstrap_of_a_weighted_mean_is_the_delta_method():
     rng = np.random.default_rng(0)
     values, weights = rng.random(4000), rng.integers(1, 50, 4000).astype(float)

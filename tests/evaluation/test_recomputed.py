@@ -15,6 +15,8 @@ from prerank.evaluation.evaluate import evaluate, plan
 from prerank.evaluation.scores import scores_of
 from prerank.logs.folder import open_logs
 
+pytestmark = pytest.mark.slow  # counts all anew
+
 K, CURVE = 12, (3, 12, 30)
 
 
@@ -272,7 +274,6 @@ def test_the_facts(measured):
     assert facts["ties"]["one_score"] == {name: n for name, n in same.items() if n}
 
 
-@pytest.mark.slow
 def test_a_difference_is_paired_by_request(measured):
     found, requests = measured
     order = found.per_request["request_id"].to_pylist()

@@ -144,6 +144,7 @@ def test_the_replay_in_pieces_is_the_replay(at_once, monkeypatch):
     np.testing.assert_allclose(per_request(candidates, teacher, student, k=7)["ctr"], whole, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_the_replay_of_long_lists_against_draws():
     """Where there are too many orders to go through: the mean of many random ones."""
     rng = np.random.default_rng(0)

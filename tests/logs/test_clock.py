@@ -196,6 +196,7 @@ PUT_BACK = {
 """Moments in UTC at which clocks were put back."""
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     zone=st.sampled_from(sorted(PUT_BACK)),

@@ -135,6 +135,7 @@ def splitmix(x: int) -> int:
     return x ^ x >> 31
 
 
+@pytest.mark.slow
 @given(st.lists(st.one_of(st.none(), st.integers(-(2**63), 2**63 - 1), st.integers(-3, 3)), max_size=20))
 def test_hashed_integers(ids):
     size, no_ids = 1000, (-(2**63), -(2**63) + 1)

@@ -231,6 +231,7 @@ def test_other_folders_beside_the_tables_are_none_of_them(logs):
     assert set(open_logs(logs).tables) == set(TABLES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["part-0 (1).parquet", "backup/part-0.parquet", "dt=2024-03-01/part-0.parquet"])
 def test_a_copy_of_a_file_is_named(logs, tmp_path, capsys, name):
     (logs / "impressions" / name).parent.mkdir(exist_ok=True)

@@ -261,6 +261,7 @@ def test_any_mixture_of_encodings_is_read_as_the_same_values(plain, tmp_path_fac
 # What holds nothing
 
 
+@pytest.mark.slow
 def test_a_file_of_nothing_but_nulls_is_missing_values(logs, plain, tmp_path):
     """Columns of type null and list<null>, as pandas and Polars write them, against nulls of the right type."""
     names = ("user_age", "price", "brand", "query_city", "quality", "item_vector", "user_vector", "item_tags", "match")
@@ -359,6 +360,7 @@ def write_sorted(logs: Path, types: dict[str, pa.DataType]) -> None:
             pq.write_table(whole[first * rows : (first + 20) * rows], path, row_group_size=10 * rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tables", [TABLES, ("fine_lists", "candidates"), ("impressions",)])
 def test_unsigned_ids_are_read_by_their_64_bits(plain, tmp_path, tables):
     """In all tables, or in some: the samples are those of signed ids."""

@@ -242,6 +242,7 @@ def test_the_page_holds_rows_fronts_reasons_and_figures(results, tmp_path):
     assert "The other 3 runs" in render(results, tmp_path, top=2)[1].words
 
 
+@pytest.mark.slow
 def test_what_there_is_no_data_for_is_left_out(tmp_path):
     rows, tables, _ = made_up()
     rows = [{**one, "latency_us": None, "features": None, "widths": None, "curve": []} for one in rows]

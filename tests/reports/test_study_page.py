@@ -69,6 +69,7 @@ def test_what_could_go_on_is_said():
     ]
 
 
+@pytest.mark.slow
 def test_the_page_and_the_table(rows, tmp_path):
     facts = {"requests": 200, "candidates": 50.0, "k": 10}
     results = {"study": "ladder", "base": "mlp", "seeds": 2, "candidates": 50, "logs": facts, "rows": rows[0]}

@@ -64,6 +64,7 @@ def test_the_teachers_order_is_laid_over_the_places_of_the_pool():
     assert positions_of(table, None).tolist() == [5, 0, 9, 3, 1, 0, 2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int32, np.uint8])
 @given(scores=st.lists(st.lists(st.sampled_from([-2.5, -1e-3, -0.0, 0.0, 1e-3, 7.0, 8.0]), max_size=9), min_size=1))
 def test_the_order_of_any_scores_is_that_of_sorting(dtype, scores):

@@ -58,6 +58,7 @@ def test_neighbouring_bins_can_count_as_one(taught):
     assert twos == [b // 2 for b in ones] and fives == [b // 5 for b in ones]
 
 
+@pytest.mark.slow
 def test_distillation_keeps_every_item_with_its_labels_and_features(taught):
     arm = Arm("a", FEATURES, (4,), distill=Distill(score=1.0, contrast=1.0, contrasted=1000))
     batch, rows = load(taught, arm)

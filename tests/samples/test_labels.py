@@ -49,6 +49,7 @@ def test_a_label_is_a_column_of_the_samples(logs, tmp_path):
     assert manifest["counts"]["noted"]["liked_null"]["rows"] > 0
 
 
+@pytest.mark.slow
 def test_without_labels_nothing_changes(logs, samples, tmp_path):
     """But for the schema, rows and counts are those of logs that declare none."""
     folder = declare(logs, tmp_path / "logs", ["converted"])

@@ -219,6 +219,7 @@ def test_positions_are_an_order_wherever_they_begin(places):
     assert counts["noted"]["positions_with_gaps"] == {"rows": 3, "requests": 1} and not counts["dropped"]
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 12)), min_size=1, max_size=12))
 def test_a_request_is_over_within_hours(logged):
     """Ids that start again each day melt requests of several days into one."""
@@ -248,6 +249,7 @@ def test_a_click_that_is_null_is_no_click_and_no_negative():
     assert counts["noted"]["converted_null"] == {"rows": 1, "requests": 1}
 
 
+@pytest.mark.slow
 @given(st.lists(st.lists(st.integers(-3, 3), min_size=2, max_size=9), min_size=1, max_size=5))
 def test_scores_that_rise_with_the_position_are_noted(lists):
     rows = [(r, f"i{i}", i) for r, scores in enumerate(lists) for i in range(len(scores))]

@@ -58,6 +58,7 @@ def cut_out(net, widths, features=FEATURES):
     return ranker
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["independent", "shared"])
 def test_a_one_hot_draw_is_the_derived_ranker_for_every_architecture(form, inputs):
     net = network(form)
@@ -117,6 +118,7 @@ def test_gates_are_drawn_by_their_probability():
     torch.testing.assert_close(drawn.mean(0), p, atol=0.03, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("p", [0.2, 0.5, 0.9])
 def test_the_gates_gradient_is_what_the_loss_would_change_by(p):
     """For a quadratic loss of one gate the expected gradient by θ is L(1) - L(0) exactly, whatever it is drawn by."""

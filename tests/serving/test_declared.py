@@ -22,6 +22,8 @@ from prerank.serving.graph import inputs_graph, ranker_graph
 from prerank.serving.session import open_session, score_by
 from prerank.serving.signature import describe
 
+pytestmark = pytest.mark.slow  # exports, and holds the graphs against torch
+
 OF = {
     "number": {"kind": "dense", "missing": [-999, 0.25]},
     "plain_number": {"kind": "dense"},
@@ -127,7 +129,6 @@ def by_hand(ranker, feed, n):
         return ranker(inputs, torch.zeros(n, dtype=torch.long))[0].numpy()
 
 
-@pytest.mark.slow
 @given(st.integers(0, 2**32), st.integers(1, 5), st.integers(0, 3))
 def test_raw_inputs_are_what_the_signature_says(ranker, served, seed, n, length):
     rng = np.random.default_rng(seed)

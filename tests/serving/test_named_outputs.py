@@ -23,6 +23,7 @@ def ranker():
     return Ranker(FEATURES, (6, 4), STATS, Fusion(HEADS, (0.7, 0.3))).eval()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("packed", [False, True])
 def test_outputs_are_named_and_equal_torch(ranker, packed):
     graph = ranker_graph(ranker, FEATURES, packed=packed)

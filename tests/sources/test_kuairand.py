@@ -22,6 +22,8 @@ from prerank.sources.kuairand.history import best
 from prerank.sources.kuairand.logs import Sizes, write_logs
 from workflows.import_kuairand import ImportKuaiRand, main
 
+pytestmark = pytest.mark.slow  # writes whole logs
+
 FIRST = date(2022, 4, 25)
 REAL = Path(os.environ.get("KUAIRAND_DIR", Path(__file__).parents[3] / "shared/data/kuairand-pure"))
 SIZES = Sizes(candidates=20, fine_list=12, requests_per_day=0, eval_requests=4)
@@ -251,7 +253,6 @@ def test_all_unwatched_videos_are_candidates(release, tmp_path):
     assert extra["requests"] == {str(FIRST + timedelta(days=day)): 3 for day in range(5)}
 
 
-@pytest.mark.slow
 def test_files_hold_whole_requests_in_order(release, tmp_path, monkeypatch):
     monkeypatch.setattr("prerank.sources.kuairand.logs._ROWS_A_GROUP", 45)
     logs_of(release, tmp_path / "out")
@@ -266,7 +267,6 @@ def test_files_hold_whole_requests_in_order(release, tmp_path, monkeypatch):
                 last = ids[-1]
 
 
-@pytest.mark.slow
 def test_chunks_change_nothing(logs, release, tmp_path, monkeypatch):
     monkeypatch.setattr("prerank.sources.kuairand.logs._ROWS_A_GROUP", 45)
     _, tables = logs_of(release, tmp_path / "out")
@@ -387,7 +387,6 @@ def test_best_takes_the_first_of_equals():
         assert (best(scores, n) == (expected & (scores > -np.inf))).all()
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not (REAL / LOG).is_file(), reason="KuaiRand-Pure is not here: set KUAIRAND_DIR")
 def test_the_real_files(tmp_path):
     extra, tables = logs_of(REAL, tmp_path / "out", Sizes(requests_per_day=40, eval_requests=10))

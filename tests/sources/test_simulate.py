@@ -142,6 +142,7 @@ def test_the_truth_is_of_every_candidate_and_nowhere_else(made):
             assert ((probability > 0) & (probability < 1)).all()
 
 
+@pytest.mark.slow
 def test_clicks_are_truth_times_examination():
     sizes = dict(requests=3_000, candidates=60, fine_list=30, items=900, users=80, days=3, eval_requests=1_000)
     tables = [simulate_chunk(Simulation(**sizes), c) for c in chunks(Simulation(**sizes)) if c.whole]

@@ -22,6 +22,7 @@ from prerank.training.worker import check
 from workflows.teach import warn_of
 
 
+@pytest.mark.slow
 def test_scores_and_representations_are_the_models(samples, taught, tmp_path):
     model = load_model(random_teacher(samples, tmp_path / "teacher"), kind="teacher")
     [(path, _)] = sample_files(samples, "train")
