@@ -73,10 +73,8 @@ def order(made: Made, *, k: int, number: int) -> list[Row]:
         each_s = (time.process_time() - begun) / len(archs)
         first, best = whole_P[int(np.argmax(short_P))], whole_P.max()
         said = f"{len(archs)} proposals; its first keeps {100 * first:.1f} after a whole one, the best {100 * best:.1f}"
-        what, tau = (
-            "Kendall's τ of short and whole trainings",
-            cast(tuple[float, float], kendalltau(short_P, whole_P))[0],
-        )
+        what = "Kendall's τ of short and whole trainings"
+        tau, _ = cast(tuple[float, float], kendalltau(short_P, whole_P))
         detail = f"{said}; {each_s:.1f} s and {whole_s:.1f} s"
         rows.append(Row(f"proposals, {steps} steps", what, tau, "τ", detail=detail))
     return rows

@@ -20,7 +20,7 @@ from prerank.training.kinds import OTHERWISE, train_any
 from prerank.training.options import Compute
 from prerank.training.order import said_of_order
 from prerank.training.progress import Drawing
-from prerank.training.worker import Job, Trained, alone, check
+from prerank.training.worker import Job, Tell, Trained, alone, check
 
 
 class Fit(Protocol):
@@ -37,9 +37,17 @@ def fit_here(
     arms: list[Arm], samples: Path, work: Path, *, compute: Compute, k: int, runs: dict[str, Run], key: str = ""
 ) -> dict[str, Trained]:
     """By one worker in this process: no cluster, and no checkpoints, so that one that is killed begins anew."""
-    with Drawing() as drawing, alone(compute, runs, drawing.tell) as worker:
+    with Drawing() as drawing:
+        return fit_alone(arms, Job(samples, compute, k), runs, drawing.tell)
+
+
+def fit_alone(
+    arms: list[Arm], job: Job, runs: dict[str, Run], tell: Tell = lambda *_, **__: None
+) -> dict[str, Trained]:
+    """The same, and `tell` hears how far it is."""
+    with alone(job.compute, runs, tell) as worker:
         for arm in arms:
-            train_any(arm, Job(samples, compute, k), worker)
+            train_any(arm, job, worker)
         return {arm.name: Trained(arm, *checkpoint.load_best(worker.done, arm.name)) for arm in arms}
 
 

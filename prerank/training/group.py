@@ -27,11 +27,11 @@ from prerank.models import checkpoint
 from prerank.models.checkpoint import ModelManifest, State
 from prerank.models.options import Arm
 from prerank.tracking.runs import Run
-from prerank.training.finished import NO_OTHERS, Beside, finished_models, key_of
+from prerank.training.finished import NO_OTHERS, Beside, finished_models, fit_alone, key_of
 from prerank.training.kinds import train_any
 from prerank.training.options import Compute
 from prerank.training.progress import Bars, Board, Teller
-from prerank.training.worker import Job, Trained, Worker, alone, log_epoch
+from prerank.training.worker import Job, Trained, Worker, log_epoch
 
 
 class Shared(TypedDict):
@@ -146,7 +146,7 @@ class Apart:
 
     def __init__(self) -> None:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        self.task = partial(cast(Any, ray.remote(_fit_alone)).options, scheduling_strategy=here)
+        self.task = partial(cast(Any, ray.remote(fit_alone)).options, scheduling_strategy=here)
         self.running: set[Any] = set()
         self.stopped = False
 
@@ -156,7 +156,7 @@ class Apart:
         """As `fit_here`; called by several threads."""
         if self.stopped:
             raise CancelledError
-        trained = self.task(num_cpus=compute.cpus).remote(arms, samples, compute, k, runs)
+        trained = self.task(num_cpus=compute.cpus).remote(arms, Job(samples, compute, k), runs)
         self.running.add(trained)
         try:
             return ray.get(trained)
@@ -167,13 +167,6 @@ class Apart:
         self.stopped = True
         for trained in list(self.running):
             ray.cancel(trained, force=True)
-
-
-def _fit_alone(arms: list[Arm], samples: Path, compute: Compute, k: int, runs: dict[str, Run]) -> dict[str, Trained]:
-    with alone(compute, runs, lambda *_, **__: None) as worker:
-        for arm in arms:
-            train_any(arm, Job(samples, compute, k), worker)
-        return {arm.name: Trained(arm, *checkpoint.load_best(worker.done, arm.name)) for arm in arms}
 
 
 def refuse_local_store(runs: dict[str, Run]) -> None:

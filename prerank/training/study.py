@@ -14,16 +14,14 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from prerank.core.config import plain
 from prerank.core.outputs import MANIFEST
-from prerank.models import checkpoint
 from prerank.models.checkpoint import ModelManifest, model_manifest
 from prerank.models.options import Arm
 from prerank.tracking.runs import Run
-from prerank.training.finished import Fit, finished_models
+from prerank.training.finished import Fit, finished_models, fit_alone
 from prerank.training.group import Apart, room_here, train_models
-from prerank.training.kinds import train_any
 from prerank.training.options import Compute
 from prerank.training.rungs import Rung
-from prerank.training.worker import Job, Trained, alone
+from prerank.training.worker import Job, Trained
 
 COSTS = {"linear": 1.0, "logistic": 0.5, "two_tower_gbdt": 3.0}
 """Of a training, as a share of an MLP's: for the bar alone."""
@@ -149,10 +147,7 @@ class _Bar:
         self, arms: list[Arm], samples: Path, work: Path, *, compute: Compute, k: int, runs: dict[str, Run], key: str
     ) -> dict[str, Trained]:
         """As `fit_here`, with this bar in the place of the arms' own."""
-        with alone(compute, runs, self.told) as worker:
-            for arm in arms:
-                train_any(arm, Job(samples, compute, k), worker)
-            return {arm.name: Trained(arm, *checkpoint.load_best(worker.done, arm.name)) for arm in arms}
+        return fit_alone(arms, Job(samples, compute, k), runs, self.told)
 
     def told(self, name: str, done: int, total: int, note: object, *, now: bool = False) -> None:
         """A training's own word of how far it is."""

@@ -10,7 +10,7 @@ from prerank.core.errors import InputError
 from prerank.models.checkpoint import model_manifest
 from prerank.models.options import Distill, Optim
 from prerank.tracking.runs import run
-from prerank.training import study
+from prerank.training import finished, study
 from prerank.training.options import Compute
 from prerank.training.rungs import TRIES, models_of, of_models, of_search, of_techniques
 from prerank.training.worker import Job
@@ -74,7 +74,7 @@ def test_the_best_try_gets_every_seed_and_nothing_is_trained_twice(taught, tmp_p
     rungs = of_models(MLP, taught, ("logistic", "mlp"))
     job = Job(taught, Compute(), 10)
     trained = []
-    train_any = study.train_any
+    train_any = finished.train_any
 
     def counted(arm, *others):
         if len(trained) == 5:
@@ -83,10 +83,10 @@ def test_the_best_try_gets_every_seed_and_nothing_is_trained_twice(taught, tmp_p
         train_any(arm, *others)
 
     monkeypatch.setattr(study, "room_here", lambda compute: 1)  # also where another test has started a cluster
-    monkeypatch.setattr(study, "train_any", counted)
+    monkeypatch.setattr(finished, "train_any", counted)
     with pytest.raises(KeyboardInterrupt):
         study.studied(rungs, job, tmp_path, seeds=2, parent=parent)
-    monkeypatch.setattr(study, "train_any", lambda arm, *others: trained.append(arm.name) or train_any(arm, *others))
+    monkeypatch.setattr(finished, "train_any", lambda arm, *others: trained.append(arm.name) or train_any(arm, *others))
     done = study.studied(rungs, job, tmp_path, seeds=2, parent=parent)
     assert len(trained) == len(set(trained)) == 2 * (TRIES + 1)
     for one in done:
