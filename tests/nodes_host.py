@@ -2,13 +2,28 @@
 
 import sys
 import tempfile
+from contextlib import suppress
+from typing import Any
 from unittest import mock
 
+import psutil
 from ray.cluster_utils import Cluster
 
 CPUS = 2
 """Of a node; the head has none."""
 LOST_SOON = {"health_check_period_ms": 500, "health_check_timeout_ms": 1000, "health_check_failure_threshold": 4}
+
+
+def lose(cluster: Cluster, node: Any) -> None:
+    """Its workers die with it: left to themselves they notice a second later, and a short training ends before."""
+    raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
+    raylet.suspend()  # it starts no further one meanwhile
+    workers = raylet.children(recursive=True)
+    cluster.remove_node(node, allow_graceful=False)
+    for worker in workers:
+        with suppress(psutil.NoSuchProcess):
+            worker.kill()
+    psutil.wait_procs(workers, timeout=10)
 
 
 def main() -> None:
@@ -25,7 +40,7 @@ def main() -> None:
                 nodes[node.node_id] = node
                 print("> " + node.node_id, flush=True)
             else:
-                cluster.remove_node(nodes.pop(line.split()[1]), allow_graceful=False)
+                lose(cluster, nodes.pop(line.split()[1]))
                 print("> lost", flush=True)
         cluster.shutdown()
 
