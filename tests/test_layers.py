@@ -14,7 +14,14 @@ HOUSE = Path(prerank.__file__).parent
 
 LET_IN = {
     "ray": (
-        *("core/cluster", "logs/parts.py", "training/group.py", "training/options.py", "training/progress.py"),
+        *(
+            "core/cluster",
+            "logs/parts.py",
+            "training/apart.py",
+            "training/group.py",
+            "training/options.py",
+            "training/progress.py",
+        ),
         *("training/teach.py", "sweeps", "benchmarks"),
     ),
     "mlflow": ("tracking", "evaluation/from_mlflow.py", "serving/export.py"),

@@ -37,7 +37,7 @@ from prerank.search.rivals import RIVALS, Rival, untrained_values
 from prerank.search.spec import Spec
 from prerank.tracking.runs import Run
 from prerank.training.few import said_of_few
-from prerank.training.group import Shared, launch, train_worker
+from prerank.training.group import RUN, Shared, launch, train_worker
 from prerank.training.loop import Lesson
 from prerank.training.options import Compute
 from prerank.training.worker import (
@@ -87,9 +87,9 @@ def search_all(
             for said in said_of_few("search", arms, samples, compute, fold=fold):
                 print(said)
         job = Searches(specs=trained, job=Job(samples, compute, k), runs=runs)
-        name = f"ray_train-{key_of(trained, samples, k, compute.lanes)}"
-        done = launch(_search_all, job, name=name, work=work, compute=compute)
-        with done.as_directory() as folder:
+        name = f"{RUN}{key_of(trained, samples, k, compute.lanes)}"
+        done = launch(_search_all, {name: job}, work=work, compute=compute)
+        with done[name].as_directory() as folder:
             found |= {spec.arm.name: found_in(Path(folder), spec) for spec in trained}
     return {spec.arm.name: found[spec.arm.name] for spec in specs}
 

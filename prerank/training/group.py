@@ -1,4 +1,5 @@
-"""Training on Ray Train: one worker group trains any number of arms over the same samples, one after the other.
+"""Training on Ray Train: a worker group trains any number of arms over the same samples, one after the other, and as
+many groups go side by side as the cluster has room for.
 
 A checkpoint is Ray Train's: the folder that `ray.train.report` stores holds the finished arms' best weights and the
 state of the arm under way. After a failure Ray restarts the workers from it; after a kill the same command does, as the
@@ -6,20 +7,18 @@ run's name and folder are the same.
 """
 
 import tempfile
-from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict, TypeVar, cast
+from typing import NotRequired, TypedDict, TypeVar, cast
 
 import ray
 import ray.train
 import ray.train.torch
 import torch
 from ray.actor import ActorHandle
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from prerank.core.cluster.private import drop_torn, report_without_waiting, trainer
 from prerank.core.errors import InputError
@@ -27,11 +26,15 @@ from prerank.models import checkpoint
 from prerank.models.checkpoint import ModelManifest, State
 from prerank.models.options import Arm
 from prerank.tracking.runs import Run
-from prerank.training.finished import NO_OTHERS, Beside, finished_models, fit_alone, key_of
+from prerank.training.apart import side_by_side
+from prerank.training.finished import NO_OTHERS, Beside, finished_models, key_of
 from prerank.training.kinds import train_any
 from prerank.training.options import Compute
 from prerank.training.progress import Bars, Board, Teller
 from prerank.training.worker import Job, Trained, Worker, log_epoch
+
+RUN = "ray_train-"
+"""Before the key of what is trained: a folder of checkpoints."""
 
 
 class Shared(TypedDict):
@@ -60,52 +63,68 @@ def fit(
     where it is that of more arms than are still to be trained. `check` says beforehand whether the samples have what
     the arms need.
     """
-    samples = samples.resolve()
-    job = Arms(arms=arms, job=Job(samples, compute, k), runs=runs)
-    name = f"ray_train-{key or key_of(arms, samples, k, compute.lanes)}"
-    done = launch(_train_arms, job, name=name, work=work, compute=compute)
-    with done.as_directory() as folder:
-        return {arm.name: Trained(arm, *checkpoint.load_best(Path(folder), arm.name)) for arm in arms}
+    key = key or key_of(arms, samples, k, compute.lanes)
+    return _fit({f"{RUN}{key}": arms}, Job(samples.resolve(), compute, k), work, runs)
+
+
+def _fit(groups: dict[str, list[Arm]], job: Job, work: Path, runs: dict[str, Run]) -> dict[str, Trained]:
+    """Each group's arms one after the other, and the groups, by the names of their checkpoints, side by side."""
+    jobs = {name: Arms(arms=arms, job=job, runs=runs) for name, arms in groups.items()}
+    trained: dict[str, Trained] = {}
+    for name, done in launch(_train_arms, jobs, work=work, compute=job.compute).items():
+        with done.as_directory() as folder:
+            for arm in groups[name]:
+                trained[arm.name] = Trained(arm, *checkpoint.load_best(Path(folder), arm.name))
+    return trained
 
 
 def launch(
-    worker: Callable[[Sent], None], job: Sent, *, name: str, work: Path, compute: Compute
-) -> ray.train.Checkpoint:
-    """Runs `worker` on a worker group of Ray Train with a progress board; returns the last checkpoint it reported.
+    worker: Callable[[Sent], None], jobs: dict[str, Sent], *, work: Path, compute: Compute
+) -> dict[str, ray.train.Checkpoint]:
+    """Runs `worker` on a worker group of Ray Train for each job, side by side under one progress board; returns the
+    last checkpoint that each reported.
 
-    The same name and folder go on from the latest checkpoint. The workers are packed on as few nodes as have room.
+    A job of the same name and folder goes on from its latest checkpoint. The workers of a group are packed on as few
+    nodes as have room; one that finds none waits.
     """
-    drop_torn(work / name)
-    if others_of(work, name):
+    if others_of(work, jobs):
         print(f"note: {work}: its checkpoints are of other options, samples or another version: this begins anew")
     report_without_waiting()
+    with Bars() as board:
+        return side_by_side(
+            {name: partial(_run, worker, job, name, work, compute, board) for name, job in jobs.items()}
+        )
+
+
+def _run(
+    worker: Callable[[Sent], None], job: Sent, name: str, work: Path, compute: Compute, board: ActorHandle[Board]
+) -> ray.train.Checkpoint:
+    drop_torn(work / name)
     sent = cast(Callable[[dict[str, object]], None], worker)  # a dictionary of any kind, as Ray has it
     of_ray = trainer(workers=compute.workers)
-    with Bars() as board:
-        result = of_ray(
-            sent,
-            train_loop_config={**job, "board": board},
-            scaling_config=ray.train.ScalingConfig(
-                num_workers=compute.workers,
-                use_gpu=compute.gpu,
-                resources_per_worker={"CPU": compute.cpus} | ({"GPU": 1} if compute.gpu else {}),
-            ),
-            run_config=ray.train.RunConfig(
-                name=name,
-                storage_path=str(work.resolve()),
-                failure_config=ray.train.FailureConfig(max_failures=compute.max_failures, controller_failure_limit=3),
-                checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
-            ),
-        ).fit()
+    result = of_ray(
+        sent,
+        train_loop_config={**job, "board": board},
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=compute.workers,
+            use_gpu=compute.gpu,
+            resources_per_worker={"CPU": compute.cpus} | ({"GPU": 1} if compute.gpu else {}),
+        ),
+        run_config=ray.train.RunConfig(
+            name=name,
+            storage_path=str(work.resolve()),
+            failure_config=ray.train.FailureConfig(max_failures=compute.max_failures, controller_failure_limit=3),
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
+        ),
+    ).fit()
     assert result.checkpoint is not None  # every worker has reported: at the end of an arm at least
     return result.checkpoint
 
 
-def others_of(work: Path, name: str) -> list[str]:
-    """Trainings whose checkpoints are there, where there are none of this one."""
-    if not work.is_dir() or (work / name).exists():
-        return []
-    return sorted(path.name for path in work.iterdir() if path.name.startswith("ray_train-"))
+def others_of(work: Path, names: Collection[str]) -> list[str]:
+    """Trainings whose checkpoints are there, where there are none of these."""
+    there = sorted(path.name for path in work.glob(f"{RUN}*"))
+    return [] if set(names) & set(there) else there
 
 
 def train_models(
@@ -121,52 +140,33 @@ def train_models(
 ) -> dict[str, ModelManifest]:
     """`prerank.training.finished.finished_models`, trained on Ray Train."""
 
+    whole = [arm.name for arm in (*arms.values(), *beside.arms)]
+
     def fit_shared(
         arms: list[Arm], samples: Path, work: Path, *, compute: Compute, k: int, runs: dict[str, Run], key: str
     ) -> dict[str, Trained]:
         refuse_local_store(runs)
-        return fit(arms, samples, work, compute=compute, k=k, runs=runs, key=key)
+        names = names_of(f"{RUN}{key}", work, min(len(whole), room_for(compute)))
+        of_group = {arm: names[index % len(names)] for index, arm in enumerate(whole)}
+        groups = {name: [arm for arm in arms if of_group[arm.name] == name] for name in names}
+        return _fit({name: mine for name, mine in groups.items() if mine}, Job(samples, compute, k), work, runs)
 
-    job = Job(samples, compute, k)
+    job = Job(samples.resolve(), compute, k)
     return finished_models(arms, job, kind=kind, work=work, fit=fit_shared, beside=beside, parent=parent)
 
 
-def room_here(compute: Compute) -> int:
-    """Trainings of one worker that this node has the processors for; 1 without a cluster, and on GPUs."""
-    if not ray.is_initialized() or compute.gpu:
-        return 1
-    here = ray.get_runtime_context().get_node_id()
-    cpus = next(node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["NodeID"] == here)
-    return max(1, int(cpus // compute.cpus))
+def names_of(name: str, work: Path, room: int) -> list[str]:
+    """Of the groups that arms are dealt to: as many as there is room for, or as those whose checkpoints are there."""
+    there = [path.name for path in work.glob(f"{name}*")]
+    if there:
+        room = int(there[0].rpartition("of")[2]) if there[0] != name else 1
+    return [name] if room == 1 else [f"{name}-{index}of{room}" for index in range(room)]
 
 
-class Apart:
-    """Trainings of one worker side by side, each in a process of its own on this node, whose store of MLflow is this
-    process's too."""
-
-    def __init__(self) -> None:
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        self.task = partial(cast(Any, ray.remote(fit_alone)).options, scheduling_strategy=here)
-        self.running: set[Any] = set()
-        self.stopped = False
-
-    def fit(
-        self, arms: list[Arm], samples: Path, work: Path, *, compute: Compute, k: int, runs: dict[str, Run], key: str
-    ) -> dict[str, Trained]:
-        """As `fit_here`; called by several threads."""
-        if self.stopped:
-            raise CancelledError
-        trained = self.task(num_cpus=compute.cpus).remote(arms, Job(samples, compute, k), runs)
-        self.running.add(trained)
-        try:
-            return ray.get(trained)
-        finally:
-            self.running.discard(trained)
-
-    def stop(self) -> None:
-        self.stopped = True
-        for trained in list(self.running):
-            ray.cancel(trained, force=True)
+def room_for(compute: Compute) -> int:
+    """Groups that the cluster has the processors, or the GPUs, for as it stands; a process has one to itself."""
+    what, each = ("GPU", 1.0) if compute.gpu else ("CPU", max(1.0, compute.cpus))
+    return max(1, int(ray.cluster_resources().get(what, 0.0) // (each * compute.workers)))
 
 
 def refuse_local_store(runs: dict[str, Run]) -> None:

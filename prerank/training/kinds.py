@@ -78,6 +78,7 @@ def _found(arm: Arm, job: Job, worker: Worker, towers: str) -> tuple[State, dict
         {"epoch": number, **{f"val/{name}": value for name, value in values.items()}}
         for number, values in enumerate(history)
     ]
-    best = epochs[at][f"val/{arm.select_by}" + ("" if arm.select_by == "auc" else f"_at_{k}")]
-    state = State(epoch=at + 1, best=cast(float, best), best_epoch=at, history=epochs[: at + 1])
+    best = cast(float, epochs[at][f"val/{arm.select_by}" + ("" if arm.select_by == "auc" else f"_at_{k}")])
+    worker.tell(arm.name, 1, 1, lambda: f"best {arm.select_by} {best:.4f}", now=True)
+    state = State(epoch=at + 1, best=best, best_epoch=at, history=epochs[: at + 1])
     return state, checkpoint.weights(scorer)

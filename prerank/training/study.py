@@ -17,8 +17,9 @@ from prerank.core.outputs import MANIFEST
 from prerank.models.checkpoint import ModelManifest, model_manifest
 from prerank.models.options import Arm
 from prerank.tracking.runs import Run
+from prerank.training.apart import Apart, room_here
 from prerank.training.finished import Fit, finished_models, fit_alone
-from prerank.training.group import Apart, room_here, train_models
+from prerank.training.group import train_models
 from prerank.training.options import Compute
 from prerank.training.rungs import Rung
 from prerank.training.worker import Job, Trained

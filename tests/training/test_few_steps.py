@@ -133,11 +133,11 @@ def test_what_cannot_be_dealt_is_refused_beforehand(samples):
 
 def test_checkpoints_of_another_version_are_told_of(tmp_path):
     """Their options have other keys, so that they have other names."""
-    assert others_of(tmp_path / "none", "ray_train-new") == others_of(tmp_path, "ray_train-new") == []
+    assert others_of(tmp_path / "none", ["ray_train-new"]) == others_of(tmp_path, ["ray_train-new"]) == []
     (tmp_path / "ray_train-old").mkdir()
-    assert others_of(tmp_path, "ray_train-new") == ["ray_train-old"]
+    assert others_of(tmp_path, ["ray_train-new"]) == ["ray_train-old"]
     (tmp_path / "ray_train-new").mkdir()
-    assert others_of(tmp_path, "ray_train-new") == [], "it goes on from its own"
+    assert others_of(tmp_path, ["ray_train-new"]) == [], "it goes on from its own"
 
 
 def test_a_teacher_without_a_click_is_refused_beforehand(samples, monkeypatch):

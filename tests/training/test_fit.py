@@ -4,13 +4,16 @@ import errno
 import json
 import os
 import signal
+import threading
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from unittest import mock
 
 import pyarrow.parquet as pq
 import pytest
+import torch
 from mlflow.tracking import MlflowClient
+from safetensors.torch import load_file
 from samples_fixture import build
 from training_fixture import ALL, BASE, ONE, assert_same
 
@@ -22,8 +25,9 @@ from prerank.samples.draw import DrawConfig
 from prerank.samples.files import check_k, sample_files
 from prerank.tracking.runs import Run, run
 from prerank.training import finished, group
+from prerank.training.apart import side_by_side
 from prerank.training.finished import key_of
-from prerank.training.group import fit, train_models
+from prerank.training.group import fit, names_of, train_models
 from prerank.training.options import Compute
 from prerank.training.worker import check
 
@@ -62,11 +66,11 @@ def test_a_killed_worker_changes_nothing(undisturbed, taught, tmp_path, workers)
 
 @dataclass
 class Published:
-    """Two models of which the second found the disk full, and what the same call made of that."""
+    """Two models, side by side, of which the second found the disk full, and what the same call made of that."""
 
     folder: Path
     parent: Run
-    trained_anew: list[bool] = field(default_factory=list)
+    trained_anew: list[list[bool]] = field(default_factory=list)
     manifests: dict = field(default_factory=dict)
 
     def train(self, taught, arms=(BASE, ALL), **options):
@@ -88,13 +92,14 @@ def published(ray_cluster, taught, tmp_path_factory):
             raise OSError(errno.ENOSPC, "No space left on device")
         publish(out, *args, **kwargs)
 
-    def noted(*args, name, work, **kwargs):
-        found.trained_anew.append(not (work / name).exists())
-        return launch(*args, name=name, work=work, **kwargs)
+    def noted(worker, jobs, *, work, **kwargs):
+        found.trained_anew.append([not (work / name).exists() for name in jobs])
+        return launch(worker, jobs, work=work, **kwargs)
 
     with (
         run("parent", out=folder / "out", state=folder / "parent.json", params={}) as parent,
         mock.patch.object(group, "launch", noted),
+        mock.patch.object(group, "room_for", lambda compute: 2),
     ):
         found = Published(folder, parent)
         with mock.patch.object(finished, "publish_model", full), pytest.raises(OSError, match="No space"):
@@ -106,9 +111,36 @@ def published(ray_cluster, taught, tmp_path_factory):
 
 @pytest.mark.ray
 def test_a_disk_that_fills_between_two_models_costs_no_training_and_no_run(published):
-    assert published.trained_anew == [True, False] and not (published.folder / "work").exists()
+    assert published.trained_anew == [[True, True], [False]] and not (published.folder / "work").exists()
     ended = {child.info.run_name: child.info.status for child in published.children()}
     assert len(published.children()) == 2 and ended == {"base": "FINISHED", "all": "FINISHED"}
+
+
+@pytest.mark.ray
+def test_groups_side_by_side_learn_what_one_does(published, undisturbed):
+    for arm in (BASE, ALL):
+        weights, expected = load_file(published.folder / arm.name / "model.safetensors"), undisturbed[arm.name].best
+        assert weights.keys() == expected.keys() and all(torch.equal(weights[key], expected[key]) for key in weights)
+
+
+def test_arms_are_dealt_as_their_checkpoints_say(tmp_path):
+    """The room may be another when the same command goes on, and a model of before was trained in one group."""
+    assert names_of("ray_train-a", tmp_path, 1) == ["ray_train-a"]
+    two = ["ray_train-a-0of2", "ray_train-a-1of2"]
+    assert names_of("ray_train-a", tmp_path, 2) == two
+    for name in ("ray_train-b", "ray_train-c-3of4"):
+        (tmp_path / name).mkdir()
+    assert names_of("ray_train-b", tmp_path, 2) == ["ray_train-b"]
+    assert names_of("ray_train-c", tmp_path, 2) == [f"ray_train-c-{index}of4" for index in range(4)]
+
+
+def test_what_goes_side_by_side_meets_and_fails_at_once():
+    meet, never = threading.Barrier(2, timeout=10), threading.Event()
+    both = {"b": lambda: meet.wait() < 2 and "second", "a": lambda: meet.wait() < 2 and "first"}
+    assert list(side_by_side(both).items()) == [("b", "second"), ("a", "first")]
+    with pytest.raises(ZeroDivisionError):
+        side_by_side({"waits": never.wait, "fails": lambda: 1 / 0})
+    never.set()
 
 
 @pytest.mark.ray
