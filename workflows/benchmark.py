@@ -8,40 +8,21 @@ from `--rows` and ten times as many made-up rows, and prints rates and the peak 
 among `all`. A figure that was taken beside other programs is worth little: the load is told.
 """
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 import torch
 import tyro
 from rich.console import Console
 
-from prerank.benchmarks import (
-    building,
-    click_models,
-    lines,
-    memory,
-    proposals,
-    scale,
-    scoring,
-    search_step,
-    starting,
-    tables,
-)
-from prerank.benchmarks import training as training_loop
+from prerank.benchmarks import memory
 from prerank.benchmarks.rows import Left, Report, Row, load_now, report, terminal_table
+from prerank.benchmarks.suite import LONG, MEASURES, NAMES, READS, Inputs, Long, Short
 from prerank.core.cli import run
 from prerank.core.config import Positive
 from prerank.core.errors import InputError
 from prerank.core.outputs import write_json
-
-Short = Literal["build", "growth", "feed", "train", "scale", "contrast", "search", "score", "start", "tables"]
-Long = Literal["sweep", "evaluation", "proposals", "pipeline"]
-Name = Short | Long
-NAMES: tuple[Name, ...] = (*get_args(Short), *get_args(Long))
-COMMANDS = tuple(f"workflows.{name}" for name in ("build_samples", "train_student", "evaluate"))
-QUICK_ROWS = 20_000
 
 
 @dataclass(frozen=True)
@@ -73,10 +54,6 @@ class Benchmark:
     out: Path | None = None
     """A JSON file for the figures."""
 
-    @property
-    def made(self) -> lines.Made:
-        return lines.Made(*(path.resolve() for path in (self.logs, self.samples, self.teacher, self.student)))
-
 
 def main(config: Benchmark) -> Report | None:
     """Returns what `--out` holds; nothing for memory."""
@@ -84,15 +61,15 @@ def main(config: Benchmark) -> Report | None:
         memory.grow(config.rows)
         return None
     names = NAMES if config.what == "all" else (config.what,)
-    slow: set[Name] = {*get_args(Long)} if config.quick else set()
+    slow = LONG if config.quick else frozenset()
     for folder, of in READS.items():
         path = getattr(config, folder)
         if {*of} & ({*names} - slow) and not path.is_dir():
             raise InputError(f"--{folder} {path}: no such folder; make demo makes them, or name one of yours")
     torch.set_num_threads(config.threads)
-    load, rows = load_now(), list[Row | Left]()
+    load, rows, inputs = load_now(), list[Row | Left](), inputs_of(config)
     for name in names:
-        rows += [Left(name, "takes minutes; without --quick")] if name in slow else MEASURES[name](config)
+        rows += [Left(name, "takes minutes; without --quick")] if name in slow else MEASURES[name](inputs)
         Console(width=max(140, Console().width)).print(terminal_table(rows, load))
     result = report(rows, quick=config.quick, load=load)
     if config.out:
@@ -100,70 +77,11 @@ def main(config: Benchmark) -> Report | None:
     return result
 
 
-READS: dict[str, tuple[Name, ...]] = {
-    "logs": ("sweep",),
-    "samples": ("feed", "train", "scale", "contrast", "search", "score", "start", "sweep", "proposals"),
-    "teacher": ("score", "sweep", "evaluation"),
-    "student": ("score", "evaluation"),
-    "search": ("proposals",),
-}
-
-
-def _rounds(config: Benchmark) -> int:
-    return 1 if config.quick else 5
-
-
-def _of_samples(measure: Callable[..., list[Row]]) -> Callable[[Benchmark], list[Row]]:
-    return lambda config: measure(config.samples.resolve(), k=config.k, rounds=2 if config.quick else 5)
-
-
-def _grown(measure: Callable[..., list[Row | Left]]) -> Callable[[Benchmark], list[Row | Left]]:
-    def measured(config: Benchmark) -> list[Row | Left]:
-        if config.quick:
-            return measure(min(config.rows, QUICK_ROWS), rounds=1, orders=building.ORDERS[:1])
-        return measure(config.rows, rounds=_rounds(config))
-
-    return measured
-
-
-def _train(config: Benchmark) -> Sequence[Row | Left]:
-    shared = {"k": config.k, "rounds": 2 if config.quick else 5}
-    batches = 2 if config.quick else 10
-    bare = training_loop.train(config.samples.resolve(), **shared)
-    return [*bare, *click_models.click_models(config.samples.resolve(), **shared, batches=batches)]
-
-
-def _start(config: Benchmark) -> Sequence[Row]:
-    rounds = _rounds(config)
-    return [*starting.imports(COMMANDS, rounds=rounds), *starting.commands(config.samples.resolve(), rounds=rounds)]
-
-
-def _proposals(config: Benchmark) -> Sequence[Row]:
-    made = proposals.Made(config.samples.resolve(), config.search, config.latency_table)
-    return [*proposals.order(made, k=config.k, number=24), *proposals.cost(made, k=config.k, times=(1, 2, 5))]
-
-
-def _score(config: Benchmark) -> Sequence[Row | Left]:
-    repeats = 50 if config.quick else 1000
-    return scoring.score(config.student, config.teacher, config.samples, k=config.k, repeats=repeats)
-
-
-MEASURES: dict[Name, Callable[[Benchmark], Sequence[Row | Left]]] = {
-    "build": _grown(building.build),
-    "growth": _grown(building.growth),
-    "feed": _of_samples(training_loop.feed),
-    "train": _train,
-    "scale": lambda c: scale.speedup(c.samples.resolve(), rounds=_rounds(c)),
-    "contrast": _of_samples(training_loop.contrast),
-    "search": lambda c: search_step.rows(c.samples.resolve(), steps=3 if c.quick else 8),
-    "score": _score,
-    "start": _start,
-    "sweep": lambda c: lines.sweep(c.made, trials=8, epochs=3, rounds=_rounds(c)),
-    "evaluation": lambda c: lines.evaluation(c.made, requests=1000, rounds=_rounds(c)),
-    "tables": lambda c: tables.tables(tables.SIZES[: 1 if c.quick else 2], rounds=5 if c.quick else 21),
-    "proposals": _proposals,
-    "pipeline": lambda _: lines.pipeline(),
-}
+def inputs_of(config: Benchmark) -> Inputs:
+    folders = ("logs", "samples", "teacher", "student", "search", "latency_table")
+    return Inputs(
+        *(getattr(config, name).resolve() for name in folders), rows=config.rows, k=config.k, quick=config.quick
+    )
 
 
 if __name__ == "__main__":

@@ -11,8 +11,9 @@ from samples_fixture import random_teacher
 
 from prerank.benchmarks import building, rows, scale, scoring, search_step, starting, tables
 from prerank.benchmarks.rows import Row
+from prerank.benchmarks.suite import NAMES
 from prerank.core.errors import InputError
-from workflows.benchmark import NAMES, Benchmark, main
+from workflows.benchmark import Benchmark, main
 
 
 @pytest.mark.parametrize(
