@@ -19,7 +19,7 @@ from prerank.models.ranker import Ranker
 from prerank.search.confirm import Ask, Task, Told
 from prerank.search.confirmed import LONGER
 from prerank.search.rivals import FSCD, Gradient, Permutation, Rival, ShuffleGate, SqueezeExcite
-from prerank.search.short import FASTER, hold, measured, run_steps, trained
+from prerank.search.short import hold, measured, run_steps, trained
 from prerank.search.spec import Spec
 from prerank.search.trees import tree_values
 from prerank.search.values import added, lost
@@ -77,7 +77,7 @@ class Evaluator:
         if task.kind in OWN:
             torch.manual_seed(seed)
             method = OWN[task.kind](spec, *made)
-            run_steps(method, lambda batch, step: method(batch, step)[0], held, task.steps, seed, FASTER)
+            run_steps(method, lambda batch, step: method(batch, step)[0], held, task.steps, seed)
             return [self._named(method.values(out), features)]
         ranker = trained(task.arch, held, task.steps, seed)
         said = [lost(ranker, held, features, seed, CANDIDATES)]

@@ -2,14 +2,15 @@
 
 The training samples' first requests are encoded once, with every feature, and so are the validation's whole lists:
 then a training costs little but its products, and any number of them can follow each other. A training is a number of
-steps, whatever the number of samples; its rate rises and then falls to nothing (Smith and Topin, 2019), so that it is
-over when it ends: narrow networks are by then as close to what they can learn as wide ones.
+steps, whatever the number of samples, and in all else the student's own: a steady rate, the mean of the weights over
+the last steps, and of a longer one the best look on the way, as early stopping has it. A rate that rises high and falls
+to nothing is over sooner, but by then it has learned tables of ids by heart, and holds good sets for worse.
 
 Shapes: R requests of the validation, N their candidates.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, cast
 
@@ -30,16 +31,20 @@ from prerank.models.ranker import Ranker
 from prerank.models.stats import Stats, load_stats
 from prerank.samples.batches import columns, scoring_batch, training_batch
 from prerank.samples.reader import Reader, sequential
+from prerank.training.average import AveragedAdamW, weights_of
 from prerank.training.worker import Job, files_of, teacher_column, teacher_width
 
 REQUESTS = 8_192
 """Training requests that are held in memory, at most."""
 CANDIDATES = 1_000_000
 """Candidates of the validation that are, at most, by whole row groups, the first one in any case."""
-FASTER = 6.0
-"""The highest rate of a short training, over the rate of the student's own."""
-RISE = 0.15
-"""The part of a training in which the rate rises."""
+FASTER = 2.0
+"""The rate of a short training, over the student's own."""
+OVER = 1 / 3
+"""The part of a training over which its weights are averaged at the end, at most: the student's own mean may be over
+more steps than that."""
+LOOK = 180
+"""Steps after which a longer training is looked at, each time."""
 ALL = ("/all numbers of requests", "/all numbers of items")
 """Keys of what `Picked` picks from."""
 
@@ -154,42 +159,59 @@ class Picked:
 
 
 def trained(arch: Arch, held: Held, steps: int, seed: int) -> Ranker:
-    """A student after so many steps."""
+    """A student after so many steps, or after fewer where it kept more on the way."""
     torch.manual_seed(seed)
     ranker = Ranker(held.of(arch), arch.widths, held.stats)
     model, picked = Distiller(ranker, held.arm, held.teacher_width), Picked(held, ranker.embed)
-    run_steps(model, lambda batch, step: model(picked(batch))[0], held, steps, seed)
+
+    def look() -> float:
+        return float(np.nanmean(measured(ranker, held)))
+
+    run_steps(model, lambda batch, step: model(picked(batch))[0], held, steps, seed, look if steps > LOOK else None)
     return ranker
 
 
 def run_steps(
-    model: nn.Module, loss_of: Callable[[Batch, int], Tensor], held: Held, steps: int, seed: int, faster: float = FASTER
+    model: nn.Module,
+    loss_of: Callable[[Batch, int], Tensor],
+    held: Held,
+    steps: int,
+    seed: int,
+    look: Callable[[], float] | None = None,
 ) -> None:
-    """Brings the model's weights forward; raises FloatingPointError where the loss is not finite."""
+    """Brings the model's weights to the means over its last steps, or to those that `look` says most of.
+
+    Raises FloatingPointError where the loss is not finite.
+    """
     optim, rng = held.arm.optim, np.random.default_rng(seed)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=optim.lr, weight_decay=optim.weight_decay, fused=True)
-    model.train()
+    average = min(optim.average, max(0.0, 1 - 1 / (OVER * steps)))
+    parameters, shared = [*model.parameters()], {"lr": FASTER * optim.lr, "weight_decay": optim.weight_decay}
+    optimizer = AveragedAdamW(parameters, average=average, **shared)
     order: list[int] = []
-    loss = torch.zeros(())
-    for step in range(steps):
+    best, most, loss = dict[str, Tensor](), -math.inf, torch.zeros(())
+    for step in range(1, steps + 1):
+        model.train()
         order = order or rng.permutation(len(held.batches)).tolist()
-        for group in optimizer.param_groups:
-            group["lr"] = optim.lr * faster * rate(step / steps)
-        loss = loss_of(held.batches[order.pop()], step)
+        loss = loss_of(held.batches[order.pop()], step - 1)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), optim.clip)
+        nn.utils.clip_grad_norm_(parameters, optim.clip)
         optimizer.step()
+        if step == steps or (look and step % LOOK == 0):
+            latest, means = _copy(model.state_dict()), _copy(weights_of(model, optimizer))
+            model.load_state_dict(means)
+            value = look() if look else 0.0
+            if not best or value > most:
+                best, most = means, value
+            model.load_state_dict(latest)
     if not math.isfinite(float(loss.detach())):
         raise FloatingPointError(f"{held.arm.name}: the loss of a short training is not finite; lower optim.lr")
+    model.load_state_dict(best)
     model.eval()
 
 
-def rate(done: float) -> float:
-    """Of the highest, when `done` in 0..1 of a training is over."""
-    if done < RISE:
-        return (done + 0.02) / (RISE + 0.02)
-    return 0.5 * (1 + math.cos(math.pi * (done - RISE) / (1 - RISE)))
+def _copy(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: weight.detach().clone() for name, weight in weights.items()}
 
 
 @torch.inference_mode()

@@ -1,14 +1,17 @@
 """Short trainings and values in the metric, on small samples of a made-up marketplace."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from samples_fixture import build, random_teacher, teach_here
+from torch import nn
 
 from prerank.core.errors import InputError
 from prerank.models.arch import Arch
 from prerank.models.options import Distill, Optim
-from prerank.search.short import Picked, hold, measured, rate, trained
+from prerank.search.short import LOOK, Picked, hold, measured, run_steps, trained
 from prerank.search.values import added, lost
 from prerank.training.arms import student_arm
 from prerank.training.options import Compute
@@ -96,11 +99,42 @@ def test_what_others_add_is_told_in_the_metric(held):
     assert set(gained) == {best.name} and gained[best.name] > 0
 
 
-def test_the_rate_rises_and_falls():
-    rates = [rate(done / 100) for done in range(100)]
-    assert max(rates) == pytest.approx(1.0, abs=0.02) and rates[0] < 0.2 and rates[-1] < 0.01
-    top = rates.index(max(rates))
-    assert rates[: top + 1] == sorted(rates[: top + 1]) and rates[top:] == sorted(rates[top:], reverse=True)
+def test_a_training_ends_with_the_means_of_its_weights(held):
+    """By another code path: the means in plain sums, over a third of so short a training."""
+    steps, model, averaged = 12, nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
+    weights = []
+
+    def loss_of(of):
+        def loss(batch, step):
+            weights.append(of.weight.item())
+            return ((of.weight - 1) ** 2).sum()
+
+        return loss
+
+    with torch.no_grad():
+        model.weight.fill_(0)
+        averaged.weight.fill_(0)
+    optim = replace(held.arm.optim, average=0.0)
+    run_steps(model, loss_of(model), replace(held, arm=replace(held.arm, optim=optim)), steps, 0)
+    by_step = [*weights[1:], model.weight.item()]
+    run_steps(averaged, loss_of(averaged), held, steps, 0)
+    mean = by_step[0]
+    for done, weight in enumerate(by_step[1:], 2):
+        share = min(0.75, (1 + done) / (10 + done))
+        mean = share * mean + (1 - share) * weight
+    assert averaged.weight.item() == pytest.approx(mean, rel=1e-5)
+
+
+def test_the_best_look_on_the_way_counts(held):
+    model, said = nn.Linear(1, 1, bias=False), [0.2, 0.7, 0.3]
+    seen, told = [], iter(said)
+
+    def look():
+        seen.append(model.weight.item())
+        return next(told)
+
+    run_steps(model, lambda batch, step: ((model.weight - 5) ** 2).sum(), held, 2 * LOOK + 1, 0, look)
+    assert model.weight.item() == seen[1] != seen[2] and len(seen) == 3
 
 
 def test_a_cut_off_that_no_request_is_longer_than(held, job):
