@@ -6,6 +6,7 @@ same is given to the same worker.
 
 import gc
 import os
+import signal
 import sys
 import tempfile
 from contextlib import ExitStack
@@ -23,6 +24,8 @@ CLUSTERS = ("ray_cluster", "cluster")
 
 def pytest_configure(config):
     """A server of forks and a store of MLflow, which xdist's workers find in their environment."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a shell; all that is started would too
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if not hasattr(config, "workerinput"):
         shared = ExitStack()
         folder = Path(shared.enter_context(tempfile.TemporaryDirectory(prefix="prerank-")))
