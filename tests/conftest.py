@@ -24,8 +24,10 @@ CLUSTERS = ("ray_cluster", "cluster")
 
 def pytest_configure(config):
     """A server of forks and a store of MLflow, which xdist's workers find in their environment."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a shell; all that is started would too
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    # In the background of a shell, or under nohup, they are ignored, and so they would be by all that is started here.
+    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
     if not hasattr(config, "workerinput"):
         shared = ExitStack()
         folder = Path(shared.enter_context(tempfile.TemporaryDirectory(prefix="prerank-")))

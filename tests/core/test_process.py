@@ -81,7 +81,11 @@ def stopped(folder: Path, command: list[str], *signals: signal.Signals, after: f
         for number in signals:
             running.send_signal(number)
             time.sleep(1.2 if len(signals) > 1 else 0)
-        said, _ = running.communicate(timeout=60)
+        try:
+            said, _ = running.communicate(timeout=60)
+        except subprocess.TimeoutExpired:
+            running.kill()
+            raise
         return running.returncode, said, time.monotonic() - began
 
 
