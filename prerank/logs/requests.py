@@ -90,7 +90,7 @@ def to_requests(
         position = rank_within(code, position)
     offsets = offsets_from(code, len(ids))
 
-    found = _labels(impressions, ids, offsets, item, known, counts, sampled=sampled, more=labels)
+    found, shown = _labels(impressions, ids, offsets, item, known, counts, sampled=sampled, more=labels)
     first = order[offsets[:-1]]
     ts = np.minimum.reduceat(ts[order], offsets[:-1]) if len(ids) else ts[order]
     columns = {
@@ -99,6 +99,7 @@ def to_requests(
         "item_id": nest(rows["item_id"].combine_chunks().take(pa.array(order)), offsets),
         "position": nest(position.astype(np.int32), offsets),
         **{name: nest(values, offsets) for name, values in found.items()},
+        "shown_position": nest(shown, offsets),
     }
     stage = np.full(len(item), CANDIDATE if sampled else FINE_LIST, np.int8)
     for code_, name in ((EXPOSED, "exposed"), (CLICKED, "clicked"), (CONVERTED, "converted")):
@@ -200,9 +201,10 @@ def _labels(
     *,
     sampled: bool,
     more: Sequence[str],
-) -> dict[str, np.ndarray]:
-    """exposed, clicked, converted, and `more` labels: bool [N]; `ids` are the requests kept, `known` all that had a
-    list."""
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """exposed, clicked, converted, and `more` labels: bool [N]; and the place at which an item was shown (the first, of
+    several), int32 [N], -1 where it was not or nobody knows; `ids` are the requests kept, `known` all that had a list.
+    """
     request_M, item_M = hash_ids(impressions["request_id"]), hash_ids(impressions["item_id"])
     null = _null(impressions["request_id"]) | _null(impressions["item_id"])
     count(counts["dropped"], "impression_null_key", int(null.sum()), 0)
@@ -232,7 +234,17 @@ def _labels(
     labels["exposed"][place] = True
     for name, flags_M in flags.items():
         labels[name][place[flags_M[used]]] = True
-    return labels
+    return labels, _shown(impressions, used, place, len(item))
+
+
+def _shown(impressions: pa.Table, used: np.ndarray, place: np.ndarray, items: int) -> np.ndarray:
+    shown = np.full(items, -1, np.int32)
+    if "shown_position" in impressions.column_names:
+        at = impressions["shown_position"].fill_null(-1).to_numpy()[used]
+        known = np.flatnonzero(at >= 0)
+        known = known[np.argsort(-at[known], kind="stable")]  # the lowest is written last
+        shown[place[known]] = at[known].clip(max=np.iinfo(np.int32).max)
+    return shown
 
 
 def _flags(impressions: pa.Table, name: str) -> np.ndarray:

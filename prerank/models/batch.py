@@ -39,6 +39,8 @@ class Batch:
     exposed_I: Tensor | None = None
     target_I: Tensor | None = None
     """Clicked."""
+    shown_I: Tensor | None = None
+    """Where the item was shown, as `bucket` has it; -1 where it was not, or nobody knows."""
     bin_I: Tensor | None = None
     contrasted_I: Tensor | None = None
     """Whether the losses of representations look at the item; None: they look at all."""

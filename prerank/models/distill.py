@@ -25,6 +25,7 @@ from prerank.models import hard, losses
 from prerank.models.batch import Batch, Inputs
 from prerank.models.losses import Segments
 from prerank.models.options import Arm
+from prerank.models.place import PlaceBias
 from prerank.models.ranker import Ranker, Scorer
 
 S = TypeVar("S", bound=Scorer)
@@ -62,6 +63,8 @@ class Distiller(nn.Module, Generic[S]):
             self.project_teacher = nn.Linear(teacher_width, arm.distill.projection)
         if self.tied:
             self.reader = nn.Parameter(torch.zeros(arm.distill.projection))
+        if arm.by_place:
+            self.place = PlaceBias()
 
     def forward(self, batch: Batch, warmup: float = 1.0) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss and its parts; `warmup` in 0..1 scales λ. Of several heads the loss is the mean of theirs, each by
@@ -124,7 +127,11 @@ class Distiller(nn.Module, Generic[S]):
             return F.binary_cross_entropy_with_logits(score_I, batch.target_I.float())
         if self.arm.hard == "listwise":
             assert batch.target_I is not None
-            return losses.listwise(score_I, batch.target_I, Segments(batch.request_I, batch.requests))
+            requests_I = Segments(batch.request_I, batch.requests)
+            if self.arm.by_place:
+                assert batch.shown_I is not None
+                score_I = self.place(score_I, batch.shown_I, requests_I)
+            return losses.listwise(score_I, batch.target_I, requests_I)
         assert batch.hi_P is not None and batch.lo_P is not None and batch.group_P is not None
         pairs_P, kind = (batch.hi_P, batch.lo_P), self.arm.hard
         if kind in ("pairwise", "lambda"):

@@ -117,6 +117,9 @@ class Arm:
     model: ModelName = "mlp"
     crosses: tuple[str, ...] = ()
     """Of a logistic regression, as in `Arch`."""
+    by_place: bool = False
+    """Not pairwise: what the place at which an item was shown does to its clicks is learned beside what the item is
+    worth (`prerank.models.place`), and scoring knows nothing of it."""
     id_dropout: float = 0.0
     """Share of the ids of large tables that are the unknown in a step: see `prerank.samples.dropout`."""
     heads: tuple[str, ...] = ()
@@ -137,7 +140,15 @@ class Arm:
     def said(self) -> dict[str, object]:
         """By dotted keys, as manifests and keys of checkpoints have it: what all arms of earlier versions were is left
         out, so that theirs still count."""
-        new = {"model": "mlp", "crosses": [], "id_dropout": 0.0, "heads": [], "shares": [], "learned": []}
+        new = {
+            "model": "mlp",
+            "crosses": [],
+            "by_place": False,
+            "id_dropout": 0.0,
+            "heads": [],
+            "shares": [],
+            "learned": [],
+        }
         return {key: value for key, value in plain(self).items() if key not in new or value != new[key]}
 
     @property
@@ -174,6 +185,11 @@ class Arm:
             )
         if self.heads and self.model != "mlp":
             raise InputError(f"{self.name}: --fusion needs the heads of --model mlp, and this is a {self.model}")
+        if self.by_place and (self.heads or self.hard != "listwise"):
+            raise InputError(
+                f"{self.name}: learn.shown_position is of a network that learns the clicks of whole lists, and "
+                "no other objective; leave it out"
+            )
         if self.heads and self.distill.reads_representation:
             raise InputError(
                 f"{self.name}: distill.contrast and distill.relations follow the order of one objective, the clicks; "

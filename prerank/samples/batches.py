@@ -19,6 +19,7 @@ from prerank.core.nested import flat, flat_numpy, offsets_of, rank_within, segme
 from prerank.logs.schema import CLICK, Feature
 from prerank.models.batch import Bags, Batch
 from prerank.models.options import Arm
+from prerank.models.place import bucket
 from prerank.samples.anew import Grouped, Redraw, pairs_anew, pool_of, positions_of, reads_places
 from prerank.samples.draw import UNIFORM, Lists
 from prerank.samples.dropout import Keys, gone, large
@@ -36,6 +37,8 @@ def columns(arm: Arm, teacher_score: str | None) -> tuple[str, ...]:
         names += ["item_id", "drawn"]
     if reads_places(arm):
         names.append("position")
+    if arm.by_place:
+        names.append("shown_position")
     if teacher_score and (distill.active or (reads_places(arm) and arm.positions == "teacher")):
         names += [teacher_of(head, teacher_score) for head in arm.heads or (CLICK,)]
     if teacher_score and distill.reads_representation:
@@ -116,6 +119,8 @@ class _Lesson:
                 labels |= {name: tensor(values) for name, values in of_lists.items()}
         if self.teacher_score and distill.active:
             labels["teacher_I"] = tensor(flat_numpy(self.table[self.teacher_score])[keep_I].astype(np.float32))
+        if arm.by_place:
+            labels["shown_I"] = tensor(bucket(flat_numpy(self.table["shown_position"])[keep_I]))
         if distill.contrast:
             labels["bin_I"] = tensor(redraw.bins(lists.position, lists.length)[keep_I] // distill.merge_bins)
         if distill.reads_representation and self.teacher_score:

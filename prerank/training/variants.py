@@ -23,6 +23,9 @@ class Learn:
     """Weight of 1 less the correlation with the logs' fine_score within a request, where they have one; 100: much."""
     id_dropout: Annotated[float, Within(0, 0.99)] = 0.0
     """Share of the ids of large tables that are the unknown in a step, so that none is learned by heart; 0.8: much."""
+    shown_position: bool = False
+    """Learn what the place at which an item was shown does to its clicks beside what it is worth, and score without it.
+    The logged clicks cannot tell which of the two is the better ranker, so it is no variant."""
     variants: bool = False
     """Train it without the one, the other and both as well (three trainings more), and keep the best on the validation
     day, by the AUC of its clicks."""
@@ -33,7 +36,8 @@ def learning(teacher: Arm, samples: Path, learn: Learn) -> Arm:
     logged = teacher_column(samples) == "fine_score"
     features = load_schema(samples).select(teacher.features, where=teacher.name)
     distill = Distill(score=learn.fine_score, on="correlation") if logged and learn.fine_score else Distill()
-    return replace(teacher, distill=distill, id_dropout=learn.id_dropout if large(features) else 0.0)
+    dropout = learn.id_dropout if large(features) else 0.0
+    return replace(teacher, distill=distill, id_dropout=dropout, by_place=learn.shown_position)
 
 
 def variants_of(teacher: Arm) -> dict[str, Arm]:

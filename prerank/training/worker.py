@@ -267,6 +267,8 @@ def check(arms: list[Arm], samples: Path, *, taught: bool = True) -> None:
             )
         if not manifest["positions"]:
             _check_positions(arm, samples)
+        if arm.by_place:
+            _check_places(samples, present)
         if not arm.by_strategy:
             _check_negatives(arm, samples, drawn_by(manifest["draw"]))
             if counts.get("requests_with_click") == 0:
@@ -294,6 +296,23 @@ def _check_positions(arm: Arm, samples: Path) -> None:
             f"{samples}: built from logs without fine_position, which {arm.name} needs for {', '.join(asking)}; run "
             "workflows.teach, which gives positions by the teacher's scores, or build from logs with fine_position "
             "(0 for the highest fine_score), or give --strategy exposed and --distill.positives item"
+        )
+
+
+def _check_places(samples: Path, present: list[str]) -> None:
+    """Raises InputError where nobody knows at which places items were shown."""
+    if "shown_position" not in present:
+        raise InputError(
+            f"{samples}: built before samples held shown_position, which --learn.shown-position needs; run "
+            "workflows.build_samples again"
+        )
+    places = (
+        flat_numpy(table["shown_position"]) for table in sequential(files_of(samples, "train"), ("shown_position",))
+    )
+    if not any((place_I >= 0).any() for place_I in places):
+        raise InputError(
+            f"{samples}: no shown item has a shown_position of 0 or more, which --learn.shown-position learns from; "
+            "leave it out"
         )
 
 

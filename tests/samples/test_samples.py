@@ -607,3 +607,21 @@ def test_a_full_disk_publishes_nothing(tmp_path, monkeypatch):
         recipe = Recipe(logs.schema, SMALL, ALL, 0, *Split().bounds(logs), -1.0, "candidates", folder)
         build_fine_lists(rows, shown, recipe)
     assert [path.name for path in tmp_path.iterdir()] == ["logs"]
+
+
+def test_where_an_item_was_shown():
+    """Shown twice, it has the first place; where the logs say nothing it has none, as what was not shown."""
+    rows = fine_rows([(1, item, place) for place, item in enumerate("abcdef")])
+    shown = shown_rows([(1, item, int(item == "c")) for item in "cabdac"])  # at 0, 1, ... 5
+    places = pa.array([7, 3, None, -2, 2, 9], pa.int64())
+    shown = shown.set_column(shown.column_names.index("shown_position"), "shown_position", places)
+    table, _ = to_requests(rows, shown)
+    assert dict(item_lists(table, "item_id", "shown_position")[1]) == {
+        "a": 2,
+        "b": -1,
+        "c": 7,
+        "d": -1,
+        "e": -1,
+        "f": -1,
+    }
+    assert dict(item_lists(table, "item_id", "exposed")[1]) == {item: item in "abcd" for item in "abcdef"}

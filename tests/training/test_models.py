@@ -227,7 +227,7 @@ def test_files_of_earlier_versions_are_of_the_mlp(tmp_path):
 
 
 def test_arms_of_before_are_known_by_what_they_were_known_by():
-    new = {"model", "crosses", "id_dropout", "heads", "shares", "learned"}
+    new = {"model", "crosses", "by_place", "id_dropout", "heads", "shares", "learned"}
     assert set(plain(BASE)) - set(BASE.said()) == new
     towers = replace(BASE, model="two_tower")
     assert towers.said() == {**BASE.said(), "model": "two_tower"}
