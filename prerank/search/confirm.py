@@ -45,6 +45,8 @@ class Task:
     arch: Arch
     steps: int
     seeds: tuple[int, ...] = (0,)
+    budget_us: float = 0.0
+    """Of a valuer that searches within it."""
 
 
 class Told(TypedDict):
@@ -75,10 +77,13 @@ class Confirm:
     """[R] by set and rung."""
     spent: int = 0
 
-    def valued(self, asked: Sequence[tuple[str, Arch, int]]) -> list[list[Values]]:
-        """Of each kind of valuer, on the features and widths, what it says after a training as long as the rung's."""
-        told = self.ask([Task(kind, arch, LONGER[rung] * self.steps, (self.seed,)) for kind, arch, rung in asked])
-        return [[dict(values) for values in one["values"]] for one in told]
+    def valuer(self, kind: str, arch: Arch, rung: int, budget_us: float = 0.0) -> Task:
+        """On the features and widths, after a training as long as the rung's."""
+        return Task(kind, arch, LONGER[rung] * self.steps, (self.seed,), budget_us)
+
+    def valued(self, asked: Sequence[Task]) -> list[list[Values]]:
+        """What each of the valuers says."""
+        return [[dict(values) for values in one["values"]] for one in self.ask(asked)]
 
     def look(self, archs: Sequence[Arch]) -> None:
         """Trains sets for the front alone."""
@@ -214,7 +219,7 @@ class Confirm:
             if arch in refined:
                 continue
             refined.add(arch)
-            ((lost, gained),) = self.valued([("near", arch, 1)])
+            ((lost, gained),) = self.valued([self.valuer("near", arch, 1)])
             others = [
                 {name: value for name, value in values.items() if name not in lost and value > NOISE}
                 for values in (gained, *valued[:1])

@@ -35,7 +35,7 @@ OURS = "propose"
 """One search for all budgets."""
 FIXED = ("hand_picked", "random", "gradient", "permutation", "squeeze_excite", "fscd", "shuffle_gate")
 """Rivals of fixed widths: one search for all budgets."""
-FREE = (*(f"{method}_free" for method in FIXED), "cegb_free")
+FREE = (*(f"{method}_free" for method in FIXED), "cegb_free", "autofas_free")
 """Rivals with the freedom of ours: widths, a search a budget, and as many short trainings."""
 METHODS = (*FIXED, *FREE, *AUTOFAS, OURS)
 ALL = "all_features"
@@ -156,13 +156,17 @@ class Contest:
             },
             "interval": "95%, paired by request and seed, of the pigeonhole bootstrap over both (Owen 2007)",
             "rows": rows_of(entries, measured.per_request),
-            "best_rivals": best_rivals(entries, measured.per_request, of=self._of(), apart_from=(*AUTOFAS, OURS)),
+            "best_rivals": best_rivals(entries, measured.per_request, of=self._of(), apart_from=self._own()),
             "mlflow": mlflow,
         }
 
     def _of(self) -> str:
         """Which method the rivals are held against: ours, and without it the paper's."""
         return OURS if OURS in self.methods else "autofas"
+
+    def _own(self) -> tuple[str, ...]:
+        """Those that are no rivals of it: of the paper's search its other forms."""
+        return () if self._of() == OURS else (*AUTOFAS, "autofas_free")
 
     def _front(self) -> str:
         """The other budgets, as shares of the reference's."""

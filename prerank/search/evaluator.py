@@ -18,6 +18,7 @@ from prerank.models.distill import Distiller
 from prerank.models.ranker import Ranker
 from prerank.search.confirm import Ask, Task, Told
 from prerank.search.confirmed import LONGER
+from prerank.search.gates import gate_values
 from prerank.search.rivals import FSCD, Gradient, Permutation, Rival, ShuffleGate, SqueezeExcite
 from prerank.search.short import hold, measured, run_steps, trained
 from prerank.search.spec import Spec
@@ -31,6 +32,8 @@ FOLD = 8
 """Every so-manieth batch is kept from the weights for the values that are reckoned on batches."""
 OWN: dict[str, type[Rival]] = {"fscd": FSCD, "squeeze_excite": SqueezeExcite, "shuffle_gate": ShuffleGate}
 """Valuers that train a network of their own, by the kind of a task."""
+GATES = "autofas"
+"""The valuer that searches within a budget: AutoFAS's gates."""
 CEGB = "cegb"
 """The valuer that grows trees."""
 
@@ -74,6 +77,9 @@ class Evaluator:
         arm = replace(held.arm, features=task.arch.features, widths=task.arch.widths, seed=seed)
         made = self.schema, held.stats, held.teacher_width
         spec = replace(self.spec, arm=arm)
+        if task.kind == GATES:
+            within = replace(spec, budget_us=task.budget_us)
+            return [self._named(gate_values(within, self.schema, held, out, task.steps), features)]
         if task.kind in OWN:
             torch.manual_seed(seed)
             method = OWN[task.kind](spec, *made)

@@ -23,6 +23,7 @@ MethodName = Literal[
     "permutation_free",
     "shuffle_gate_free",
     "cegb_free",
+    "autofas_free",
     "random_free",
     "hand_picked_free",
 ]

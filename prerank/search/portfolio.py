@@ -7,7 +7,7 @@ from prerank.logs.schema import Schema
 from prerank.models.arch import Arch
 from prerank.search.confirm import Ask, Confirm
 from prerank.search.confirmed import LAST, Confirmed, incumbent_of
-from prerank.search.evaluator import CEGB, OWN
+from prerank.search.evaluator import CEGB, GATES, OWN
 from prerank.search.options import MethodName
 from prerank.search.propose import below_caps, space_of
 from prerank.search.rivals import untrained_values
@@ -20,6 +20,7 @@ VALUED: dict[MethodName, tuple[str, int]] = {
     "squeeze_excite_free": ("squeeze_excite", 0),
     "shuffle_gate_free": ("shuffle_gate", 0),
     "cegb_free": (CEGB, 0),
+    "autofas_free": (GATES, 0),
 }
 """Of a rival with its choice of widths the kind of its valuer, and which of the answers is its own."""
 
@@ -31,15 +32,18 @@ def find(spec: Spec, schema: Schema, ask: Ask, say: Callable[[str], None] = lamb
     widths, every = spec.arm.widths, spec.arm.features
     budgets_us = [spec.budget_us, *(float(share) * spec.budget_us for share in names(spec.search.front))]
     say(f"what each of {len(every)} features is worth")
-    below = [("network", Arch(some, widths), 1) for some in below_caps(space, budgets_us)]
+    whole = Arch(every, widths)
+    gates = [confirm.valuer(GATES, whole, LAST, budget_us) for budget_us in budgets_us]
+    below = [confirm.valuer("network", Arch(some, widths), 1) for some in below_caps(space, budgets_us)]
+    others = [confirm.valuer(kind, whole, 1) for kind in (*OWN, CEGB)]
     # As long as the longest training: after a shorter one, embeddings and vectors look idle beside plain numbers.
-    asked = [("network", Arch(every, widths), LAST), *below, *((kind, Arch(every, widths), 1) for kind in (*OWN, CEGB))]
-    (in_metric, *of_loss), *others = confirm.valued(asked)
-    valued = [in_metric, *(values[0] for values in others[: len(below)]), *of_loss]
-    valued += [values[0] for values in others[len(below) :]]
-    for budget_us in budgets_us:
+    said = iter(confirm.valued([confirm.valuer("network", whole, LAST), *gates, *below, *others]))
+    in_metric, *of_loss = next(said)
+    within = [next(said) for _ in gates]
+    valued = [in_metric, *(next(said)[0] for _ in below), *of_loss, *(one[0] for one in said)]
+    for budget_us, of_gates in zip(budgets_us, within, strict=True):
         incumbent = incumbent_of(spec, schema, budget_us)
-        confirm.search(budget_us, valued, [incumbent] if incumbent else [], spec.search.trainings)
+        confirm.search(budget_us, [*valued, *of_gates], [incumbent] if incumbent else [], spec.search.trainings)
     alone = sorted((Arch((f.name,), n.widths) for f in space.features if not f.of_request for n in space.networks[:2]),
                    key=space.latency_us)  # fmt: skip
     confirm.look([alone[0], Arch(every, widths)])
@@ -53,7 +57,8 @@ def alone(spec: Spec, schema: Schema, ask: Ask, say: Callable[[str], None] = lam
     method, every = spec.search.method, spec.arm.features
     if method in VALUED:
         kind, place = VALUED[method]
-        values = confirm.valued([(kind, Arch(every, spec.arm.widths), LAST)])[0][place]
+        whole = Arch(every, spec.arm.widths)
+        values = confirm.valued([confirm.valuer(kind, whole, LAST, spec.budget_us if kind == GATES else 0.0)])[0][place]
     else:
         worth_M = untrained_values(method, spec.features(schema), schema.hand_picked, spec.arm.seed)
         values = dict(zip(every, worth_M.tolist(), strict=True))

@@ -41,7 +41,9 @@ def test_places_and_worth_are_told_apart():
 
     def learned(place: PlaceBias | None) -> np.ndarray:
         score = torch.nn.Parameter(torch.zeros(items))
-        optim = torch.optim.LBFGS([score, *(place.parameters() if place else [])], max_iter=200, line_search_fn="strong_wolfe")
+        optim = torch.optim.LBFGS(
+            [score, *(place.parameters() if place else [])], max_iter=200, line_search_fn="strong_wolfe"
+        )
 
         def loss():
             optim.zero_grad()

@@ -42,7 +42,7 @@ def batch_of(seed):
 
 def test_every_name_is_a_method():
     orders = {*METHODS, *UNTRAINED} - {"autofas"}
-    free = {f"{name}_free" for name in (*orders, "cegb")}
+    free = {f"{name}_free" for name in (*orders, "cegb", "autofas")}
     assert {*METHODS, *UNTRAINED, *free, "propose"} == set(get_args(MethodName))
     assert set(VALUED) == {name for name in free if name.removesuffix("_free") not in UNTRAINED}
     assert {*FIXED, *FREE, "autofas", "propose"} == set(get_args(MethodName))

@@ -6,7 +6,7 @@ from rich.text import Text
 
 from prerank.reports.drawing import INK, MUTED, Dash, escape, new_axes, new_figure
 from prerank.reports.words import label
-from prerank.search.contest import Results
+from prerank.search.contest import AUTOFAS, Results
 from prerank.search.equal_budget import Spread, Versus
 
 # A method keeps its colour, its dash and its mark whichever others it is shown with.
@@ -33,7 +33,8 @@ def recall_against_latency(results: Results) -> Figure:
         axes.axvline(budget_us, color=MUTED, linewidth=1, linestyle=(0, (2, 2)))
     there = {row["method"] for row in results["rows"]}
     for method, (colour, dash, mark) in LINES.items():
-        method = f"{method}_free" if f"{method}_free" in there else method  # of both, the one that chooses its widths
+        free = f"{method}_free" in there and method not in AUTOFAS
+        method = f"{method}_free" if free else method  # of both, the one that chooses its widths
         rows = [row for row in results["rows"] if row["method"] == method]
         if rows:
             axes.errorbar(
