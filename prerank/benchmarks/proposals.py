@@ -32,7 +32,7 @@ from prerank.search.confirmed import Row as Proposal
 from prerank.search.found import read_found_arch
 from prerank.search.group import proposed_here
 from prerank.search.options import Search
-from prerank.search.short import hold, measured, trained
+from prerank.search.short import hold, trained
 from prerank.search.spec import Spec
 from prerank.training.arms import student_arm
 from prerank.training.options import Compute
@@ -69,7 +69,7 @@ def order(made: Made, *, k: int, number: int) -> list[Row]:
     held, rows = hold(base, job), list[Row]()
     for rung in range(LAST):
         begun, steps, seed = time.process_time(), LONGER[rung] * Search().steps, SEEDS[rung][0]
-        short_P = [float(np.nanmean(measured(trained(arch, held, steps, seed), held))) for arch in archs]
+        short_P = [float(np.nanmean(trained(arch, held, steps, seed)[1])) for arch in archs]
         each_s = (time.process_time() - begun) / len(archs)
         first, best = whole_P[int(np.argmax(short_P))], whole_P.max()
         said = f"{len(archs)} proposals; its first keeps {100 * first:.1f} after a whole one, the best {100 * best:.1f}"

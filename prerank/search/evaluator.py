@@ -20,7 +20,7 @@ from prerank.search.confirm import Ask, Task, Told
 from prerank.search.confirmed import LONGER
 from prerank.search.gates import gate_values
 from prerank.search.rivals import FSCD, Gradient, Permutation, Rival, ShuffleGate, SqueezeExcite
-from prerank.search.short import hold, measured, run_steps, trained
+from prerank.search.short import hold, run_steps, trained
 from prerank.search.spec import Spec
 from prerank.search.trees import tree_values
 from prerank.search.values import added, lost
@@ -48,11 +48,11 @@ class Evaluator:
 
     def __call__(self, task: Task) -> Told:
         if task.kind == "train":
-            rankers = [trained(task.arch, self.held, task.steps, seed) for seed in task.seeds]
-            mean_R = np.mean([measured(ranker, self.held) for ranker in rankers], axis=0)
+            mean_R = np.mean([trained(task.arch, self.held, task.steps, seed)[1] for seed in task.seeds], axis=0)
             return {"metric": [None if np.isnan(x) else float(x) for x in mean_R], "values": []}
         if task.kind == "near":
-            ranker, seed = trained(task.arch, self.held, task.steps, task.seeds[0]), task.seeds[0]
+            seed = task.seeds[0]
+            ranker, _ = trained(task.arch, self.held, task.steps, seed)
             of_arch = self.held.of(task.arch)
             others = tuple(feature for feature in self.held.features if feature not in of_arch)
             gained = added(ranker, self._full, self.held, others)
@@ -63,7 +63,7 @@ class Evaluator:
     def _full(self) -> Ranker:
         """Of all features, which has learned the embeddings of all ids."""
         arch, steps = Arch(self.spec.arm.features, self.spec.arm.widths), LONGER[1] * self.spec.search.steps
-        return trained(arch, self.held, steps, self.spec.arm.seed)
+        return trained(arch, self.held, steps, self.spec.arm.seed)[0]
 
     def _valued(self, task: Task) -> list[dict[str, float]]:
         """network: what the metric and the loss lose by each feature's shuffling, and the loss's gradient; of the other
@@ -85,7 +85,7 @@ class Evaluator:
             method = OWN[task.kind](spec, *made)
             run_steps(method, lambda batch, step: method(batch, step)[0], held, task.steps, seed)
             return [self._named(method.values(out), features)]
-        ranker = trained(task.arch, held, task.steps, seed)
+        ranker, _ = trained(task.arch, held, task.steps, seed)
         said = [lost(ranker, held, features, seed, CANDIDATES)]
         for kind in (Permutation, Gradient):
             method = kind(spec, *made)

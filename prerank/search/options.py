@@ -92,7 +92,6 @@ class Search:
             ("layers", 1),
             ("trainings", 1),
             ("steps", 1),
-            ("trainings", 1),
             ("epochs", 1),
             ("warmup_epochs", 0),
             ("every", 1),

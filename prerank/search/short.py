@@ -158,17 +158,19 @@ class Picked:
         return replace(batch, features=features)
 
 
-def trained(arch: Arch, held: Held, steps: int, seed: int) -> Ranker:
-    """A student after so many steps, or after fewer where it kept more on the way."""
+def trained(arch: Arch, held: Held, steps: int, seed: int) -> tuple[Ranker, np.ndarray]:
+    """A student after so many steps, or after fewer where it kept more on the way, and its `measured`."""
     torch.manual_seed(seed)
     ranker = Ranker(held.of(arch), arch.widths, held.stats)
     model, picked = Distiller(ranker, held.arm, held.teacher_width), Picked(held, ranker.embed)
+    looks: list[np.ndarray] = []
 
     def look() -> float:
-        return float(np.nanmean(measured(ranker, held)))
+        looks.append(measured(ranker, held))
+        return float(np.nanmean(looks[-1]))
 
-    run_steps(model, lambda batch, step: model(picked(batch))[0], held, steps, seed, look if steps > LOOK else None)
-    return ranker
+    run_steps(model, lambda batch, step: model(picked(batch))[0], held, steps, seed, look)
+    return ranker, max(looks, key=np.nanmean)
 
 
 def run_steps(
@@ -188,7 +190,7 @@ def run_steps(
     parameters, shared = [*model.parameters()], {"lr": FASTER * optim.lr, "weight_decay": optim.weight_decay}
     optimizer = AveragedAdamW(parameters, average=average, **shared)
     order: list[int] = []
-    best, most, loss = dict[str, Tensor](), -math.inf, torch.zeros(())
+    best, most = dict[str, Tensor](), -math.inf
     for step in range(1, steps + 1):
         model.train()
         order = order or rng.permutation(len(held.batches)).tolist()
@@ -198,14 +200,15 @@ def run_steps(
         nn.utils.clip_grad_norm_(parameters, optim.clip)
         optimizer.step()
         if step == steps or (look and step % LOOK == 0):
+            if not math.isfinite(float(loss.detach())):
+                raise FloatingPointError(f"{held.arm.name}: the loss of a short training is not finite; lower optim.lr")
             latest, means = _copy(model.state_dict()), _copy(weights_of(model, optimizer))
             model.load_state_dict(means)
             value = look() if look else 0.0
             if not best or value > most:
                 best, most = means, value
-            model.load_state_dict(latest)
-    if not math.isfinite(float(loss.detach())):
-        raise FloatingPointError(f"{held.arm.name}: the loss of a short training is not finite; lower optim.lr")
+            if step < steps:
+                model.load_state_dict(latest)
     model.load_state_dict(best)
     model.eval()
 

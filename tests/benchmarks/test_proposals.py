@@ -33,13 +33,11 @@ def test_how_alike_two_orders_are(made, monkeypatch):
     after = {60: [0.1, 0.2, 0.4, 0.3], 180: [0.1, 0.2, 0.3, 0.4], 540: [0.1, 0.2, 0.3, 0.4]}
     asked = []
 
-    def measured(ranker, held):
-        arch, steps = ranker
+    def trained(arch, held, steps, seed):
         asked.append(arch)
-        return np.array([after[steps][(len(asked) - 1) % 4], np.nan])
+        return arch, np.array([after[steps][(len(asked) - 1) % 4], np.nan])
 
-    monkeypatch.setattr(proposals, "trained", lambda arch, held, steps, seed: (arch, steps))
-    monkeypatch.setattr(proposals, "measured", measured)
+    monkeypatch.setattr(proposals, "trained", trained)
     monkeypatch.setattr(proposals, "_whole", lambda archs, base, job: (np.array([0.5, 0.6, 0.7, 0.8]), 2.0))
     short, longer, longest = proposals.order(made, k=12, number=4)
     assert [row.value for row in (short, longer, longest)] == pytest.approx([4 / 6, 1, 1])

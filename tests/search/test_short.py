@@ -44,10 +44,11 @@ def hold_schema(job):
 def test_a_training_is_the_same_each_time_and_learns(held):
     arch = Arch(held.arm.features, (8,))
     assert held.arm.distill.contrast == 0 and held.arm.distill.score == 1
-    first, again = (trained(arch, held, 40, 0) for _ in range(2))
+    (first, metric_R), (again, _) = (trained(arch, held, 40, 0) for _ in range(2))
+    np.testing.assert_array_equal(metric_R, measured(first, held))
     for here, there in zip(first.parameters(), again.parameters(), strict=True):
         assert torch.equal(here, there)
-    blind, learned = (np.nanmean(measured(trained(arch, held, steps, 0), held)) for steps in (1, 40))
+    blind, learned = (np.nanmean(trained(arch, held, steps, 0)[1]) for steps in (1, 40))
     assert learned > blind + 0.1
 
 
@@ -57,7 +58,7 @@ def test_numbers_that_are_normalised_once_are_those_of_each_network(held):
     items = [f.name for f in held.features if not f.of_request]
     chosen = [tuple(generator.permutation(names)[:n]) + tuple(items[:1]) for n in (2, 5, len(names))]
     for arch in (*(Arch(tuple(n for n in names if n in some), (8,)) for some in chosen), Arch(tuple(items[:1]), (8,))):
-        ranker = trained(arch, held, 1, 0)
+        ranker, _ = trained(arch, held, 1, 0)
         picked = Picked(held, ranker.embed)
         for batch in (held.batches[0], held.lists[0].batch):
             plain, _ = ranker(batch.features, batch.request_I)
@@ -65,7 +66,7 @@ def test_numbers_that_are_normalised_once_are_those_of_each_network(held):
 
 
 def test_what_is_lost_is_what_a_shuffled_column_costs(held):
-    ranker = trained(Arch(held.arm.features, (8, 4)), held, 40, 0)
+    ranker, _ = trained(Arch(held.arm.features, (8, 4)), held, 40, 0)
     ranker.eval()
     said = lost(ranker, held, held.features, seed=3)
     generator = torch.Generator().manual_seed(3)
@@ -91,11 +92,11 @@ def test_what_is_lost_is_what_a_shuffled_column_costs(held):
 
 
 def test_what_others_add_is_told_in_the_metric(held):
-    full = trained(Arch(held.arm.features, (8,)), held, 40, 0)
+    full, _ = trained(Arch(held.arm.features, (8,)), held, 40, 0)
     values = lost(full, held, held.features, 0)
     best = max((f for f in held.features if not f.of_request), key=lambda f: values[f.name])
     rest = tuple(f.name for f in held.features if f != best)
-    gained = added(trained(Arch(rest, (8,)), held, 40, 0), full, held, (best,))
+    gained = added(trained(Arch(rest, (8,)), held, 40, 0)[0], full, held, (best,))
     assert set(gained) == {best.name} and gained[best.name] > 0
 
 
