@@ -93,7 +93,7 @@ def main(config: Rivals) -> Results:
         work = out / ".students.work"
         train_models(arms, samples, kind="student", work=work, compute=config.compute, k=config.k, parent=parent)
         planned = plan(logs, teacher, {folder.name: folder for folder in arms}, k=config.k)
-        key = contest.key_of_results(planned.key, entries)
+        key = contest.key_of_results(planned.key, rounds, entries)
         results = cast(Results | None, contest.known(out / "results.json", key))
         if results is None:
             measured = evaluate(planned)

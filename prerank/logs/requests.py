@@ -234,17 +234,14 @@ def _labels(
     labels["exposed"][place] = True
     for name, flags_M in flags.items():
         labels[name][place[flags_M[used]]] = True
-    return labels, _shown(impressions, used, place, len(item))
-
-
-def _shown(impressions: pa.Table, used: np.ndarray, place: np.ndarray, items: int) -> np.ndarray:
-    shown = np.full(items, -1, np.int32)
+    shown = np.full(len(item), -1, np.int32)
     if "shown_position" in impressions.column_names:
         at = impressions["shown_position"].fill_null(-1).to_numpy()[used]
+        count(counts["noted"], "shown_position_unknown", int((at < 0).sum()), len(np.unique(request_M[used[at < 0]])))
         known = np.flatnonzero(at >= 0)
         known = known[np.argsort(-at[known], kind="stable")]  # the lowest is written last
         shown[place[known]] = at[known].clip(max=np.iinfo(np.int32).max)
-    return shown
+    return labels, shown
 
 
 def _flags(impressions: pa.Table, name: str) -> np.ndarray:

@@ -19,7 +19,8 @@ EACH = 16
 """Places that have a bias of their own; those beyond share one with as many as lie between two powers of 2^(1/2)."""
 FASTER = 30.0
 """A step of Adam moves every number by its rate at most, and a teacher has some hundred steps: these are few, need to
-come to 1 or 2, and each gets a gradient from every request."""
+come to 1 or 2, and each gets a gradient from every request. The gradient is left as it is, so that it takes no more of
+the clip than others."""
 BUCKETS = EACH + 2 * (31 - 4)
 
 
@@ -44,5 +45,6 @@ class PlaceBias(nn.Module):
     def forward(self, score_I: Tensor, shown_I: Tensor, segment_I: Segments) -> Tensor:
         """The scores that clicks are explained by; `shown_I` as `bucket` has it, -1 where nobody knows."""
         known = torch.nonzero(shown_I >= 0)[:, 0]
-        bias_K, segment_K = FASTER * self.bias[shown_I[known]], Segments(segment_I.of_X[known], segment_I.count)
+        bias = self.bias + (FASTER - 1) * self.bias.detach()
+        bias_K, segment_K = bias[shown_I[known]], Segments(segment_I.of_X[known], segment_I.count)
         return score_I.index_add(0, known, bias_K - means(bias_K, segment_K)[segment_K.of_X])

@@ -156,17 +156,19 @@ class Contest:
             },
             "interval": "95%, paired by request and seed, of the pigeonhole bootstrap over both (Owen 2007)",
             "rows": rows_of(entries, measured.per_request),
-            "best_rivals": best_rivals(entries, measured.per_request, of=self._of(), apart_from=self._own()),
+            "best_rivals": best_rivals(entries, measured.per_request, of=self.ours, apart_from=self.no_rivals),
             "mlflow": mlflow,
         }
 
-    def _of(self) -> str:
+    @property
+    def ours(self) -> str:
         """Which method the rivals are held against: ours, and without it the paper's."""
         return OURS if OURS in self.methods else "autofas"
 
-    def _own(self) -> tuple[str, ...]:
-        """Those that are no rivals of it: of the paper's search its other forms."""
-        return () if self._of() == OURS else (*AUTOFAS, "autofas_free")
+    @property
+    def no_rivals(self) -> tuple[str, ...]:
+        """Of the paper's search its other forms."""
+        return () if self.ours == OURS else (*AUTOFAS, "autofas_free")
 
     def _front(self) -> str:
         """The other budgets, as shares of the reference's."""
@@ -207,9 +209,10 @@ def known(path: Path, key: str) -> object | None:
     return raw if raw.get("key") == key else None
 
 
-def key_of_results(plan: str, entries: list[Entry]) -> str:
-    """What the results follow from: the evaluation's own key, and who came to which student."""
-    return fingerprint([plan, [[e.factor, e.budget_us, e.method, e.seed, e.student] for e in entries]])
+def key_of_results(plan: str, contest: Contest, entries: list[Entry]) -> str:
+    """What they follow from: the evaluation's own key, who is held against whom, and who came to which student."""
+    came = [[e.factor, e.budget_us, e.method, e.seed, e.student] for e in entries]
+    return fingerprint([plan, contest.ours, contest.no_rivals, came])
 
 
 def metrics_of(results: Results) -> Iterator[dict[str, float | None]]:

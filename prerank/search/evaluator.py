@@ -87,6 +87,8 @@ class Evaluator:
             return [self._named(method.values(out), features)]
         ranker, _ = trained(task.arch, held, task.steps, seed)
         said = [lost(ranker, held, features, seed, CANDIDATES)]
+        # Finished, the student has its score in its last layer, and no projection.
+        arm = replace(arm, distill=replace(arm.distill, contrast=0.0, relations=0.0))
         for kind in (Permutation, Gradient):
             method = kind(spec, *made)
             method.distiller = Distiller(ranker, arm, held.teacher_width)

@@ -32,7 +32,8 @@ from prerank.search.found import Found, Last, found_in
 from prerank.search.loop import make_optimizer, search_steps
 from prerank.search.method import Facts
 from prerank.search.options import MethodName
-from prerank.search.portfolio import alone, find
+from prerank.search.portfolio import VALUERS, alone, find
+from prerank.search.preflight import check_budget
 from prerank.search.rivals import RIVALS, Rival, untrained_values
 from prerank.search.spec import Spec
 from prerank.tracking.runs import Run
@@ -98,9 +99,11 @@ def key_of(specs: list[Spec], samples: Path, k: int, lanes: int) -> str:
     """What checkpoints are kept under."""
 
     def options(spec: Spec) -> dict[str, object]:
-        """Without those of proposals where they say nothing, so that what stands from before they were there counts."""
+        """Without those of proposals where they say nothing, so that what stands from before they were there counts;
+        with whom the search by proposals hears."""
         alone = () if spec.confirms else ("trainings", "steps", "front")
-        return {key: value for key, value in plain(spec.search).items() if key not in alone}
+        heard = {"valuers": VALUERS} if spec.search.method == "propose" else {}
+        return {key: value for key, value in plain(spec.search).items() if key not in alone} | heard
 
     said = [
         [s.arm.said(), options(s), plain(s.latency), s.table.fingerprint, s.table.candidates, s.budget_us]
@@ -117,9 +120,7 @@ def check_spec(spec: Spec, samples: Path, schema: Schema) -> None:
     if search.joint and not (arm.distill.score or arm.distill.kl or arm.distill.contrast):
         raise InputError(f"{arm.name}: search.joint distils the ranking network: give distill.score a weight")
     check([arm], samples, taught=not search.joint)
-    searched = [[0.0] * len(spec.candidates)] * search.layers
-    log_p = searched if spec.searches_widths else spec.fixed_log_p()
-    Found(spec, [], (0.0,) * len(arm.features), log_p).derive(schema)  # of nothing that it values: the cheapest
+    check_budget(spec, schema)
 
 
 def _untrained(spec: Spec, schema: Schema) -> Found:

@@ -38,8 +38,9 @@ class Search:
     paper's gates and width weights, whose answer is taken as it is; or a rival that orders the features and keeps the
     widths: FSCD's hard-concrete gates, COLD's squeeze-and-excitation weights, the loss's gradient by a gate on each
     feature, permutation importance, ShuffleGate, a random order, or the schema's hand_picked first. With _free such an
-    order, or that of LightGBM's cost-aware splits (cegb), makes the best set for every network apart, and as many
-    short trainings as propose has choose among them, so that the rival has its choice of widths too."""
+    order, that of autofas's gates or of LightGBM's cost-aware splits (cegb), makes the best set for every network
+    apart, and as many short trainings as propose has choose among them, so that the rival has its choice of widths
+    too."""
     widths: Widths = "64,32,16,0"
     """Candidate widths of each layer, with commas; 0 is the identity. A single one a layer is not searched."""
     layers: Positive = 2
@@ -63,9 +64,10 @@ class Search:
     block: bool = True
     """Joint: Loss2 leaves the gates alone (the paper's gradient block)."""
     epochs: Positive = 10
-    """Passes over the samples that the weights learn from."""
+    """Passes over the samples that the weights learn from; where the gates are one valuer of several, parts of the
+    steps of the longest training."""
     warmup_epochs: Count = 2
-    """Of these, passes before the architecture moves."""
+    """Of these, those before the architecture moves."""
     every: Positive = 1
     """An architecture step on held-out samples after so many steps of the weights."""
     fold: Annotated[int, Within(2)] = 4

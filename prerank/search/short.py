@@ -166,10 +166,12 @@ def trained(arch: Arch, held: Held, steps: int, seed: int) -> tuple[Ranker, np.n
     looks: list[np.ndarray] = []
 
     def look() -> float:
+        ranker.load_state_dict(model.finished())
         looks.append(measured(ranker, held))
         return float(np.nanmean(looks[-1]))
 
     run_steps(model, lambda batch, step: model(picked(batch))[0], held, steps, seed, look)
+    ranker.load_state_dict(model.finished())
     return ranker, max(looks, key=np.nanmean)
 
 

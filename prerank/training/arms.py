@@ -14,7 +14,7 @@ from prerank.models.logistic import Cross
 from prerank.models.options import Arm, Distill, Hard, Optim, Positions
 from prerank.models.scorers import readable
 from prerank.samples.files import samples_manifest
-from prerank.training.variants import Learn, learning
+from prerank.training.variants import Learn, check_learn, learning
 from prerank.training.worker import Trained, teacher_column
 
 TEACHER = Optim(lr=1e-3, epochs=10, patience=2, average=0.0)
@@ -108,7 +108,7 @@ def teacher_arms(
     alike; its score is that of the clicks. A teacher that finds fewer clicked items than the best of the small ones
     (features of the items, features across request and item) is not worth imitating. `unexposed_ratio`: as in `Arm`. A
     `gbdt` has no widths and no rate, and learns from the clicks alone; the small models too, as what the teacher finds
-    is to be its features' doing. Raises InputError where `learn.fine_score` meets labels.
+    is to be its features' doing. Raises InputError as `check_learn` does.
     """
     schema = load_schema(samples)
     chosen = schema.select(features or schema.names, where="--features")
@@ -124,15 +124,11 @@ def teacher_arms(
     )
     groups = {side: tuple(feature.name for feature in chosen if feature.side == side) for side in ("item", "cross")}
     small = [replace(teacher, name=side, features=group, widths=(64, 32)) for side, group in groups.items() if group]
+    check_learn(learn or Learn(), model, schema.labels)
     if model != "mlp":
         return [replace(teacher, model=model, widths=()), *small]
     teacher = learning(teacher, samples, learn or Learn())
     if schema.labels:
-        if teacher.distill.active:
-            raise InputError(
-                f"--learn.fine-score: the logs' fine_score is of no one objective, and schema.json has the labels "
-                f"{', '.join(schema.labels)}, each with a head; leave one of the two out"
-            )
         heads, others = schema.objectives, len(schema.labels)
         alike = (1 / len(heads),) * len(heads)
         teacher = replace(teacher, heads=heads, shares=(1.0, *(0.0,) * others), learned=alike)

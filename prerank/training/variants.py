@@ -1,11 +1,12 @@
 """What a teacher learns beside clicks, and which of its variants tells the validation day's clicks apart best."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
 from prerank.core.config import Weight, Within
+from prerank.core.errors import InputError
 from prerank.logs.schema import load_schema
 from prerank.models.options import Arm, Distill
 from prerank.samples.dropout import large
@@ -29,6 +30,18 @@ class Learn:
     variants: bool = False
     """Train it without the one, the other and both as well (three trainings more), and keep the best on the validation
     day, by the AUC of its clicks."""
+
+
+def check_learn(learn: Learn, model: str, labels: Sequence[str]) -> None:
+    """Raises InputError where the teacher's model, or the labels of the logs, leave no room for what it is to learn."""
+    if model != "mlp" and learn != Learn():
+        raise InputError(f"learn: of a teacher of --model mlp, and this is a {model}, which learns from clicks alone")
+    for name, asked in (("fine_score", learn.fine_score), ("shown_position", learn.shown_position)):
+        if asked and labels:
+            raise InputError(
+                f"learn.{name}: of a teacher of clicks alone, and schema.json has the labels {', '.join(labels)}, each "
+                "with a head; leave one of the two out"
+            )
 
 
 def learning(teacher: Arm, samples: Path, learn: Learn) -> Arm:

@@ -23,6 +23,7 @@ from prerank.models.checkpoint import State
 from prerank.models.distill import Distiller
 from prerank.models.fusion import ONE_HEAD, Fusion
 from prerank.models.options import Arm
+from prerank.models.place import bucket
 from prerank.models.ranker import Ranker, Scorer
 from prerank.models.scorers import scorer_of
 from prerank.models.stats import load_stats
@@ -300,20 +301,25 @@ def _check_positions(arm: Arm, samples: Path) -> None:
 
 
 def _check_places(samples: Path, present: list[str]) -> None:
-    """Raises InputError where nobody knows at which places items were shown."""
+    """Raises InputError where no request had items at different places, as far as anybody knows."""
     if "shown_position" not in present:
         raise InputError(
-            f"{samples}: built before samples held shown_position, which --learn.shown-position needs; run "
-            "workflows.build_samples again"
+            f"{samples}: built before samples held shown_position, which learn.shown_position needs; delete the folder "
+            "and run workflows.build_samples again"
         )
-    places = (
-        flat_numpy(table["shown_position"]) for table in sequential(files_of(samples, "train"), ("shown_position",))
-    )
-    if not any((place_I >= 0).any() for place_I in places):
+    tables = sequential(files_of(samples, "train"), ("shown_position",))
+    if not any(_differ(table["shown_position"]) for table in tables):
         raise InputError(
-            f"{samples}: no shown item has a shown_position of 0 or more, which --learn.shown-position learns from; "
-            "leave it out"
+            f"{samples}: no request has items of different shown_position (0 for the first place), which "
+            "learn.shown_position learns from; leave it out"
         )
+
+
+def _differ(places: pa.ChunkedArray) -> bool:
+    """Whether a request has items of different known places."""
+    request_I, place_I = segment_of(offsets_of(places)), bucket(flat_numpy(places))
+    request_I, place_I = request_I[place_I >= 0], place_I[place_I >= 0]
+    return bool(((np.diff(request_I) == 0) & (np.diff(place_I) != 0)).any())
 
 
 def _check_negatives(arm: Arm, samples: Path, draw: DrawConfig) -> None:

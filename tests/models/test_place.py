@@ -2,7 +2,10 @@ import numpy as np
 import pytest
 import torch
 
+from prerank.models.batch import Batch
+from prerank.models.distill import Distiller
 from prerank.models.losses import Segments, listwise
+from prerank.models.options import Arm
 from prerank.models.place import BUCKETS, FASTER, PlaceBias, bucket
 
 
@@ -41,18 +44,13 @@ def test_places_and_worth_are_told_apart():
 
     def learned(place: PlaceBias | None) -> np.ndarray:
         score = torch.nn.Parameter(torch.zeros(items))
-        optim = torch.optim.LBFGS(
-            [score, *(place.parameters() if place else [])], max_iter=200, line_search_fn="strong_wolfe"
-        )
-
-        def loss():
+        groups = [{"params": [score], "lr": 0.1}, {"params": place.parameters() if place else [], "lr": 0.1 / FASTER}]
+        optim = torch.optim.Adam(groups)
+        for _ in range(250):
             optim.zero_grad()
             s_I = score[item_I]
-            value = listwise(place(s_I, place_I, segments) if place else s_I, clicked_I, segments)
-            value.backward()
-            return value
-
-        optim.step(loss)
+            listwise(place(s_I, place_I, segments) if place else s_I, clicked_I, segments).backward()
+            optim.step()
         return (score - score.mean()).detach().numpy()
 
     place = PlaceBias()
@@ -61,3 +59,19 @@ def test_places_and_worth_are_told_apart():
     assert np.abs(free - true).mean() < 0.5 * np.abs(blind - true).mean()
     bias = FASTER * place.bias.detach().numpy()[:shown]
     assert np.abs((bias - bias[0]) + np.log1p(np.arange(shown))).max() < 0.25
+
+
+def test_clicks_are_explained_by_the_places_too_and_their_gradient_is_left_as_it_is():
+    model = Distiller(torch.nn.Identity(), Arm("teacher", ("x",), (), hard="listwise", by_place=True))
+    with torch.no_grad():
+        model.place.bias[:2] = torch.tensor([3.0, -6.0]) / FASTER  # of the two that were shown, 4.5 and -4.5
+    request_I, clicked_I = torch.zeros(3, dtype=torch.long), torch.tensor([True, False, False])
+    batch = Batch({}, request_I, 1, target_I=clicked_I, shown_I=torch.tensor([0, 1, -1]))
+    score_I = torch.zeros(3, requires_grad=True)
+    loss = model.hard(score_I, batch)
+    e = np.exp([4.5, -4.5, 0.0])
+    assert loss.item() == pytest.approx(-np.log(e[0] / e.sum()), rel=1e-5)
+    loss.backward()
+    slope_I = score_I.grad.numpy()
+    half = (slope_I[0] - slope_I[1]) / 2  # of a bias less the mean of both
+    assert model.place.bias.grad[:3].tolist() == pytest.approx([half, -half, 0.0], rel=1e-5)

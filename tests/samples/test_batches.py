@@ -43,6 +43,15 @@ def test_pairs_are_those_of_the_rows(taught):
     assert set(batch.hi_P.tolist()) | set(batch.lo_P.tolist()) == set(range(len(batch.request_I)))
 
 
+def test_the_places_are_those_of_the_items_that_are_kept(taught):
+    arm = Arm("a", FEATURES, (4,), hard="listwise", unexposed_ratio=0.0, by_place=True)
+    batch, rows = load(taught, arm)
+    clicked = [row for row in rows if any(row["clicked"])]
+    places = [p for row in clicked for p, shown in zip(row["shown_position"], row["exposed"], strict=True) if shown]
+    assert batch.shown_I.tolist() == places and 1 < len(set(places)) <= 16
+    assert load(taught, Arm("a", FEATURES, (4,), hard="listwise"))[0].shown_I is None
+
+
 def test_pairs_stay_within_their_request(taught):
     batch, _ = load(taught, Arm("a", FEATURES, (4,), strategies=tuple(CODES)))
     request = batch.group_P // 4

@@ -74,6 +74,34 @@ def test_it_finds_the_best_there_is(budget_us):
     assert latency_us(TABLE, features, SCHEMA.fetch, arch.widths) <= budget_us
 
 
+class Gates(Made):
+    """The gates say something else within each budget, and the other valuers what they say everywhere."""
+
+    def answer(self, task):
+        if task.kind != "autofas":
+            return super().answer(task)
+        worth = {"user": 1.0, "noise_cheap": 1.0} if task.budget_us < 500 else {"user": 1.0, "useless_dear": 1.0}
+        return {"metric": [], "values": [dict.fromkeys(task.arch.features, -1.0) | worth]}
+
+
+def asked_of(search, method):
+    """The budgets of the gates and the sets that were trained, of a search whose smallest budget has no room."""
+    made = Gates(noise=0.002)
+    spec = spec_of(trainings=60, front="2,0.01")
+    search(replace(spec, search=replace(spec.search, method=method)), SCHEMA, made)
+    assert min(map(space_of(spec, SCHEMA).latency_us, every_arch(420.0))) > 0.01 * 420
+    return [t.budget_us for t in made.tasks if t.kind == "autofas"], {t.arch for t in made.tasks if t.kind == "train"}
+
+
+@pytest.mark.parametrize(("search", "method"), [(find, "propose"), (alone, "autofas_free")])
+def test_the_gates_are_heard_within_each_budget_that_has_room(search, method):
+    budgets_us, trained = asked_of(search, method)
+    assert budgets_us == [420.0, 840.0]
+    for features in (("user", "noise_cheap"), ("user", "useless_dear")):
+        arch = Arch(tuple(f.name for f in SCHEMA.features if f.name in features), ARM.widths)
+        assert arch in trained and (search is find or all(one.features != features[1:] for one in trained))
+
+
 @pytest.mark.slow
 def test_a_proposal_that_is_not_sure_to_be_better_is_not_taken():
     worse = find(spec_of(), SCHEMA, Made(noise=3.0))

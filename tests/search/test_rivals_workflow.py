@@ -15,7 +15,7 @@ from prerank.training.options import Compute
 from workflows import rivals
 from workflows.rivals import METHODS, Rivals
 
-HERE = tuple(m for m in METHODS if not m.endswith("_free") or m in ("permutation_free", "cegb_free"))
+HERE = tuple(m for m in METHODS if not m.endswith("_free") or m in ("permutation_free", "cegb_free", "autofas_free"))
 
 
 @pytest.fixture(scope="module")

@@ -52,6 +52,19 @@ def test_a_training_is_the_same_each_time_and_learns(held):
     assert learned > blind + 0.1
 
 
+@pytest.mark.slow
+def test_a_student_of_the_contrast_alone_is_measured_by_the_head_that_has_learned(job):
+    """Its score is read from the projection, which becomes its last layer where it is finished."""
+    features = tuple(f.name for f in hold_schema(job).features if not f.teacher_only)
+    distill = Distill(contrast=5.0, projection=4)
+    held = hold(student_arm(job.samples, features=features, distill=distill, optim=Optim(batch=16)), job)
+    assert held.arm.distill.contrast
+    arch = Arch(features, (8,))
+    (_, blind_R), (ranker, learned_R) = (trained(arch, held, steps, 0) for steps in (1, 40))
+    assert np.nanmean(learned_R) > np.nanmean(blind_R) + 0.1
+    np.testing.assert_array_equal(learned_R, measured(ranker, held))
+
+
 def test_numbers_that_are_normalised_once_are_those_of_each_network(held):
     """Bit for bit, of any features in any order of the schema's, of both sides and of one alone."""
     names, generator = [f.name for f in held.features], np.random.default_rng(0)

@@ -1,5 +1,6 @@
 """What a teacher learns beside clicks, the variant that is kept, and how far it agrees with the logs and the truth."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -16,11 +17,12 @@ from prerank.logs.folder import open_logs
 from prerank.models.checkpoint import State, load_model, model_manifest, weights
 from prerank.models.options import Arm, Distill, Optim
 from prerank.samples.batches import scoring_batch
+from prerank.samples.files import sample_files
 from prerank.training.agreement import agreement, rank_correlation
 from prerank.training.arms import teacher_arms
 from prerank.training.finished import finished_models, fit_here
-from prerank.training.variants import Learn, best_of, learning, variants_of
-from prerank.training.worker import Job, Trained, files_of
+from prerank.training.variants import Learn, best_of, check_learn, learning, variants_of
+from prerank.training.worker import Job, Trained, check, files_of
 from workflows import train_teacher
 
 ARM = Arm("teacher", ("user", "price"), (4,), hard="listwise")
@@ -33,7 +35,8 @@ def test_a_teacher_learns_from_what_is_logged(samples, taught):
     assert teacher.distill == Distill(score=100.0, on="correlation") and teacher.id_dropout == 0
     assert not any(arm.distill.active for arm in groups)
     assert not teacher_arms(taught, learn=both)[0].distill.active
-    assert not teacher_arms(samples, model="gbdt", learn=both)[0].distill.active
+    with pytest.raises(InputError, match="learn: of a teacher of --model mlp, and this is a gbdt"):
+        teacher_arms(samples, model="gbdt", learn=both)
     alone = replace(teacher, distill=Distill())
     assert teacher_arms(samples)[0] == teacher_arms(samples, learn=Learn(0.0, 0.8))[0] == alone
     assert learning(teacher, samples, Learn(fine_score=2.0)).distill.score == 2.0
@@ -138,3 +141,35 @@ def test_the_best_variant_is_published_and_said(logs, samples, tmp_path, monkeyp
         train_teacher.main(replace(config, learn=Learn(fine_score=100.0)))
     with pytest.raises(InputError, match=r"--learn\.variants: nothing to leave out"):
         train_teacher.main(replace(config, learn=Learn(variants=True)))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda table: table.drop_columns(["shown_position"]), "built before samples held shown_position"),
+        (lambda table: constant(table, -1), "no request has items of different shown_position"),
+        (lambda table: constant(table, 7), "no request has items of different shown_position"),
+    ],
+)
+def test_places_that_say_nothing_are_refused(samples, tmp_path, change, said):
+    copy = shutil.copytree(samples, tmp_path / "samples")
+    arm = replace(ARM, features=("price",), by_place=True, unexposed_ratio=0.0)
+    check([arm], copy)
+    for path, _ in sample_files(copy, "train"):
+        pq.write_table(change(pq.read_table(path)), path)
+    with pytest.raises(InputError, match=said):
+        check([arm], copy)
+
+
+def constant(table: pa.Table, place: int) -> pa.Table:
+    column = table["shown_position"].combine_chunks()
+    same = pa.ListArray.from_arrays(column.offsets, pa.array(np.full(len(column.values), place, np.int32)))
+    return table.set_column(table.column_names.index("shown_position"), "shown_position", same)
+
+
+@pytest.mark.parametrize("learn", [Learn(fine_score=1.0), Learn(shown_position=True)])
+def test_what_is_of_clicks_alone_meets_no_other_objective(learn):
+    with pytest.raises(InputError, match=r"schema\.json has the labels liked, shared, each with a head"):
+        check_learn(learn, "mlp", ("liked", "shared"))
+    check_learn(learn, "mlp", ())
+    check_learn(Learn(id_dropout=0.5), "mlp", ("liked",))

@@ -20,6 +20,7 @@ from prerank.samples.files import candidates_of, check_k
 from prerank.search.preflight import check_budget, check_features, check_search
 from prerank.tracking.runs import Run, run
 from prerank.training.ladder import ladder, only_scores
+from prerank.training.variants import check_learn
 from workflows import build_samples, profile_latency, search_arch, teach, train_teacher
 from workflows.line.options import Pipeline
 
@@ -41,6 +42,7 @@ def check(config: Pipeline, logs: Logs) -> None:
     teacher = Arm("teacher", logs.schema.names, widths(config.teacher_widths), hard="listwise", optim=optim)
     for arm in (*arms, replace(teacher, unexposed_ratio=ratio)):
         arm.check()
+    check_learn(config.teacher_learn, "mlp", logs.schema.labels)
     check_search(config.search, config.latency, config.distill, name="pipeline")
 
 

@@ -13,6 +13,7 @@ from prerank.search.equal_budget import Spread, Versus
 LINES: dict[str, tuple[str, Dash, str]] = {
     "propose": ("#a3001e", "-", "o"),
     "autofas": ("#6b3fa0", (0, (4, 1)), "h"),
+    "autofas_free": ("#9a7fc0", (0, (4, 1)), "H"),
     "autofas_fixed_widths": ("#d04e00", (0, (6, 1.5)), "s"),
     "fscd": ("#0062a3", (0, (8, 2)), "D"),
     "squeeze_excite": ("#3a93cf", (0, (5, 1.5)), "v"),
