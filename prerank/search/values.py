@@ -56,7 +56,8 @@ def lost(
             x, order = (x_R, orders[0]) if feature.of_request else (x_I, orders[1])
             assert x is not None
             of_x = columns if feature.of_request else slice(columns.start - n, columns.stop - n)
-            change = F.linear(x[order][:, of_x] - x[:, of_x], first[:, columns])
+            here = x[:, of_x]
+            change = F.linear(here[order] - here, first[:, columns])
             change = change[batch.request_I] if feature.of_request else change
             after_R = part.metric(_after_first(ranker, before_IH + change))
             sums[feature.name] += float((metric_R - after_R)[counts_R].sum())
