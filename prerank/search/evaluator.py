@@ -55,8 +55,8 @@ class Evaluator:
             ranker, _ = trained(task.arch, self.held, task.steps, seed)
             of_arch = self.held.of(task.arch)
             others = tuple(feature for feature in self.held.features if feature not in of_arch)
-            gained = added(ranker, self._full, self.held, others)
-            return {"metric": [], "values": [lost(ranker, self.held, of_arch, seed), gained]}
+            gained = added(ranker, self._full, self.held, others, CANDIDATES)
+            return {"metric": [], "values": [lost(ranker, self.held, of_arch, seed, CANDIDATES), gained]}
         return {"metric": [], "values": self._valued(task)}
 
     @cached_property

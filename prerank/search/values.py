@@ -65,18 +65,25 @@ def lost(
 
 
 @torch.inference_mode()
-def added(ranker: Ranker, full: Ranker, held: Held, others: tuple[Feature, ...]) -> dict[str, float]:
+def added(
+    ranker: Ranker, full: Ranker, held: Held, others: tuple[Feature, ...], candidates: float = math.inf
+) -> dict[str, float]:
     """By feature that the ranker does not read what the metric gains when a line of it joins the score.
 
     The line is the least squares of what the teacher's scores have beyond the ranker's, within each request, from the
     feature's inputs, their squares and their products with what the ranker's last layer holds; it is fitted on half of
-    the requests and counts on the other half. `full` has learned the embeddings of all features' ids.
+    the requests and counts on the other half. `full` has learned the embeddings of all features' ids. It is reckoned on
+    so many `candidates`, or a few more.
     """
     sums, count = dict.fromkeys((feature.name for feature in others), 0.0), 0
+    scored = 0
     for part in held.lists:
+        if scored >= candidates:
+            break
         batch = part.batch
         if part.teacher_N is None:
             continue
+        scored += len(batch.request_I)
         score_I, repr_ID = ranker(batch.features, batch.request_I)
         metric_R = part.metric(score_I)
         counts_R = ~np.isnan(metric_R)
