@@ -26,8 +26,6 @@ from prerank.search.trees import tree_values
 from prerank.search.values import added, lost
 from prerank.training.worker import Job
 
-CANDIDATES = 100_000
-"""That a network's features are valued on: each is scored as often as there are features."""
 FOLD = 8
 """Every so-manieth batch is kept from the weights for the values that are reckoned on batches."""
 OWN: dict[str, type[Rival]] = {"fscd": FSCD, "squeeze_excite": SqueezeExcite, "shuffle_gate": ShuffleGate}
@@ -55,8 +53,8 @@ class Evaluator:
             ranker, _ = trained(task.arch, self.held, task.steps, seed)
             of_arch = self.held.of(task.arch)
             others = tuple(feature for feature in self.held.features if feature not in of_arch)
-            gained = added(ranker, self._full, self.held, others, CANDIDATES)
-            return {"metric": [], "values": [lost(ranker, self.held, of_arch, seed, CANDIDATES), gained]}
+            gained = added(ranker, self._full, self.held, others)
+            return {"metric": [], "values": [lost(ranker, self.held, of_arch, seed), gained]}
         return {"metric": [], "values": self._valued(task)}
 
     @cached_property
@@ -86,7 +84,7 @@ class Evaluator:
             run_steps(method, lambda batch, step: method(batch, step)[0], held, task.steps, seed)
             return [self._named(method.values(out), features)]
         ranker, _ = trained(task.arch, held, task.steps, seed)
-        said = [lost(ranker, held, features, seed, CANDIDATES)]
+        said = [lost(ranker, held, features, seed)]
         # Finished, the student has its score in its last layer, and no projection.
         arm = replace(arm, distill=replace(arm.distill, contrast=0.0, relations=0.0))
         for kind in (Permutation, Gradient):

@@ -4,7 +4,6 @@ import itertools
 import math
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,7 +11,7 @@ from prerank.logs.schema import Schema
 from prerank.models.batch import Batch
 from prerank.search.autofas import AutoFAS
 from prerank.search.loop import make_optimizer, take_turn
-from prerank.search.short import Held
+from prerank.search.short import Held, in_turn
 from prerank.search.spec import Spec
 
 
@@ -26,17 +25,17 @@ def gate_values(spec: Spec, schema: Schema, held: Held, out: Sequence[Batch], st
     arm, search = spec.arm, spec.search
     torch.manual_seed(arm.seed)
     method = AutoFAS(spec, schema, held.stats, held.teacher_width)
-    optimizer, rng = make_optimizer(method, arm, search), np.random.default_rng(arm.seed)
+    optimizer = make_optimizer(method, arm, search)
     ends = [steps * (part + 1) // search.epochs for part in range(search.epochs)]
     warm = ends[search.warmup_epochs - 1] if search.warmup_epochs else 0
-    order, turns, loss, clip = list[int](), itertools.cycle(out), torch.zeros(()), arm.optim.clip
+    of_weights, of_gates = in_turn(held.batches, arm.seed), itertools.cycle(out)
+    loss, clip = torch.zeros(()), arm.optim.clip
     method.train()
     for part, (begin, end) in enumerate(itertools.pairwise([0, *ends])):
         for step in range(begin, end):
-            order = order or rng.permutation(len(held.batches)).tolist()
-            loss = take_turn(method, optimizer, held.batches[order.pop()], step, 1.0, "weights", clip=clip)["loss"]
+            loss = take_turn(method, optimizer, next(of_weights), step, 1.0, "weights", clip=clip)["loss"]
             if step >= warm and (step + 1 - warm) % search.every == 0:
-                take_turn(method, optimizer, next(turns), step, 1.0, "architecture", clip=clip)
+                take_turn(method, optimizer, next(of_gates), step, 1.0, "architecture", clip=clip)
         if part >= search.warmup_epochs:
             method.close((part + 1 - search.warmup_epochs) / (search.epochs - search.warmup_epochs))
     if not math.isfinite(float(loss)):

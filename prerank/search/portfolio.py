@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 
-from prerank.core.config import names
 from prerank.logs.schema import Schema
 from prerank.models.arch import Arch
 from prerank.search.confirm import Ask, Confirm, Task
@@ -33,12 +32,12 @@ def find(spec: Spec, schema: Schema, ask: Ask, say: Callable[[str], None] = lamb
     space = space_of(spec, schema)
     confirm = Confirm(space, ask, say, spec.arm.seed, spec.search.steps)
     widths, every = spec.arm.widths, spec.arm.features
-    budgets_us = [spec.budget_us, *(float(share) * spec.budget_us for share in names(spec.search.front))]
+    budgets_us = spec.budgets_us
     say(f"what each of {len(every)} features is worth")
     whole = Arch(every, widths)
     gates = _gates(confirm, spec, whole, budgets_us)
     below = [confirm.valuer("network", Arch(some, widths), 1) for some in below_caps(space, budgets_us)]
-    others = [confirm.valuer(kind, whole, 1) for kind in VALUERS[2:]]
+    others = [confirm.valuer(kind, whole, 1) for kind in (*OWN, CEGB)]
     # As long as the longest training: after a shorter one, embeddings and vectors look idle beside plain numbers.
     said = iter(confirm.valued([confirm.valuer("network", whole, LAST), *gates.values(), *below, *others]))
     in_metric, *of_loss = next(said)
@@ -60,7 +59,7 @@ def alone(spec: Spec, schema: Schema, ask: Ask, say: Callable[[str], None] = lam
     confirm = Confirm(space_of(spec, schema), ask, say, spec.arm.seed, spec.search.steps, refines=False)
     method, every = spec.search.method, spec.arm.features
     whole = Arch(every, spec.arm.widths)
-    budgets_us = [spec.budget_us, *(float(share) * spec.budget_us for share in names(spec.search.front))]
+    budgets_us = spec.budgets_us
     if method == "autofas_free":
         gates = _gates(confirm, spec, whole, budgets_us)
         within = {us: said[0] for us, said in zip(gates, confirm.valued([*gates.values()]), strict=True)}

@@ -10,7 +10,7 @@ Shapes: R requests of the validation, N their candidates.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, cast
 
@@ -187,16 +187,14 @@ def run_steps(
 
     Raises FloatingPointError where the loss is not finite.
     """
-    optim, rng = held.arm.optim, np.random.default_rng(seed)
+    optim, turns = held.arm.optim, in_turn(held.batches, seed)
     average = min(optim.average, max(0.0, 1 - 1 / (OVER * steps)))
     parameters, shared = [*model.parameters()], {"lr": FASTER * optim.lr, "weight_decay": optim.weight_decay}
     optimizer = AveragedAdamW(parameters, average=average, **shared)
-    order: list[int] = []
     best, most = dict[str, Tensor](), -math.inf
     for step in range(1, steps + 1):
         model.train()
-        order = order or rng.permutation(len(held.batches)).tolist()
-        loss = loss_of(held.batches[order.pop()], step - 1)
+        loss = loss_of(next(turns), step - 1)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, optim.clip)
@@ -213,6 +211,13 @@ def run_steps(
                 model.load_state_dict(latest)
     model.load_state_dict(best)
     model.eval()
+
+
+def in_turn(batches: Sequence[Batch], seed: int) -> Iterator[Batch]:
+    """Without end, all of them in one order and then in another."""
+    rng = np.random.default_rng(seed)
+    while True:
+        yield from (batches[place] for place in rng.permutation(len(batches))[::-1])
 
 
 def _copy(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
 
-from prerank.core.config import widths
+from prerank.core.config import names, widths
 from prerank.core.errors import InputError
 from prerank.latency.formula import latency_us, times_us
 from prerank.latency.options import Latency
@@ -49,6 +49,11 @@ class Spec:
     def candidates(self) -> tuple[int, ...]:
         """The widths that a layer may be derived with; a rival has the arm's own alone."""
         return widths(self.search.widths) if self.searches_widths else tuple(sorted(set(self.arm.widths)))
+
+    @property
+    def budgets_us(self) -> list[float]:
+        """Its own, then the others of the front."""
+        return [self.budget_us, *(float(share) * self.budget_us for share in names(self.search.front))]
 
     @property
     def searches_widths(self) -> bool:

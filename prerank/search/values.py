@@ -3,7 +3,7 @@
 Shapes: R requests of a list's part, I items over all of them, H columns of the first layer.
 """
 
-import math
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -14,8 +14,10 @@ from prerank.logs.schema import Feature
 from prerank.models.batch import Batch
 from prerank.models.losses import Segments, means
 from prerank.models.ranker import Ranker
-from prerank.search.short import Held
+from prerank.search.short import Held, Lists
 
+CANDIDATES = 100_000
+"""That features are valued on, or a few more: each is scored as often as there are features."""
 FOLDS = 2
 """What a feature could add is fitted on every other request, and measured on the rest."""
 DIRECTIONS = 6
@@ -25,23 +27,16 @@ RIDGE = 1e-3
 
 
 @torch.inference_mode()
-def lost(
-    ranker: Ranker, held: Held, features: tuple[Feature, ...], seed: int, candidates: float = math.inf
-) -> dict[str, float]:
+def lost(ranker: Ranker, held: Held, features: tuple[Feature, ...], seed: int) -> dict[str, float]:
     """By feature of the ranker what the metric loses when its values are shuffled, the mean over the requests.
 
     A request's values are shuffled among the requests, an item's among all items (Breiman, 2001), but what is compared
     is the metric of whole lists, not a loss of drawn items: a feature that orders the middle of the list counts too.
-    It is reckoned on so many `candidates`, or a few more.
     """
     generator = torch.Generator().manual_seed(seed)
     sums, count = dict.fromkeys((feature.name for feature in features), 0.0), 0
-    scored = 0
-    for part in held.lists:
-        if scored >= candidates:
-            break
+    for part in _some(held):
         batch = part.batch
-        scored += len(batch.request_I)
         x_R, x_I = ranker.embed(batch.features)
         first, n = ranker.linears[0].weight, ranker.embed.widths[0]
         before_IH = F.linear(x_I, first[:, n:], ranker.linears[0].bias)
@@ -65,25 +60,18 @@ def lost(
 
 
 @torch.inference_mode()
-def added(
-    ranker: Ranker, full: Ranker, held: Held, others: tuple[Feature, ...], candidates: float = math.inf
-) -> dict[str, float]:
+def added(ranker: Ranker, full: Ranker, held: Held, others: tuple[Feature, ...]) -> dict[str, float]:
     """By feature that the ranker does not read what the metric gains when a line of it joins the score.
 
     The line is the least squares of what the teacher's scores have beyond the ranker's, within each request, from the
     feature's inputs, their squares and their products with what the ranker's last layer holds; it is fitted on half of
-    the requests and counts on the other half. `full` has learned the embeddings of all features' ids. It is reckoned on
-    so many `candidates`, or a few more.
+    the requests and counts on the other half. `full` has learned the embeddings of all features' ids.
     """
     sums, count = dict.fromkeys((feature.name for feature in others), 0.0), 0
-    scored = 0
-    for part in held.lists:
-        if scored >= candidates:
-            break
+    for part in _some(held):
         batch = part.batch
         if part.teacher_N is None:
             continue
-        scored += len(batch.request_I)
         score_I, repr_ID = ranker(batch.features, batch.request_I)
         metric_R = part.metric(score_I)
         counts_R = ~np.isnan(metric_R)
@@ -103,6 +91,15 @@ def added(
             better_I = score_I + _fitted(design_IE, missed_I, batch)
             sums[feature.name] += float((part.metric(better_I) - metric_R)[counts_R].sum())
     return {name: total / max(count, 1) for name, total in sums.items()}
+
+
+def _some(held: Held) -> Iterator[Lists]:
+    scored = 0
+    for part in held.lists:
+        if scored >= CANDIDATES:
+            return
+        scored += len(part.batch.request_I)
+        yield part
 
 
 def _directions(repr_ID: Tensor, batch: Batch) -> Tensor:

@@ -124,10 +124,11 @@ def teacher_arms(
     )
     groups = {side: tuple(feature.name for feature in chosen if feature.side == side) for side in ("item", "cross")}
     small = [replace(teacher, name=side, features=group, widths=(64, 32)) for side, group in groups.items() if group]
-    check_learn(learn or Learn(), model, schema.labels)
+    learn = learn or Learn()
+    check_learn(learn, model, schema.labels)
     if model != "mlp":
         return [replace(teacher, model=model, widths=()), *small]
-    teacher = learning(teacher, samples, learn or Learn())
+    teacher = learning(teacher, samples, learn)
     if schema.labels:
         heads, others = schema.objectives, len(schema.labels)
         alike = (1 / len(heads),) * len(heads)
