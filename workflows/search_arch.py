@@ -8,8 +8,9 @@ search, the history of its gates and widths. The second command trains what was 
 """
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 from prerank.core import cli
 from prerank.core.cluster.start import start_ray
@@ -81,9 +82,14 @@ def main(config: SearchArch, parent: Run | None = None) -> FoundArch:
                 start_ray()
                 refuse_local_store({"search": tracked})
                 runs = {spec.arm.name: tracked}
-                found = search_all([spec], samples, work, compute=config.compute, k=config.k, runs=runs)[spec.arm.name]
+                search = partial(search_all, samples=samples, work=work, compute=config.compute, k=config.k, runs=runs)
+                found = search([spec])[spec.arm.name]
                 if isinstance(found, Confirmed):
-                    found, measured = within_budget(found, Clock(spec, schema, load_stats(samples)))
+
+                    def within(limit_us: float) -> Confirmed:
+                        return cast(Confirmed, search([spec.with_front(limit_us)])[spec.arm.name])
+
+                    found, measured = within_budget(found, Clock(spec, schema, load_stats(samples)), within)
                     print(f"{found.choice(schema).said(spec.arm.select_by)}\n{measured}")
                 with publish(out, kind="search", config=settings, inputs=inputs) as (final, _), staged(final) as folder:
                     arch, features = found.write(folder, schema), spec.features(schema)

@@ -71,7 +71,7 @@ class Scorer:
 
 
 def score(student: Path, teacher: Path, samples: Path, *, k: int, repeats: int) -> list[Row | Left]:
-    """p50 of each other's time as a multiple of the student's, with p99 behind it; then recall at `k`, and parity."""
+    """Each other's `p5` as a multiple of the student's, with p50 and p99 behind it; then recall at `k`, and parity."""
     rng, ours, theirs = np.random.default_rng(0), Scorer.of(student, "student"), Scorer.of(teacher, "teacher")
     graph = graph_of(ours.model.ranker, ours.features)
     fewer_bits = quantised.graphs_of(graph)
@@ -110,7 +110,7 @@ def _times(candidates: int, times: dict[str, Stat], said: dict[str, str]) -> lis
             detail = f"p50 {of['p50']:.0f} and {own['p50']:.0f} µs, p99 {of['p99']:.0f} and {own['p99']:.0f}"
             what, least = f"{name}'s time, of the exported student's", LEAST.get(name)
             detail += f"; {said[name]}" if name in said else ""
-            value = of["p50"] / own["p50"]
+            value = of["p5"] / own["p5"]
             rows.append(Row(f"score {candidates:,}, {name}", what, value, "times", least=least, detail=detail))
     return rows
 

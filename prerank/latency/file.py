@@ -11,7 +11,9 @@ from prerank.serving.watch import Meanwhile
 
 Runtime = Literal["onnxruntime", "torch"]
 
-LayerTimes = TypedDict("LayerTimes", {"in": int, "out": int, "count": int, "mean": float, "p50": float, "p99": float})
+LayerTimes = TypedDict(
+    "LayerTimes", {"in": int, "out": int, "count": int, "mean": float, "p5": float, "p50": float, "p99": float}
+)
 """A layer of the widths `in` and `out`, without what any run costs. As a class it could not have a key `in`."""
 
 
@@ -44,6 +46,9 @@ class Entry(TypedDict):
     """Of a run that does next to nothing."""
     inputs_us: dict[str, Stat]
     """By feature what its input path adds."""
+    numbers_us: NotRequired[Stat]
+    """What numbers cost beside, once for those of a request and once for those of items; not in files of earlier
+    versions, whose features have a share of it each."""
     layers_us: list[LayerTimes]
     error: NotRequired[Errors]
     meanwhile: NotRequired[Meanwhile]
@@ -61,7 +66,7 @@ class Checked(TypedDict):
     predicted_us: float
     measured_us: Stat
     error: float
-    """How far the measured median is above the prediction, as a share of it."""
+    """How far the measured `p5` is above the prediction, as a share of it."""
 
 
 class Measurements(TypedDict):

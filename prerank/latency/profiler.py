@@ -71,7 +71,9 @@ def profile(
         "meanwhile": watch.meanwhile(),
     }
     head = table_of(entry, "")
-    entry["inputs_us"] = inputs_of(pieces.by_name, put_in, of_inputs, lambda width: head.at(max(1, width), HEAD))
+    entry["inputs_us"], entry["numbers_us"] = inputs_of(
+        pieces.by_name, put_in, of_inputs, lambda width: head.at(max(1, width), HEAD)
+    )
     return entry, rest[len(layers) :]
 
 
@@ -79,13 +81,14 @@ def _layer(width_in: int, width_out: int, times: Stat, less: Stat) -> LayerTimes
     """A layer's times without the head behind it, and the head's without what any run costs."""
 
     def without(us: float) -> float:
-        return micros(max(0.0, us - less["p50"]))
+        return micros(max(0.0, us - less["p5"]))
 
     return {
         "in": width_in,
         "out": width_out,
         "count": times["count"],
         "mean": without(times["mean"]),
+        "p5": without(times["p5"]),
         "p50": without(times["p50"]),
         "p99": without(times["p99"]),
     }
@@ -105,33 +108,45 @@ def inputs_of(
     orders: list[list[str]],
     times: Sequence[Sequence[Times]],
     head_us: Callable[[int], float] = lambda width: 0.0,
-) -> dict[str, Stat]:
-    """By feature what its input path adds to a network, on average over the features that are there already.
+) -> tuple[dict[str, Stat], Stat]:
+    """By feature what its input path adds to a network, on average over the features that are there already; and beside
+    it what numbers cost once.
 
-    The network has no hidden layer; what its head takes of so many inputs an item is `head_us`, and does not count.
+    Once, as those of a side are normalised together: whichever is the first pays for all. The network has no hidden
+    layer; what its head takes of so many inputs an item is `head_us`, and does not count.
 
-    Features share work (the numbers are normalised together, all are joined), so what one adds depends on the others:
-    they are put in one by one in `orders`, `times` has the runs with none, the first, the first two, ..., and
-    differences between neighbours are averaged over the orders (the Shapley value where an order has all features).
-    Features of items of the same kind and size take the same path and share one value, and so do features of a request
-    of the same kind. p50 is the average difference of medians, and so on.
+    Features share work (all are joined), so what one adds depends on the others: they are put in one by one in
+    `orders`, `times` has the runs with none, the first, the first two, ..., and differences between neighbours are
+    averaged over the orders (the Shapley value where an order has all features). Features of items of the same kind and
+    size take the same path and share one value, and so do features of a request of the same kind. p5 is the average
+    difference of their p5, and so on.
     """
-    added: dict[object, list[Stat]] = {}
+    added, firsts = dict[object, list[Stat]](), dict[bool, list[tuple[object, Stat]]]()
     for order, runs in zip(orders, times, strict=True):
-        width = 0
+        width, seen = 0, set[bool]()
         for name, (without, with_it) in zip(order, itertools.pairwise(runs), strict=True):
-            wider = width + item_width([by_name[name]])
+            feature = by_name[name]
+            wider = width + item_width([feature])
             more_us, width = head_us(wider) - head_us(width), wider
-            added.setdefault(_path(by_name[name]), []).append(_difference(with_it, without, more_us))
-    return {name: _pooled(added[_path(feature)]) for name, feature in by_name.items()}
+            difference, path = _difference(stat(with_it), stat(without), more_us), _path(feature)
+            if feature.dim or feature.of_request in seen:
+                added.setdefault(path, []).append(difference)
+            else:
+                seen.add(feature.of_request)
+                firsts.setdefault(feature.of_request, []).append((path, difference))
+    for path, difference in itertools.chain(*firsts.values()):
+        added.setdefault(path, [difference])  # a path that has been none but the first
+    values = {path: _pooled(differences) for path, differences in added.items()}
+    once = [_pooled([_difference(first, values[path]) for path, first in of_side]) for of_side in firsts.values()]
+    return {name: values[_path(feature)] for name, feature in by_name.items()}, _sum(once)
 
 
-def _difference(with_it: Times, without: Times, more_us: float) -> Stat:
+def _difference(more: Stat, less: Stat, more_us: float = 0.0) -> Stat:
     """Of what each says of itself, less `more_us`."""
-    more, less = stat(with_it), stat(without)
     return {
         "count": more["count"],
         "mean": more["mean"] - less["mean"] - more_us,
+        "p5": more["p5"] - less["p5"] - more_us,
         "p50": more["p50"] - less["p50"] - more_us,
         "p99": more["p99"] - less["p99"] - more_us,
     }
@@ -145,12 +160,19 @@ def _path(feature: Feature) -> tuple[bool | str | int, ...]:
 
 def _pooled(differences: list[Stat]) -> Stat:
     """Nothing costs less than nothing: a difference below 0 is noise."""
-    mean, p50, p99 = (
-        max(0.0, float(np.mean(values)))
-        for values in zip(*((d["mean"], d["p50"], d["p99"]) for d in differences), strict=True)
-    )
     count = sum(int(d["count"]) for d in differences)
-    return {"count": count, "mean": micros(mean), "p50": micros(p50), "p99": micros(max(p50, p99))}
+    mean, p5, p50, p99 = (
+        micros(max(0.0, float(np.mean(values))))
+        for values in zip(*((d["mean"], d["p5"], d["p50"], d["p99"]) for d in differences), strict=True)
+    )
+    return {"count": count, "mean": mean, "p5": p5, "p50": p50, "p99": p99}
+
+
+def _sum(stats: Sequence[Stat]) -> Stat:
+    p5, p50 = sum(each["p5"] for each in stats), sum(each["p50"] for each in stats)
+    mean, p99 = sum(each["mean"] for each in stats), sum(each["p99"] for each in stats)
+    count = sum(each["count"] for each in stats)
+    return {"count": count, "mean": micros(mean), "p5": micros(p5), "p50": micros(p50), "p99": micros(p99)}
 
 
 def _checked(table: Table, features: tuple[Feature, ...], network: Network, times: Stat) -> Checked:
@@ -165,7 +187,7 @@ def _checked(table: Table, features: tuple[Feature, ...], network: Network, time
         "widths": list(widths),
         "predicted_us": round(predicted, 3),
         "measured_us": times,
-        "error": round(times["p50"] / predicted - 1, 4),
+        "error": round(times["p5"] / predicted - 1, 4),
     }
 
 

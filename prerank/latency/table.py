@@ -8,22 +8,23 @@ from pathlib import Path
 
 from prerank.core.errors import InputError
 from prerank.core.outputs import fingerprint
-from prerank.latency.file import Entry, Runtime
+from prerank.latency.file import Entry, LayerTimes, Runtime
 from prerank.logs.schema import Feature
+from prerank.serving.timing import Stat
 
 HEAD = 1  # out of the last layer: one score a candidate
 
 
 @dataclass(frozen=True)
 class Table:
-    """One setting of `latency.json`: medians, which a busy machine moves least."""
+    """One setting of `latency.json`: the `p5` of its times, to which a busy machine adds least."""
 
     runtime: Runtime
     candidates: int
     """Items of one request."""
     threads: int
     overhead_us: float
-    """A run of the session that does next to nothing."""
+    """A run of the session that does next to nothing, and what numbers cost once: few networks have none."""
     inputs_us: dict[str, float]
     """What the path from each feature's input to the first layer adds."""
     ins: tuple[int, ...]
@@ -41,7 +42,7 @@ class Table:
     packed: bool = False
     """Whether the inputs of the network were packed."""
     yardstick_us: float | None = None
-    """What the yardstick took beside it; None in files of earlier versions."""
+    """What the yardstick took beside it where nothing else ran; None in files of earlier versions."""
 
     def at(self, width_in: int, width_out: int) -> float:
         """T[in, out], linear between the measured widths in, and below the smallest as the smallest.
@@ -101,7 +102,7 @@ def load_table(path: Path, *, candidates: int, threads: int = 1, runtime: Runtim
 
 def table_of(setting: Entry, file_fingerprint: str) -> Table:
     """Raises KeyError where a layer is missing."""
-    layers = {(layer["in"], layer["out"]): float(layer["p50"]) for layer in setting["layers_us"]}
+    layers = {(layer["in"], layer["out"]): _us(layer) for layer in setting["layers_us"]}
     ins, outs = (tuple(sorted(set(widths))) for widths in zip(*layers, strict=True)) if layers else ((), ())
     if HEAD not in outs:
         raise KeyError("layers_us with out 1")
@@ -109,11 +110,16 @@ def table_of(setting: Entry, file_fingerprint: str) -> Table:
         runtime=setting["runtime"],
         candidates=setting["candidates"],
         threads=setting["threads"],
-        overhead_us=float(setting["overhead_us"]["p50"]),
-        inputs_us={name: float(stat["p50"]) for name, stat in setting["inputs_us"].items()},
+        overhead_us=_us(setting["overhead_us"]) + (_us(setting["numbers_us"]) if "numbers_us" in setting else 0.0),
+        inputs_us={name: _us(stat) for name, stat in setting["inputs_us"].items()},
         ins=ins,
         outs=outs,
         layer_us=tuple(tuple(layers[i, o] for o in outs) for i in ins),
         fingerprint=file_fingerprint,
-        yardstick_us=setting["meanwhile"]["yardstick_us"]["p50"] if "meanwhile" in setting else None,
+        yardstick_us=setting["meanwhile"]["yardstick_us"]["p10"] if "meanwhile" in setting else None,
     )
+
+
+def _us(times: Stat | LayerTimes) -> float:
+    """Files of earlier versions have the median of the quicker half alone."""
+    return float(times.get("p5", times["p50"]))

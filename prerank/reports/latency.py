@@ -19,7 +19,7 @@ def figure(check: Sequence[Checked]) -> Figure:
     axes = figure.add_subplot(xscale="log", yscale="log", xlabel="predicted, µs", ylabel="measured, µs")
     for runtime in sorted({row["runtime"] for row in check}):
         rows = [row for row in check if row["runtime"] == runtime]
-        axes.plot([r["predicted_us"] for r in rows], [r["measured_us"]["p50"] for r in rows], "o", ms=4, label=runtime)
+        axes.plot([r["predicted_us"] for r in rows], [r["measured_us"]["p5"] for r in rows], "o", ms=4, label=runtime)
     ends = [min(r["predicted_us"] for r in check), max(r["predicted_us"] for r in check)]
     axes.plot(ends, ends, color=MUTED, linewidth=1, zorder=0)
     axes.legend(frameon=False)
@@ -32,10 +32,10 @@ def show(result: Measurements, out: Path, console: Console) -> None:
     first = result["settings"][0]
     alike = [s for s in result["settings"] if (s["runtime"], s["threads"]) == (first["runtime"], first["threads"])]
     shown = sorted(alike, key=lambda s: s["candidates"])[len(alike) // 2]
-    console.print(f"A layer, µs (median): {_setting(shown)}", highlight=False)
+    console.print(f"A layer, µs: {_setting(shown)}", highlight=False)
     console.print(_layers(shown))
-    inputs = [times["p50"] for times in shown["inputs_us"].values()]
-    empty = f"An empty run {shown['overhead_us']['p50']:.1f} µs"
+    inputs = [times["p5"] for times in shown["inputs_us"].values()]
+    empty = f"An empty run {shown['overhead_us']['p5']:.1f} µs"
     console.print(f"{empty}, the inputs of all {len(inputs)} features {sum(inputs):,.0f} µs", highlight=False)
     for entry in result["settings"]:
         if "error" in entry:
@@ -46,7 +46,7 @@ def show(result: Measurements, out: Path, console: Console) -> None:
 
 
 def _layers(entry: Entry) -> Table:
-    layers = {(layer["in"], layer["out"]): layer["p50"] for layer in entry["layers_us"]}
+    layers = {(layer["in"], layer["out"]): layer["p5"] for layer in entry["layers_us"]}
     ins, outs = (sorted(set(widths)) for widths in zip(*layers, strict=True))
     table = Table()
     table.add_column("in \\ out", justify="right")

@@ -46,7 +46,7 @@ class Task:
     steps: int
     seeds: tuple[int, ...] = (0,)
     budget_us: float = 0.0
-    """Of a valuer that searches within it."""
+    """Of a valuer that searches within it, or holds prices against it."""
 
 
 class Told(TypedDict):

@@ -34,6 +34,8 @@ GATES = "autofas"
 """The valuer that searches within a budget: AutoFAS's gates."""
 CEGB = "cegb"
 """The valuer that grows trees."""
+PRICED = ("fscd", CEGB)
+"""Valuers that hold a feature's price against the budget."""
 
 
 class Evaluator:
@@ -68,16 +70,15 @@ class Evaluator:
         kinds, what the method says."""
         if task.kind == CEGB:
             features = self.held.of(task.arch)
-            cost_M = np.array([fetch_us([feature], self.schema.fetch) for feature in features]) / self.spec.budget_us
+            cost_M = np.array([fetch_us([feature], self.schema.fetch) for feature in features]) / task.budget_us
             return [tree_values(self.held.batches, features, cost_M, self.spec.latency.penalty, task.seeds[0])]
         held, out = self.held.without(FOLD)
         features, seed = held.of(task.arch), task.seeds[0]
         arm = replace(held.arm, features=task.arch.features, widths=task.arch.widths, seed=seed)
         made = self.schema, held.stats, held.teacher_width
-        spec = replace(self.spec, arm=arm)
+        spec = replace(self.spec, arm=arm, budget_us=task.budget_us)
         if task.kind == GATES:
-            within = replace(spec, budget_us=task.budget_us)
-            return [self._named(gate_values(within, self.schema, held, out, task.steps), features)]
+            return [self._named(gate_values(spec, self.schema, held, out, task.steps), features)]
         if task.kind in OWN:
             torch.manual_seed(seed)
             method = OWN[task.kind](spec, *made)

@@ -31,7 +31,7 @@ from prerank.search.evaluator import Evaluator, kept
 from prerank.search.found import Found, Last, found_in
 from prerank.search.loop import make_optimizer, search_steps
 from prerank.search.method import Facts
-from prerank.search.options import MethodName
+from prerank.search.options import MethodName, Search
 from prerank.search.portfolio import VALUERS, alone, find
 from prerank.search.preflight import check_budget
 from prerank.search.rivals import RIVALS, Rival, untrained_values
@@ -129,12 +129,17 @@ def _untrained(spec: Spec, schema: Schema) -> Found:
 
 
 def _proposed(spec: Spec, job: Job, work: Path) -> Confirmed:
-    """By as many processes as the cluster has room for; what they answered stays in `work` until the search is over."""
-    key = key_of([spec], job.samples, job.k, job.compute.lanes)
+    """By as many processes as the cluster has room for.
+
+    What they answered stays in `work`, for searches of the same samples and losses within other budgets as well.
+    """
+    asked = replace(spec.search, method="propose", trainings=Search().trainings, front="")
+    ground = replace(spec, arm=replace(spec.arm, name="told"), search=asked, budget_us=0.0)
+    key = key_of([ground], job.samples, job.k, job.compute.lanes)
     prepare = partial(Evaluator, spec, replace(job, tables={}))
     with Pool(prepare, cpus=job.compute.cpus, most=FIRST) as pool:
         search = find if spec.search.method == "propose" else alone
-        told = kept(pool, work / f"told-{spec.arm.name}", key)
+        told = kept(pool, work / "told", key)
         return search(spec, load_schema(job.samples), told, partial(print, flush=True))
 
 

@@ -7,7 +7,7 @@ from prerank.models.arch import Arch
 from prerank.search.confirm import Ask, Confirm, Task
 from prerank.search.confirmed import LAST, Confirmed, incumbent_of
 from prerank.search.derive import cheapest
-from prerank.search.evaluator import CEGB, GATES, OWN
+from prerank.search.evaluator import CEGB, GATES, OWN, PRICED
 from prerank.search.knapsack import network_of
 from prerank.search.options import MethodName
 from prerank.search.propose import below_caps, space_of
@@ -37,7 +37,7 @@ def find(spec: Spec, schema: Schema, ask: Ask, say: Callable[[str], None] = lamb
     whole = Arch(every, widths)
     gates = _gates(confirm, spec, whole, budgets_us)
     below = [confirm.valuer("network", Arch(some, widths), 1) for some in below_caps(space, budgets_us)]
-    others = [confirm.valuer(kind, whole, 1) for kind in (*OWN, CEGB)]
+    others = [_valuer(confirm, spec, kind, whole, 1) for kind in (*OWN, CEGB)]
     # As long as the longest training: after a shorter one, embeddings and vectors look idle beside plain numbers.
     said = iter(confirm.valued([confirm.valuer("network", whole, LAST), *gates.values(), *below, *others]))
     in_metric, *of_loss = next(said)
@@ -65,7 +65,7 @@ def alone(spec: Spec, schema: Schema, ask: Ask, say: Callable[[str], None] = lam
         within = {us: said[0] for us, said in zip(gates, confirm.valued([*gates.values()]), strict=True)}
     elif method in VALUED:
         kind, place = VALUED[method]
-        (said,) = confirm.valued([confirm.valuer(kind, whole, LAST)])
+        (said,) = confirm.valued([_valuer(confirm, spec, kind, whole, LAST)])
         within = dict.fromkeys(budgets_us, said[place])
     else:
         worth_M = untrained_values(method, spec.features(schema), schema.hand_picked, spec.arm.seed)
@@ -74,6 +74,10 @@ def alone(spec: Spec, schema: Schema, ask: Ask, say: Callable[[str], None] = lam
     for budget_us, values in within.items():
         confirm.search(budget_us, [values], [], spec.search.trainings)
     return Confirmed(spec, confirm.rows())
+
+
+def _valuer(confirm: Confirm, spec: Spec, kind: str, whole: Arch, rung: int) -> Task:
+    return confirm.valuer(kind, whole, rung, spec.budget_us if kind in PRICED else 0.0)
 
 
 def _gates(confirm: Confirm, spec: Spec, whole: Arch, budgets_us: Sequence[float]) -> dict[float, Task]:

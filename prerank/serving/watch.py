@@ -47,6 +47,11 @@ class Watch:
         """Of the yardstick, the lower quartile so far; infinite before the first."""
         return float(np.percentile(self.yards_us, 25)) if self.yards_us else float("inf")
 
+    @property
+    def quick_us(self) -> float:
+        """Of the yardstick, where nothing else ran."""
+        return self.meanwhile()["yardstick_us"]["p10"]
+
     def meanwhile(self) -> Meanwhile:
         p10, p50, p90 = np.percentile(self.yards_us or [0.0], [10, 50, 90]).round(3).tolist()
         others, stolen = self._shares()

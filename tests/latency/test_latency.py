@@ -23,8 +23,8 @@ FEATURES = (
 """12 + 1 + 3 = 16 inputs of an item."""
 
 
-def stat(p50):
-    return {"count": 5, "mean": p50 + 1, "p50": p50, "p99": p50 + 9}
+def stat(p5):
+    return {"count": 5, "mean": p5 + 1, "p5": p5, "p50": p5 + 1, "p99": p5 + 9}
 
 
 def layer(width_in, width_out):
