@@ -148,10 +148,6 @@ class Confirm:
             return None
         return last[best_of([(self.mean(arch), self.space.latency_us(arch)) for arch in last])]
 
-    def tried(self, budget_us: float) -> int:
-        """How many came to the last rung."""
-        return sum(rung == LAST and self._fits(arch, budget_us) for arch, rung in self.told)
-
     def rung(self, arch: Arch) -> int:
         return max(rung for of, rung in self.told if of == arch)
 

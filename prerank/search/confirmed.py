@@ -80,6 +80,8 @@ class Choice:
     gain: tuple[float, float, float] | None
     """Of the best over the incumbent on the validation: mean, and the interval that decided."""
     tried: int
+    """Within the budget beside the incumbent, on any rung: the best was chosen among all of these. 0 where none of them
+    was trained out."""
     requests: int
 
     def said(self, metric: str) -> str:
@@ -135,16 +137,16 @@ class Confirmed:
             return Choice(space.cheapest(budget_us), math.nan, incumbent, None, 0, 0)
         best = last[best_of([(row["metric"], row["latency_us"]) for row in last])]
         held = next((row for row in last if incumbent == arch_of(row)), None)
-        if held is None or not best["requests"]:
-            return Choice(arch_of(best), best["metric"], incumbent, None, len(last), 0)
-        a_R, b_R = (np.array([np.nan if x is None else x for x in row["requests"]], float) for row in (best, held))
         others = [row for row in last if row is not held]
+        tried = len(fitting) - (held is not None) if others else 0
+        if held is None or not best["requests"]:
+            return Choice(arch_of(best), best["metric"], incumbent, None, tried, 0)
         top = max(others, key=lambda r: r["metric"], default=held) if best is held else best
-        a_R = a_R if top is best else np.array([np.nan if x is None else x for x in top["requests"]], float)
-        over = gain(a_R, b_R, len(others))
+        a_R, b_R = (np.array([np.nan if x is None else x for x in row["requests"]], float) for row in (top, held))
+        over = gain(a_R, b_R, tried)
         taken = top if over[1] > 0 else held
         requests = int((~np.isnan(b_R)).sum())
-        return Choice(arch_of(taken), taken["metric"], incumbent, over, len(others), requests)
+        return Choice(arch_of(taken), taken["metric"], incumbent, over, tried, requests)
 
     def front(self, schema: Schema) -> Front:
         """Of what was trained for long enough, from the cheapest up."""

@@ -113,6 +113,29 @@ def test_a_proposal_that_is_not_sure_to_be_better_is_not_taken():
     assert sure.arch != incumbent and sure.gain and sure.gain[1] > 0
 
 
+def test_the_best_of_many_has_to_be_surer_than_the_best_of_few():
+    """All that were tried were chosen among by the same requests, however few of them were trained out: where nothing
+    is any better, the best of 30 was taken for better eight times in 30 by the level of those that were."""
+    incumbent = incumbent_of(spec_of(), SCHEMA, 420.0)
+    better = Arch(("user", "useful_dear"), (16, 8))
+    held_R = [0.5, 0.6, 0.4, 0.7, 0.5, 0.6, 0.4, 0.5, 0.6, 0.5, 0.4, 0.6]
+    gains_R = [0.04, -0.01, 0.05, 0.02, 0.0, 0.03, 0.06, -0.02, 0.03, 0.04, 0.01, 0.02]
+
+    def row(arch, requests, rung):
+        mean, where = float(np.mean(requests)), {"features": list(arch.features), "widths": list(arch.widths)}
+        return {**where, "latency_us": 400.0, "rung": rung, "metric": mean, "requests": requests}
+
+    rows = [row(incumbent, held_R, 3), row(better, [a + b for a, b in zip(held_R, gains_R, strict=True)], 3)]
+    few = Confirmed(spec_of(), rows).choice(SCHEMA)
+    many = Confirmed(spec_of(), rows + [row(replace(better, widths=(4, n)), held_R, 0) for n in range(60)]).choice(
+        SCHEMA
+    )
+    # By hand: the mean is 0.0225, its standard error 0.00698; Student's quantiles of 11 are 2.20 and, of 61, 4.56.
+    assert few.arch == better and few.gain and few.gain[:2] == pytest.approx((0.0225, 0.0072), abs=2e-4)
+    assert many.arch == incumbent and many.tried == 61
+    assert many.gain and many.gain[1] == pytest.approx(0.0225 - 4.557 * 0.00698, abs=2e-4)
+
+
 @pytest.mark.slow
 def test_more_trainings_begin_with_those_of_fewer_and_keep_no_less():
     asked, best = [], []
