@@ -5,7 +5,7 @@ One worker group runs any number of the former over the same samples, one after 
 and the same call goes on from it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -78,18 +78,22 @@ def search_all(
     proposing = [spec for spec in specs if spec.confirms]
     trained = [spec for spec in specs if spec.arm.name not in untrained and spec not in proposing]
     found: dict[str, Found | Confirmed] = {name: _untrained(spec, schema) for name, spec in untrained.items()}
+    job = Job(samples, compute, k)
+    grounds: dict[str, list[Spec]] = {}
     for spec in proposing:
-        for said in said_of_few("search", [spec.arm], samples, compute):
+        grounds.setdefault(_ground(spec, job), []).append(spec)
+    for ground, alike in grounds.items():
+        for said in said_of_few("search", [alike[0].arm], samples, compute):
             print(said)
-        found[spec.arm.name] = _proposed(spec, Job(samples, compute, k), work)
+        found |= _proposed(alike, job, work, ground)
     if trained:
         for fold in dict.fromkeys(spec.search.fold for spec in trained):
             arms = [spec.arm for spec in trained if spec.search.fold == fold]
             for said in said_of_few("search", arms, samples, compute, fold=fold):
                 print(said)
-        job = Searches(specs=trained, job=Job(samples, compute, k), runs=runs)
         name = f"{RUN}{key_of(trained, samples, k, compute.lanes)}"
-        done = launch(_search_all, {name: job}, work=work, compute=compute)
+        searches = {name: Searches(specs=trained, job=job, runs=runs)}
+        done = launch(_search_all, searches, work=work, compute=compute)
         with done[name].as_directory() as folder:
             found |= {spec.arm.name: found_in(Path(folder), spec) for spec in trained}
     return {spec.arm.name: found[spec.arm.name] for spec in specs}
@@ -128,19 +132,26 @@ def _untrained(spec: Spec, schema: Schema) -> Found:
     return Found(spec, [], tuple(values.tolist()), spec.fixed_log_p())
 
 
-def _proposed(spec: Spec, job: Job, work: Path) -> Confirmed:
-    """By as many processes as the cluster has room for.
-
-    What they answered stays in `work`, for searches of the same samples and losses within other budgets as well.
-    """
+def _ground(spec: Spec, job: Job) -> str:
+    """What the answers to the questions of a search by proposals follow from: neither its budgets nor its method."""
     asked = replace(spec.search, method="propose", trainings=Search().trainings, front="")
-    ground = replace(spec, arm=replace(spec.arm, name="told"), search=asked, budget_us=0.0)
-    key = key_of([ground], job.samples, job.k, job.compute.lanes)
-    prepare = partial(Evaluator, spec, replace(job, tables={}))
-    with Pool(prepare, cpus=job.compute.cpus, most=FIRST) as pool:
-        search = find if spec.search.method == "propose" else alone
-        told = kept(pool, work / "told", key)
-        return search(spec, load_schema(job.samples), told, partial(print, flush=True))
+    ground = replace(spec, arm=replace(spec.arm, name=""), search=asked, budget_us=0.0)
+    return key_of([ground], job.samples, job.k, job.compute.lanes)
+
+
+def _proposed(specs: Sequence[Spec], job: Job, work: Path, ground: str) -> dict[str, Confirmed]:
+    """Searches of one ground, by as many processes as the cluster has room for; by the names of their arms.
+
+    What they answered stays in `work`: no question is asked twice, and what is looked for within another budget later
+    begins with what is known.
+    """
+    schema, found = load_schema(job.samples), dict[str, Confirmed]()
+    with Pool(partial(Evaluator, specs[0], replace(job, tables={})), cpus=job.compute.cpus, most=FIRST) as pool:
+        told = kept(pool, work / "told", ground)
+        for spec in specs:
+            search = find if spec.search.method == "propose" else alone
+            found[spec.arm.name] = search(spec, schema, told, partial(print, flush=True))
+    return found
 
 
 def proposed_here(spec: Spec, job: Job) -> Confirmed:

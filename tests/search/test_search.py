@@ -20,6 +20,7 @@ from prerank.models.arch import load_arch
 from prerank.models.checkpoint import load_model
 from prerank.models.options import Distill, Optim
 from prerank.samples.kept import Kept
+from prerank.search import group
 from prerank.search.found import found_in
 from prerank.search.group import proposed_here, run_search, search_all
 from prerank.search.options import Search
@@ -190,6 +191,21 @@ def test_what_makes_no_sense_is_named(config, tmp_path):
             searched(replace(config, **change), tmp_path)
     with pytest.raises(InputError, match="there are: onnxruntime, 48 candidates"):
         spec_of(replace(config, latency=Latency(candidates=50)))
+
+
+def test_searches_within_other_budgets_and_by_other_methods_ask_the_same_questions(config):
+    job, spec = Job(config.samples, config.compute, config.k), spec_of(config)
+
+    def ground(arm=spec.arm, search=spec.search, **changes):
+        return group._ground(replace(spec, arm=arm, search=search, **changes), job)
+
+    same = ground(search=replace(spec.search, method="propose"))
+    for alike in ({"trainings": 7}, {"front": "0.5,2"}, {"method": "cegb_free"}):
+        assert ground(search=replace(spec.search, **{"method": "propose", **alike})) == same
+    assert ground(arm=replace(spec.arm, name="x"), budget_us=2.0) == same
+    for other in ({"steps": 7}, {"widths": "8,0"}, {"gate_lr": 0.1}):
+        assert ground(search=replace(spec.search, **other)) != same
+    assert ground(arm=replace(spec.arm, seed=1)) != same != ground(arm=replace(spec.arm, widths=(4, 4)))
 
 
 @pytest.mark.ray
