@@ -82,8 +82,11 @@ def main(config: Export, parent: Run | None = None) -> ExportManifest:
             uri = export.register(tracked, staging, name=config.name, alias=config.alias, tags=tags)
         facts["mlflow"] = {"uri": tracked.uri, "run_id": tracked.run_id, "model": uri}
     rmtree(work)
-    shown = {n: f"{stat['p50']:.0f} us (p99 {stat['p99']:.0f})" for n, stat in made["inference_us"].items()}
-    print(f"{out}: within {worst:.1e} of torch; {', '.join(f'{n} candidates {time}' for n, time in shown.items())}")
+    shown = ", ".join(
+        f"{n} candidates {stat['p5']:.0f} us (median {stat['p50']:.0f}, p99 {stat['p99']:.0f})"
+        for n, stat in made["inference_us"].items()
+    )
+    print(f"{out}: within {worst:.1e} of torch; {shown}")
     print(f"{uri} is {config.name}@{config.alias} at {tracked.uri}")
     return export_manifest(out)
 

@@ -7,7 +7,7 @@ Beside it stands front.json, the best that was found for each latency; with `--s
 search, the history of its gates and widths. The second command trains what was found from scratch.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, cast
@@ -87,7 +87,7 @@ def main(config: SearchArch, parent: Run | None = None) -> FoundArch:
                 if isinstance(found, Confirmed):
 
                     def within(limit_us: float) -> Confirmed:
-                        return cast(Confirmed, search([spec.with_front(limit_us)])[spec.arm.name])
+                        return cast(Confirmed, search([replace(spec, budget_us=limit_us)])[spec.arm.name])
 
                     found, measured = within_budget(found, Clock(spec, schema, load_stats(samples)), within)
                     print(f"{found.choice(schema).said(spec.arm.select_by)}\n{measured}")

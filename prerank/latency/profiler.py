@@ -134,10 +134,14 @@ def inputs_of(
             else:
                 seen.add(feature.of_request)
                 firsts.setdefault(feature.of_request, []).append((path, difference))
-    for path, difference in itertools.chain(*firsts.values()):
-        added.setdefault(path, [difference])  # a path that has been none but the first
-    values = {path: _pooled(differences) for path, differences in added.items()}
-    once = [_pooled([_difference(first, values[path]) for path, first in of_side]) for of_side in firsts.values()]
+    values, once = {path: _pooled(differences) for path, differences in added.items()}, list[Stat]()
+    for of_side in firsts.values():
+        # Of a path that has been none but the first, what is its own is known where another path says what is shared.
+        shared = [_difference(first, values[path]) for path, first in of_side if path in values]
+        once += [_pooled(shared)] if shared else []
+        for path in {path for path, _ in of_side} - values.keys():
+            alone = [first for of, first in of_side if of == path]
+            values[path] = _pooled([_difference(first, once[-1]) if shared else first for first in alone])
     return {name: values[_path(feature)] for name, feature in by_name.items()}, _sum(once)
 
 

@@ -42,7 +42,8 @@ class Table:
     packed: bool = False
     """Whether the inputs of the network were packed."""
     yardstick_us: float | None = None
-    """What the yardstick took beside it where nothing else ran; None in files of earlier versions."""
+    """What the yardstick took beside it where nothing else ran; None in files of earlier versions, whose times are by
+    another rule."""
 
     def at(self, width_in: int, width_out: int) -> float:
         """T[in, out], linear between the measured widths in, and below the smallest as the smallest.
@@ -106,6 +107,7 @@ def table_of(setting: Entry, file_fingerprint: str) -> Table:
     ins, outs = (tuple(sorted(set(widths))) for widths in zip(*layers, strict=True)) if layers else ((), ())
     if HEAD not in outs:
         raise KeyError("layers_us with out 1")
+    yards_us = setting["meanwhile"]["yardstick_us"] if "numbers_us" in setting and "meanwhile" in setting else None
     return Table(
         runtime=setting["runtime"],
         candidates=setting["candidates"],
@@ -116,7 +118,7 @@ def table_of(setting: Entry, file_fingerprint: str) -> Table:
         outs=outs,
         layer_us=tuple(tuple(layers[i, o] for o in outs) for i in ins),
         fingerprint=file_fingerprint,
-        yardstick_us=setting["meanwhile"]["yardstick_us"]["p10"] if "meanwhile" in setting else None,
+        yardstick_us=yards_us["p10"] if yards_us else None,
     )
 
 

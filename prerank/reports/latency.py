@@ -36,6 +36,8 @@ def show(result: Measurements, out: Path, console: Console) -> None:
     console.print(_layers(shown))
     inputs = [times["p5"] for times in shown["inputs_us"].values()]
     empty = f"An empty run {shown['overhead_us']['p5']:.1f} µs"
+    if "numbers_us" in shown:
+        empty += f", numbers {shown['numbers_us']['p5']:.1f} µs"
     console.print(f"{empty}, the inputs of all {len(inputs)} features {sum(inputs):,.0f} µs", highlight=False)
     for entry in result["settings"]:
         if "error" in entry:

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypedDict
 
@@ -110,6 +110,13 @@ class Confirmed:
     """What may be predicted for the winner of the search's own budget, where the host takes longer than predicted."""
     measured: Measured | None = None
     """Of the winner."""
+
+    def and_what(self, other: "Confirmed") -> "Confirmed":
+        """With what another search of the same ground has trained; of what both have, what came farther."""
+        rows: dict[Arch, Row] = {}
+        for row in sorted([*self.rows, *other.rows], key=lambda row: row["rung"]):
+            rows[arch_of(row)] = row
+        return replace(self, rows=sorted(rows.values(), key=lambda row: (row["latency_us"], str(arch_of(row)))))
 
     @property
     def history(self) -> list[SearchEpoch]:

@@ -11,6 +11,7 @@ from prerank.logs.schema import Schema
 from prerank.models.arch import Arch
 from prerank.models.stats import Stats
 from prerank.search.confirmed import Confirmed, incumbent_of
+from prerank.search.propose import space_of
 from prerank.search.spec import Spec
 from prerank.serving.timing import machine, stat, timed
 from prerank.serving.watch import Watch
@@ -23,6 +24,8 @@ no more than that does not run over. Its own error is in arch.json."""
 REPEATS = 200
 QUICK = 1.05
 """A host whose yardstick takes no more than so many times what it took beside the table is as quick as it was then."""
+PART = 0.01
+"""Of the budget: by how much it shrinks at least."""
 WAITS, WAIT_S = 20, 0.5
 """For such a moment: a neighbour of a virtual machine, or a program beside, takes its turns by seconds."""
 
@@ -37,9 +40,10 @@ class Clock:
 
     @property
     def here(self) -> bool:
-        """Whether the latency table is of this host, and of the runtime that is timed here."""
+        """Whether the latency table is of this host, and of the runtime and by the rule that is timed by here."""
         table = self.spec.table
-        return table.runtime == "onnxruntime" and table.machine == machine()["fingerprint"]
+        ours = table.runtime == "onnxruntime" and table.machine == machine()["fingerprint"]
+        return ours and table.yardstick_us is not None
 
     def __call__(self, archs: Sequence[Arch]) -> list[float]:
         """Inference, microseconds, in turns, at a moment when the host is as quick as when the table was measured.
@@ -73,17 +77,16 @@ class Clock:
 def within_budget(found: Confirmed, clock: Clock, again: Callable[[float], Confirmed]) -> tuple[Confirmed, str]:
     """The search, whose limit is as far below the budget as its winner takes longer than predicted; and what was done.
 
-    `again` is the same search, which has looked within that limit as well.
-
-    The incumbent stays what it is: where it fits by the table, nothing runs over that takes no longer than it does.
+    `again` searches within such a limit, and what it trains counts as well. The incumbent stays what it is: where it
+    fits by the table, nothing runs over that takes no longer than it does.
     """
     spec, schema = found.spec, clock.schema
     if not clock.here:
-        return found, "the winner was not measured: the latency table is of another host"
-    incumbent = incumbent_of(spec, schema, spec.budget_us)
-    takes_us = 0.0
-    said = "note: {} winners took longer than predicted, the last {:.0f} µs: the budget is below what can be promised"
-    for tried in range(TRIES):
+        return found, "the winner was not measured: the latency table is of another host, or of an earlier version"
+    incumbent, space = incumbent_of(spec, schema, spec.budget_us), space_of(spec, schema)
+    least_us = space.latency_us(space.cheapest(spec.budget_us))
+    tried = 0
+    while True:
         arch = found.derive(schema)
         ours_us, *of_incumbent = clock([arch, incumbent] if incumbent and incumbent != arch else [arch])
         features = schema.select(arch.features, where="arch.json")
@@ -100,7 +103,11 @@ def within_budget(found: Confirmed, clock: Clock, again: Callable[[float], Confi
         if arch == incumbent or over_us <= NOISE * predicted_us:
             at = f"inference {ours_us:.0f} µs as measured here, {predicted_us:.0f} predicted"
             return found, at + (f"; {tried} before it ran over the budget" if tried else "")
-        limit_us = spec.budget_us - max(ours_us - predicted_us, over_us)
-        limit_us = min(limit_us, found.limit_us or limit_us)
-        found = replace(again(limit_us) if tried + 1 < TRIES else found, limit_us=limit_us, measured=found.measured)
-    return found, said.format(TRIES, takes_us)
+        limit_us = min(spec.budget_us - max(ours_us - predicted_us, over_us), found.limit_us or math.inf)
+        # In whole parts, so that a search that is stopped in here most likely goes on with the same.
+        limit_us = math.floor(limit_us / spec.budget_us / PART) * PART * spec.budget_us
+        tried += 1
+        if tried == TRIES or limit_us < least_us:
+            said = f"note: {takes_us:.0f} µs as measured, {tried} times longer than predicted: "
+            return found, said + "the budget is below what can be promised"
+        found = replace(found.and_what(again(limit_us)), limit_us=limit_us)

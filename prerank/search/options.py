@@ -46,7 +46,8 @@ class Search:
     layers: Positive = 2
     trainings: Positive = 300
     """Of propose, and of rivals with _free, what a budget may cost: trainings of `steps`, or as much of longer ones.
-    More never finds less on the validation days."""
+    More never finds less on the validation days. A winner that runs over as measured makes the budget a smaller one,
+    which may cost as much again."""
     steps: Positive = 60
     """Of propose, of the shortest training; the best of these go on to three and nine times as many."""
     front: str = ""

@@ -1,7 +1,7 @@
 """One search: what it is told, and what is said of the architecture that it comes to."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
 
@@ -54,11 +54,6 @@ class Spec:
     def budgets_us(self) -> list[float]:
         """Its own, then the others of the front."""
         return [self.budget_us, *(float(share) * self.budget_us for share in names(self.search.front))]
-
-    def with_front(self, budget_us: float) -> "Spec":
-        """The same within one more budget."""
-        front = ",".join([*names(self.search.front), repr(budget_us / self.budget_us)])
-        return replace(self, search=replace(self.search, front=front))
 
     @property
     def searches_widths(self) -> bool:

@@ -82,7 +82,8 @@ def _cpu() -> str:
 def timed(
     runs: Sequence[Run], repeats: int, tick: Callable[[], None] = lambda: None, watch: Watch | None = None
 ) -> list[Times]:
-    """Times of each of `runs` by turn, about `repeats` in all; a turn begins with two runs that are not measured.
+    """Times of each of `runs` by turn, about `repeats` in all; a turn begins with two runs that are not measured, while
+    the piece has time left.
 
     A turn beside which the yardstick of `watch` was slow is measured again, once. `tick` is called after each turn of
     each, TURNS times a run.

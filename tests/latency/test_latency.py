@@ -9,7 +9,7 @@ import torch
 
 from prerank.core.errors import InputError
 from prerank.latency.formula import expected_fetch_us, expected_inference_us, fetch_us, inference_us, latency_us
-from prerank.latency.table import load_table
+from prerank.latency.table import load_table, table_of
 from prerank.logs.schema import Feature
 
 FETCH = {"store": {"per_feature_us": 10.0}, "stream": {"per_feature_us": 3.0}, "cache": {"per_feature_us": 1.0}}
@@ -173,3 +173,22 @@ def test_expected_inference_gradients(table):
     assert (theta_M.grad > 0).all()
     assert theta_M.grad[0] == 2.0  # of the request: its input's path and nothing else
     assert (logits_SC.grad[:, 0] > 0).all() and (logits_SC.grad[:, 2] < 0).all()
+
+
+def test_what_numbers_cost_once_is_in_every_prediction_and_older_files_count():
+    yard = {"yardstick_us": {"p10": 9.0, "p50": 10.0, "p90": 12.0}}
+    new = setting(100) | {"numbers_us": stat(7.0), "meanwhile": yard}
+    table, plain = table_of(new, ""), table_of(setting(100), "")
+    assert inference_us(table, FEATURES, (8,)) == inference_us(plain, FEATURES, (8,)) + 7
+    assert table.yardstick_us == 9 and plain.yardstick_us is None
+
+    def older(x):
+        """As it was written when the median of the quicker half was all there was."""
+        if isinstance(x, dict) and "p50" in x and "p5" in x:
+            x = {key: value for key, value in x.items() if key != "p5"} | {"p50": x["p5"]}
+        if isinstance(x, dict):
+            return {key: older(value) for key, value in x.items()}
+        return [older(value) for value in x] if isinstance(x, list) else x
+
+    old = table_of(older(setting(100)) | {"meanwhile": yard}, "")
+    assert inference_us(old, FEATURES, (8,)) == inference_us(plain, FEATURES, (8,)) and old.yardstick_us is None

@@ -2,6 +2,7 @@
 
 import json
 from contextlib import contextmanager
+from dataclasses import replace
 from types import SimpleNamespace
 from unittest import mock
 
@@ -61,6 +62,22 @@ def test_what_a_feature_adds_and_what_the_first_number_of_a_side_does():
     assert sum(stat["p50"] for stat in got.values()) + once["p50"] == pytest.approx(cost(own))
     assert got["price"] == got["match"]  # both are one number of an item
     assert got["price"]["p99"] >= got["price"]["p50"]
+
+
+def test_what_a_path_costs_that_was_none_but_the_first():
+    """Its own is what it added less what another path says is shared; nothing of that is lost or counted twice."""
+    vector = replace(FEATURES[0], name="vector", side="item", kind="embedding", size=8)
+    features = {f.name: f for f in (vector, replace(vector, name="x", kind="dense", size=1))}
+    features["y"] = replace(features["x"], name="y")
+
+    def cost(names):
+        return 5.0 + (6.0 if names else 0.0) + sum(30.0 if name == "vector" else 10.0 for name in names)
+
+    orders = [["vector", "x"], ["y", "x"]]
+    times = [[[np.full(3, cost(order[:n]))] for n in range(len(order) + 1)] for order in orders]
+    got, once = profiler.inputs_of(features, orders, times)
+    assert {name: each["p5"] for name, each in got.items()} == {"vector": 30.0, "x": 10.0, "y": 10.0}
+    assert once["p5"] == 6.0
 
 
 def test_the_layers_and_networks_to_measure():

@@ -206,6 +206,25 @@ def test_what_was_told_is_not_asked_again(tmp_path):
     assert len(made.tasks) == asked + len(files[::3])
 
 
+@pytest.mark.slow
+def test_searches_of_one_ground_ask_no_question_twice(tmp_path):
+    from prerank.search.evaluator import PRICED, kept
+
+    made, spec = Made(), spec_of(trainings=60)
+    told = kept(made, tmp_path, "ground")
+    find(spec, SCHEMA, told)
+    find(replace(spec, budget_us=380.0), SCHEMA, told)
+    for method in ("permutation_free", "gradient_free", "fscd_free"):
+        alone(replace(spec, search=replace(spec.search, method=method)), SCHEMA, told)
+    assert len(made.tasks) == len(set(made.tasks))
+    networks = [
+        task for task in made.tasks if task.kind == "network" and len(task.arch.features) == len(SCHEMA.features)
+    ]
+    assert len(networks) == 1 and not networks[0].budget_us
+    # What hangs on the budget is asked for each.
+    assert {task.budget_us for task in made.tasks if task.kind in PRICED} == {420.0, 380.0}
+
+
 def test_the_better_valuer_is_heard_first():
     """Two valuers, of which the first is wrong of all: all networks of the second are tried before another of its."""
     wrong, right = {"noise_cheap": 1.0, "user": 0.5}, WORTH

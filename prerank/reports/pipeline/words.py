@@ -75,8 +75,9 @@ def captions(results: Results) -> dict[str, tuple[str, str]]:
         "latency_recall": (
             f"Points of recall@{k} against the time of a request: {timed}.",
             "What a student keeps of the teacher's first k, with its 95% interval, against what a request takes: fetch "
-            "by the formula, inference as measured, the median. Dots at nearly one time are pushed apart to stand side "
-            "by side. A dotted line is the budget of the search. The teacher, 100% but for ties, is left out.",
+            "by the formula, inference as measured where nothing else ran (the fifth percentile). Dots at nearly one "
+            "time are pushed apart to stand side by side. A dotted line is the budget of the search. The teacher, 100% "
+            "but for ties, is left out.",
         ),
         "recall_at_k": (
             f"Lines of recall at k, one for each student. At the largest k: {at_end['recall']}.",
