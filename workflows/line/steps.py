@@ -87,7 +87,6 @@ def profiled(config: Pipeline, samples: Path, out: Path, parent: Run) -> Path:
         candidates=str(candidates),
         threads=str(config.latency.threads),
         runtimes="onnxruntime",
-        repeats=50,
         networks=10,
     )
     profile_latency.main(profile, parent, any_host=True)  # a job that lost its head goes on where the next one is
