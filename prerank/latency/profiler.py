@@ -124,11 +124,11 @@ def inputs_of(
     added, firsts = dict[object, list[Stat]](), dict[bool, list[tuple[object, Stat]]]()
     for order, runs in zip(orders, times, strict=True):
         width, seen = 0, set[bool]()
-        for name, (without, with_it) in zip(order, itertools.pairwise(runs), strict=True):
+        for name, (without, with_it) in zip(order, itertools.pairwise(map(stat, runs)), strict=True):
             feature = by_name[name]
             wider = width + item_width([feature])
             more_us, width = head_us(wider) - head_us(width), wider
-            difference, path = _difference(stat(with_it), stat(without), more_us), _path(feature)
+            difference, path = _difference(with_it, without, more_us), _path(feature)
             if feature.dim or feature.of_request in seen:
                 added.setdefault(path, []).append(difference)
             else:
