@@ -3,7 +3,7 @@
 Nothing here trains: it asks, in rounds, for trainings that may run side by side, and what it asks for next hangs on the
 answers alone. So the same answers lead to the same end, on however many workers and after however many interruptions;
 and as no decision looks at how many trainings are left, a search of more trainings begins with those of a search of
-fewer, and keeps the best of a larger number.
+fewer, but for those of its end, and keeps the best of a larger number.
 """
 
 import itertools
@@ -15,7 +15,7 @@ from typing import TypedDict
 import numpy as np
 
 from prerank.models.arch import Arch
-from prerank.search.confirmed import FITS, LAST, LONGER, Row, best_of
+from prerank.search.confirmed import FITS, LAST, LONGER, TIE, Row, best_of
 from prerank.search.propose import Space, Values, neighbours, proposals
 
 SEEDS = ((0,), (1,), (2,), (3, 4))
@@ -93,7 +93,7 @@ class Confirm:
         """Confirms and refines within the budget; returns the best, or None where nothing fits.
 
         `sure`: sets that go on to the last rung whatever they come to, beside the `trainings`; so may those that
-        another budget's search has brought there.
+        another budget's search has brought there, and the best without what is idle in it.
         """
         sure = list(dict.fromkeys(arch for arch in sure if self._fits(arch, budget_us)))
         self._train([(arch, rung) for rung in (2, 3) for arch in sure])
@@ -139,6 +139,8 @@ class Confirm:
                 asked = [(arch, 0) for arch in queue[:NEXT]]
                 queue = queue[NEXT:]
             going = bool(asked) and ask(asked)
+        if self.refines:
+            self._leave_idle(budget_us)
         return self.best(budget_us)
 
     def best(self, budget_us: float) -> Arch | None:
@@ -206,6 +208,28 @@ class Confirm:
             asked += [one for one in best if (one[2], rung + 1) not in self.told]
         asked.sort(key=lambda one: one[:2])
         return [(arch, rung) for _, _, arch, rung in asked[:MOST]]
+
+    def _leave_idle(self, budget_us: float) -> None:
+        """Trains out the best without what is idle in it, or without half of that where it keeps less, and so on.
+
+        Where room is left, what is worth nothing and costs little is in the best set by chance; `best` takes the
+        cheaper of two that are level. Idle is what shuffling costs, all together, no more than a tie; but of two that
+        say the same each looks idle beside the other.
+        """
+        best = self.best(budget_us)
+        if best is None:
+            return
+        ((lost, _),) = self.valued([self.valuer("near", best, 1)])
+        features = sorted(best.features, key=lambda name: lost[name])
+        idle = int((np.cumsum([max(lost[name], 0.0) for name in features]) <= TIE).sum())
+        while idle:
+            kept = set(features[idle:])
+            lean = Arch(tuple(name for name in best.features if name in kept), best.widths)
+            if self.space.scores(lean):
+                self._train([(lean, 2), (lean, 3)])
+                if self.best(budget_us) == lean:
+                    return
+            idle //= 2
 
     def _near(self, mine: list[Arch], refined: set[Arch], valued: Sequence[Values], budget_us: float) -> list[Arch]:
         """Proposals near the best, or near one of the next best where nothing near it is new."""

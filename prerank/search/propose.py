@@ -49,6 +49,10 @@ class Space:
     def arch(self, kept_M: np.ndarray, network: Network) -> Arch:
         return Arch(tuple(f.name for f, keep in zip(self.features, kept_M, strict=True) if keep), network.widths)
 
+    def scores(self, arch: Arch) -> bool:
+        """Whether it reads anything of the items."""
+        return any(feature.name in arch.features for feature in self.features if not feature.of_request)
+
     def latency_us(self, arch: Arch) -> float:
         kept_M = np.array([feature.name in arch.features for feature in self.features])
         return float(self.costs.of(kept_M[None], network_of(self.costs.table, arch.widths))[0])
