@@ -93,7 +93,8 @@ class Confirm:
         """Confirms and refines within the budget; returns the best, or None where nothing fits.
 
         `sure`: sets that go on to the last rung whatever they come to, beside the `trainings`; so may those that
-        another budget's search has brought there, and the best without what is idle in it.
+        another budget's search has brought there, the best without what is idle in it, and, where the trainings do
+        not suffice to bring any there, what leads.
         """
         sure = list(dict.fromkeys(arch for arch in sure if self._fits(arch, budget_us)))
         self._train([(arch, rung) for rung in (2, 3) for arch in sure])
@@ -139,8 +140,7 @@ class Confirm:
                 asked = [(arch, 0) for arch in queue[:NEXT]]
                 queue = queue[NEXT:]
             going = bool(asked) and ask(asked)
-        if self.refines:
-            self._leave_idle(budget_us)
+        self._end(budget_us, [arch for arch in mine if arch not in sure])
         return self.best(budget_us)
 
     def best(self, budget_us: float) -> Arch | None:
@@ -208,6 +208,15 @@ class Confirm:
             asked += [one for one in best if (one[2], rung + 1) not in self.told]
         asked.sort(key=lambda one: one[:2])
         return [(arch, rung) for _, _, arch, rung in asked[:MOST]]
+
+    def _end(self, budget_us: float, tried: Sequence[Arch]) -> None:
+        """Trains out what leads, where the trainings did not suffice to bring any so far: else all of them were for
+        nothing; and what is left of the best without what is idle."""
+        if tried and not any(self.rung(arch) == LAST for arch in tried):
+            leader = max(tried, key=lambda arch: (self.rung(arch), self.mean(arch), -self.space.latency_us(arch)))
+            self._train([(leader, rung) for rung in (2, 3)])
+        if self.refines:
+            self._leave_idle(budget_us)
 
     def _leave_idle(self, budget_us: float) -> None:
         """Trains out the best without what is idle in it, or without half of that where it keeps less, and so on.

@@ -105,8 +105,8 @@ def hold(arm: Arm, job: Job) -> Held:
     tables = (table for _, table in zip(range(steps), reader.epoch(0), strict=False))
     stats = load_stats(job.samples)
     numbers = Embed(tuple(feature for feature in features if not feature.dim), stats)
-    batches = [_normalised(training_batch(table, arm, features, 0, score), numbers) for table in tables]
-    lists = [replace(part, batch=_normalised(part.batch, numbers)) for part in _lists(arm, features, job)]
+    batches = [normalised(training_batch(table, arm, features, 0, score), numbers) for table in tables]
+    lists = [replace(part, batch=normalised(part.batch, numbers)) for part in _lists(arm, features, job)]
     contrasted = teacher_width(job.samples) if arm.distill.contrast else None
     held = Held(arm, features, stats, contrasted, batches, lists, steps * reader.dealt.batch, numbers)
     if all(np.isnan(part.metric(torch.zeros(len(part.batch.request_I)))).all() for part in lists):
@@ -131,7 +131,7 @@ def _lists(arm: Arm, features: tuple[Feature, ...], job: Job) -> Iterator[Lists]
         yield Lists(scoring_batch(table, features), validation, teacher_N, arm.select_by)
 
 
-def _normalised(batch: Batch, numbers: Embed) -> Batch:
+def normalised(batch: Batch, numbers: Embed) -> Batch:
     sides = {key: numbers.numbers(batch.features, of_item) for of_item, key in enumerate(ALL)}
     return replace(batch, features=batch.features | {key: x for key, x in sides.items() if x is not None})
 

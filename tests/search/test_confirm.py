@@ -92,6 +92,14 @@ class Hopeful(Made):
         return {"metric": [], "values": [known, others] if task.kind == "near" else [known, known, known]}
 
 
+@pytest.mark.parametrize("trainings", [1, 20, 60])
+def test_few_trainings_are_not_for_nothing(trainings):
+    """None comes to the last rung; what leads is trained out, and can take the place of the hand-picked set."""
+    found = find(spec_of(trainings=trainings), SCHEMA, Made(noise=0.01))
+    assert [row["rung"] for row in found.rows if row["latency_us"] <= 420].count(3) >= 2
+    assert keeps(found.derive(SCHEMA)) > keeps(incumbent_of(spec_of(), SCHEMA, 420.0))
+
+
 def test_what_is_idle_is_left_out():
     """Level sets differ by chance; the one without what is worth nothing is trained out beside the luckiest."""
     arch = find(spec_of(1000.0), SCHEMA, Hopeful()).derive(SCHEMA)
@@ -161,14 +169,15 @@ def test_the_best_of_many_has_to_be_surer_than_the_best_of_few():
 
 
 @pytest.mark.slow
-def test_more_trainings_begin_with_those_of_fewer_and_keep_no_less():
+def test_more_trainings_begin_with_those_of_fewer_and_keep_no_less(monkeypatch):
+    """But for what the end adds to either, which hangs on where it is."""
+    monkeypatch.setattr(Confirm, "_end", lambda self, budget_us, tried: None)
     asked, best = [], []
     for trainings in (20, 60, 120, 240):
         made = Made(noise=0.05)
         found = find(spec_of(trainings=trainings), SCHEMA, made)
         last = [row["metric"] for row in found.rows if row["rung"] == 3]
-        # But for what leaves out, at the end, what is idle in the best.
-        asked.append([task for task in made.tasks if task.kind != "near" and (task.kind, task.steps) != ("train", 540)])
+        asked.append([task for task in made.tasks if task.steps != 540 or task.kind != "train"])
         best.append(max(last))
     for fewer, more in itertools.pairwise(asked):
         assert more[: len(fewer)] == fewer
@@ -258,7 +267,7 @@ def test_the_better_valuer_is_heard_first():
     of_wrong, of_right = proposals(confirm.space, [wrong, right], 420.0)
     confirm.search(420.0, [wrong, right], [], 2 + len(of_right))
     asked = [task.arch for task in made.tasks]
-    assert asked == [of_wrong[0], *of_right, of_wrong[1]]
+    assert asked[: 2 + len(of_right)] == [of_wrong[0], *of_right, of_wrong[1]]
 
 
 def test_rungs_hold_back_what_is_worse():
