@@ -93,11 +93,11 @@ class Confirm:
         """Confirms and refines within the budget; returns the best, or None where nothing fits.
 
         `sure`: sets that go on to the last rung whatever they come to, beside the `trainings`; so may those that
-        another budget's search has brought there, the best without what is idle in it, and, where the trainings do
-        not suffice to bring any there, what leads.
+        another budget's search has brought there, what leads when the trainings are over, and the best without what is
+        idle in it.
         """
         sure = list(dict.fromkeys(arch for arch in sure if self._fits(arch, budget_us)))
-        self._train([(arch, rung) for rung in (2, 3) for arch in sure])
+        self._train([(arch, rung) for rung in (LAST - 1, LAST) for arch in sure])
         mine = {arch: None for arch, rung in self.told if rung >= 2 and self._fits(arch, budget_us)}
         refined: set[Arch] = set()
         left = trainings
@@ -210,11 +210,19 @@ class Confirm:
         return [(arch, rung) for _, _, arch, rung in asked[:MOST]]
 
     def _end(self, budget_us: float, tried: Sequence[Arch]) -> None:
-        """Trains out what leads, where the trainings did not suffice to bring any so far: else all of them were for
-        nothing; and what is left of the best without what is idle."""
-        if tried and not any(self.rung(arch) == LAST for arch in tried):
-            leader = max(tried, key=lambda arch: (self.rung(arch), self.mean(arch), -self.space.latency_us(arch)))
-            self._train([(leader, rung) for rung in (2, 3)])
+        """Trains out what leads and was not, as the trainings were over, and the best without what is idle in it.
+
+        A few times, where the next leads once the leader is trained out; where none has come to the rung before the
+        last, what leads on the highest, or all of the trainings were for nothing.
+        """
+        for _ in range(KEPT if tried else 0):
+            leader = max(
+                tried,
+                key=lambda arch: (min(self.rung(arch), LAST - 1), self.mean(arch), -self.space.latency_us(arch)),
+            )
+            if self.rung(leader) == LAST:
+                break
+            self._train([(leader, rung) for rung in (LAST - 1, LAST)])
         if self.refines:
             self._leave_idle(budget_us)
 
@@ -235,7 +243,7 @@ class Confirm:
             kept = set(features[idle:])
             lean = Arch(tuple(name for name in best.features if name in kept), best.widths)
             if self.space.scores(lean):
-                self._train([(lean, 2), (lean, 3)])
+                self._train([(lean, LAST - 1), (lean, LAST)])
                 if self.best(budget_us) == lean:
                     return
             idle //= 2

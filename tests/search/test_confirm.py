@@ -100,6 +100,18 @@ def test_few_trainings_are_not_for_nothing(trainings):
     assert keeps(found.derive(SCHEMA)) > keeps(incumbent_of(spec_of(), SCHEMA, 420.0))
 
 
+def test_what_leads_when_the_trainings_are_over_is_trained_out():
+    """And what leads once that has kept less than it promised; not what is behind."""
+    confirm = Confirm(space_of(spec_of(), SCHEMA), Made(noise=0.0), refines=False)
+    out, lucky, good, behind = (Arch(("user", "useful_cheap"), widths) for widths in ((4, 4), (8, 4), (8, 8), (16, 4)))
+    for arch, rung, kept in ((out, 2, 0.45), (out, 3, 0.45), (lucky, 2, 0.6), (good, 2, 0.5), (behind, 2, 0.44)):
+        confirm.told[arch, rung] = np.full(REQUESTS, kept)
+    confirm._end(420.0, [out, lucky, good, behind])
+    # Each keeps 0.42 with the two other seeds.
+    assert [confirm.mean(arch) for arch in (lucky, good)] == pytest.approx([0.48, 1.34 / 3])
+    assert [task.arch for task in confirm.ask.tasks] == [lucky, good] and confirm.best(420.0) == lucky
+
+
 def test_what_is_idle_is_left_out():
     """Level sets differ by chance; the one without what is worth nothing is trained out beside the luckiest."""
     arch = find(spec_of(1000.0), SCHEMA, Hopeful()).derive(SCHEMA)
