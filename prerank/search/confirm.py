@@ -97,7 +97,7 @@ class Confirm:
         idle in it.
         """
         sure = list(dict.fromkeys(arch for arch in sure if self._fits(arch, budget_us)))
-        self._train([(arch, rung) for rung in (LAST - 1, LAST) for arch in sure])
+        self._train_out(sure)
         mine = {arch: None for arch, rung in self.told if rung >= 2 and self._fits(arch, budget_us)}
         refined: set[Arch] = set()
         left = trainings
@@ -178,6 +178,10 @@ class Confirm:
     def _fits(self, arch: Arch, budget_us: float) -> bool:
         return self.space.latency_us(arch) <= budget_us * FITS
 
+    def _train_out(self, archs: Sequence[Arch]) -> None:
+        """On the last rung, which counts the one before it."""
+        self._train([(arch, rung) for rung in (LAST - 1, LAST) for arch in archs])
+
     def _train(self, asked: Sequence[tuple[Arch, int]]) -> None:
         new = [(arch, rung) for arch, rung in asked if (arch, rung) not in self.told]
         seeds = [tuple(self.seed * 1000 + seed for seed in SEEDS[rung]) for _, rung in new]
@@ -222,7 +226,7 @@ class Confirm:
             )
             if self.rung(leader) == LAST:
                 break
-            self._train([(leader, rung) for rung in (LAST - 1, LAST)])
+            self._train_out([leader])
         if self.refines:
             self._leave_idle(budget_us)
 
@@ -243,7 +247,7 @@ class Confirm:
             kept = set(features[idle:])
             lean = Arch(tuple(name for name in best.features if name in kept), best.widths)
             if self.space.scores(lean):
-                self._train([(lean, LAST - 1), (lean, LAST)])
+                self._train_out([lean])
                 if self.best(budget_us) == lean:
                     return
             idle //= 2
