@@ -112,6 +112,27 @@ def test_what_is_idle_is_left_out():
     assert {*arch.features} == {"useful_cheap", "useful_dear", "fair"}
 
 
+class Twins(Made):
+    """Two features of one worth: beside the other each looks idle, without both it is lost."""
+
+    def answer(self, task):
+        known = dict.fromkeys(task.arch.features, 0.0) | {"useful_dear": 0.4}
+        if task.kind == "near":
+            return {"metric": [], "values": [known, {}]}
+        worth = 0.4 + 0.2 * bool({"useful_cheap", "noise_cheap"} & {*task.arch.features})
+        return {"metric": [worth] * REQUESTS, "values": []}
+
+
+def test_of_two_that_say_the_same_one_stays():
+    confirm = Confirm(space_of(spec_of(), SCHEMA), Twins())
+    both = Arch(("useful_cheap", "noise_cheap", "useful_dear"), (16, 8))
+    confirm._train_out([both])
+    confirm._leave_idle(1000.0)
+    assert {arch.features for arch, rung in confirm.told if rung == 3} == {
+        both.features, ("useful_dear",), ("noise_cheap", "useful_dear")}  # fmt: skip
+    assert confirm.best(1000.0) == Arch(("noise_cheap", "useful_dear"), (16, 8))
+
+
 class Gates(Made):
     """The gates say something else within each budget, and the other valuers what they say everywhere."""
 
