@@ -25,6 +25,7 @@ from prerank.models.stats import load_stats
 from prerank.reports.search.figures import search_figures
 from prerank.reports.search.front import front_figure
 from prerank.samples.files import samples_manifest
+from prerank.samples.taught import teacher_column
 from prerank.search.confirmed import Confirmed, read_front
 from prerank.search.found import read_found_arch
 from prerank.search.group import search_all
@@ -34,7 +35,6 @@ from prerank.search.spec import FoundArch, Spec, hand_picked_us
 from prerank.tracking.runs import Run, run, send_unsent
 from prerank.training.group import refuse_local_store
 from prerank.training.options import Compute
-from prerank.training.worker import teacher_column
 
 
 @dataclass(frozen=True)

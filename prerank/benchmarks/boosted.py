@@ -17,8 +17,9 @@ from prerank.core.nested import flat_numpy
 from prerank.evaluation.metrics import Candidates, Validation
 from prerank.logs.schema import Feature
 from prerank.samples.batches import scoring_batch
+from prerank.samples.files import files_of
 from prerank.samples.reader import sequential
-from prerank.training.worker import files_of, scored_columns, teacher_column
+from prerank.samples.taught import scored_columns, teacher_column
 
 TREES, LEAVES = 100, 31
 COMPILED = Peer("LightGBM, compiled", ("treelite", "tl2cgen"), program="gcc")

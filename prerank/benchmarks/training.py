@@ -18,11 +18,13 @@ from prerank.models.options import Arm, Distill, Optim
 from prerank.models.ranker import Ranker
 from prerank.models.stats import load_stats
 from prerank.samples.batches import columns, training_batch
+from prerank.samples.files import files_of
 from prerank.samples.reader import Reader
+from prerank.samples.taught import teacher_column, teacher_width
 from prerank.training import loop
 from prerank.training.arms import student_arm
 from prerank.training.average import AveragedAdamW
-from prerank.training.worker import files_of, redraw_of, teacher_column, teacher_width
+from prerank.training.worker import redraw_of
 
 WAIT, OF_BARE, CONTRAST = 0.1, 0.9, 2.0
 """What is to be reached: the share of waiting at most, of the bare loop's speed at least, of a step's time at most."""

@@ -95,6 +95,10 @@ def sample_files(folder: Path, split: str) -> list[tuple[Path, int]]:
     return [(folder / name, n) for name, n in sorted(rows.items()) if name.startswith(f"{split}/")]
 
 
+def files_of(samples: Path, split: str) -> tuple[Path, ...]:
+    return tuple(path for path, _ in sample_files(samples, split))
+
+
 def candidates_of(samples: Path) -> int:
     """The median number of candidates of the validation requests, which are whole; raises InputError without any."""
     counts_R = items_of(samples, "val")

@@ -22,8 +22,9 @@ from prerank.models.batch import Batch
 from prerank.models.checkpoint import State
 from prerank.models.stats import load_stats
 from prerank.samples.batches import columns, training_batch
-from prerank.samples.files import check_k
+from prerank.samples.files import check_k, files_of
 from prerank.samples.reader import Reader
+from prerank.samples.taught import teacher_column, teacher_width
 from prerank.search.autofas import AutoFAS
 from prerank.search.confirm import FIRST
 from prerank.search.confirmed import Confirmed
@@ -41,16 +42,8 @@ from prerank.training.few import said_of_few
 from prerank.training.group import RUN, Shared, launch, train_worker
 from prerank.training.loop import Lesson
 from prerank.training.options import Compute
-from prerank.training.worker import (
-    Job,
-    Worker,
-    check,
-    check_memory,
-    files_of,
-    teacher_column,
-    teacher_width,
-    validation,
-)
+from prerank.training.preflight import check
+from prerank.training.worker import Job, Worker, check_memory, validation
 
 METHODS: dict[MethodName, type[AutoFAS] | type[Rival]] = {"autofas": AutoFAS, **RIVALS}
 """Those that train, by the name of `Search.method`; each is a `prerank.search.method.Method`."""

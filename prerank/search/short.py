@@ -30,9 +30,11 @@ from prerank.models.options import Arm
 from prerank.models.ranker import Ranker
 from prerank.models.stats import Stats, load_stats
 from prerank.samples.batches import columns, scoring_batch, training_batch
+from prerank.samples.files import files_of
 from prerank.samples.reader import Reader, sequential
+from prerank.samples.taught import teacher_column, teacher_width
 from prerank.training.average import AveragedAdamW, weights_of
-from prerank.training.worker import Job, files_of, teacher_column, teacher_width
+from prerank.training.worker import Job
 
 REQUESTS = 8_192
 """Training requests that are held in memory, at most."""

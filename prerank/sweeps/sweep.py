@@ -19,12 +19,12 @@ from ray.tune.logger import JsonLoggerCallback
 from prerank.core.cluster.private import keep_every_checkpoint_quietly, ship_no_secrets
 from prerank.core.errors import InputError
 from prerank.core.storage import parquet
+from prerank.samples.files import files_of
 from prerank.sweeps.live import Live
 from prerank.sweeps.outcome import Outcome, read_outcomes
 from prerank.sweeps.plan import Plan, at_a_time, drawn_from, sampler, scheduler
 from prerank.sweeps.space import Space
 from prerank.sweeps.trial import FAULT, Trials, forget, run_trial
-from prerank.training.worker import files_of
 
 KEPT_S = 30.0
 """What a killed driver last wrote of its trials, once a second, is no older than this."""

@@ -34,7 +34,8 @@ from prerank.search.group import check_spec, proposed_here, run_search
 from prerank.search.spec import Spec
 from prerank.tracking.runs import Run, open_run
 from prerank.training.finished import config_of, inputs_of, publish_model
-from prerank.training.worker import Job, Trained, Worker, check, logged, per_request, train_arm
+from prerank.training.preflight import check
+from prerank.training.worker import Job, Trained, Worker, logged, per_request, train_arm
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

@@ -21,9 +21,10 @@ from prerank.logs.schema import load_schema
 from prerank.models.scorers import scorer_of
 from prerank.models.stats import load_stats
 from prerank.samples.batches import scoring_batch
-from prerank.samples.files import samples_manifest
+from prerank.samples.files import files_of, samples_manifest
 from prerank.samples.reader import sequential
-from prerank.training.worker import Trained, files_of, scored_columns
+from prerank.samples.taught import scored_columns
+from prerank.training.worker import Trained
 
 
 def agreement(teacher: Trained, samples: Path, logs: Logs, k: int) -> dict[str, float]:

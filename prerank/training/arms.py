@@ -14,8 +14,9 @@ from prerank.models.logistic import Cross
 from prerank.models.options import Arm, Distill, Hard, Optim, Positions
 from prerank.models.scorers import readable
 from prerank.samples.files import samples_manifest
+from prerank.samples.taught import teacher_column
 from prerank.training.variants import Learn, check_learn, learning
-from prerank.training.worker import Trained, teacher_column
+from prerank.training.worker import Trained
 
 TEACHER = Optim(lr=1e-3, epochs=10, patience=2, average=0.0)
 """How a teacher learns from clicks. At the students' rate it soon knows the shown items by heart: on the simulated logs

@@ -19,8 +19,9 @@ from prerank.training.few import dealt_of, facts_of, said_of_few, tags_of
 from prerank.training.kinds import OTHERWISE, train_any
 from prerank.training.options import Compute
 from prerank.training.order import said_of_order
+from prerank.training.preflight import check
 from prerank.training.progress import Drawing
-from prerank.training.worker import Job, Tell, Trained, alone, check
+from prerank.training.worker import Job, Tell, Trained, alone
 
 
 class Fit(Protocol):

@@ -14,9 +14,11 @@ from prerank.models.scorers import scorer_of
 from prerank.models.stats import load_stats
 from prerank.models.trees import Boosted, TowerTrees
 from prerank.samples.batches import columns
+from prerank.samples.files import files_of
 from prerank.samples.reader import sequential
+from prerank.samples.taught import scored_columns, teacher_column
 from prerank.training import boosted, linear
-from prerank.training.worker import Job, Worker, files_of, redraw_of, scored_columns, teacher_column, train_arm
+from prerank.training.worker import Job, Worker, redraw_of, train_arm
 
 OTHERWISE = ("linear", "two_tower_gbdt", "gbdt")
 """Models that no gradient teaches."""

@@ -8,8 +8,9 @@ import numpy as np
 from prerank.core.nested import flat_numpy, offsets_of, segment_of
 from prerank.models.options import Arm
 from prerank.samples.anew import reads_places
+from prerank.samples.files import files_of
 from prerank.samples.reader import sequential
-from prerank.training.worker import files_of, teacher_column
+from prerank.samples.taught import teacher_column
 
 
 def said_of_order(what: str, arms: Sequence[Arm], samples: Path) -> list[str]:

@@ -15,8 +15,8 @@ from prerank.models.arch import ModelName
 from prerank.models.options import Arm, Optim
 from prerank.models.scorers import readable
 from prerank.training.ladder import ladder
+from prerank.training.preflight import check
 from prerank.training.single import of_one_feature
-from prerank.training.worker import check
 
 TRIES = 4
 MODELS = ("linear", "logistic", "two_tower", "two_tower_gbdt", "mlp", "cold")

@@ -15,8 +15,9 @@ from prerank.evaluation.metrics import Candidates, Validation
 from prerank.logs.schema import Feature, load_schema
 from prerank.models.options import Arm, Distill
 from prerank.models.stats import load_stats
+from prerank.samples.files import files_of
 from prerank.samples.reader import sequential
-from prerank.training.worker import files_of, scored_columns, teacher_column
+from prerank.samples.taught import scored_columns, teacher_column
 
 SIDES = {"popular": ("item",), "best_feature": ("item", "cross")}
 SAID = {

@@ -10,7 +10,8 @@ from prerank.core.errors import InputError
 from prerank.logs.schema import load_schema
 from prerank.models.options import Arm, Distill
 from prerank.samples.dropout import large
-from prerank.training.worker import Trained, teacher_column
+from prerank.samples.taught import teacher_column
+from prerank.training.worker import Trained
 
 WITHOUT = {"clicks": ("fine_score", "id_dropout"), "fine_score": ("id_dropout",), "id_dropout": ("fine_score",)}
 """The variants of a teacher that learns from all, and what each is without."""

@@ -7,10 +7,10 @@ import pytest
 from samples_fixture import random_teacher
 
 from prerank.benchmarks import boosted, quantised, scoring
+from prerank.samples.files import files_of
 from prerank.samples.reader import sequential
 from prerank.serving.parity import real_cases
 from prerank.serving.served import graph_of
-from prerank.training.worker import files_of
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from prerank.models.options import Arm
 from prerank.samples import dropout
 from prerank.samples.batches import training_batch
 from prerank.samples.dropout import LARGE, gone, large
-from prerank.training.worker import files_of
+from prerank.samples.files import files_of
 
 USER = Feature("user", "user", "id", "F1", 1.0, size=5000, dim=4)
 ITEM = replace(USER, name="item", side="item")

@@ -30,6 +30,7 @@ from prerank.core.outputs import read_manifest
 from prerank.latency.options import Latency
 from prerank.models.arch import load_arch
 from prerank.models.options import Distill, Optim
+from prerank.samples.files import files_of
 from prerank.search.options import Search
 from prerank.sweeps import grid, resume
 from prerank.sweeps.live import Live
@@ -39,7 +40,7 @@ from prerank.sweeps.sweep import _held, _StopsAtFault, sweep
 from prerank.sweeps.trial import Trials, run_trial, table_at
 from prerank.tracking.runs import Run, run
 from prerank.training.options import Compute
-from prerank.training.worker import Job, files_of
+from prerank.training.worker import Job
 from workflows import search_arch, train_student, tune
 from workflows.tune import Tune
 

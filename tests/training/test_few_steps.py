@@ -16,13 +16,14 @@ from prerank.models.checkpoint import model_manifest
 from prerank.models.options import Optim
 from prerank.samples.draw import DrawConfig
 from prerank.samples.files import items_of
-from prerank.training import few, loop, worker
+from prerank.training import few, loop, preflight
 from prerank.training.arms import student_arm, teacher_arms
 from prerank.training.few import FEW, dealt_of, points_of, said_of_few, too_few
 from prerank.training.finished import finished_models, fit_here
 from prerank.training.group import others_of
 from prerank.training.options import Compute
-from prerank.training.worker import Job, check
+from prerank.training.preflight import check
+from prerank.training.worker import Job
 
 REAL = Path(os.environ.get("CLUEWEB_DIR", Path(__file__).parents[3] / "shared/data/clueweb09"))
 COMPUTE = Compute(cpus=0.5)
@@ -143,7 +144,7 @@ def test_checkpoints_of_another_version_are_told_of(tmp_path):
 def test_a_teacher_without_a_click_is_refused_beforehand(samples, monkeypatch):
     manifest = read_manifest(samples, kind="samples")
     manifest["counts"]["requests_with_click"] = 0
-    monkeypatch.setattr(worker, "samples_manifest", lambda folder: manifest)
+    monkeypatch.setattr(preflight, "samples_manifest", lambda folder: manifest)
     with pytest.raises(InputError, match="no training request has a click, which teacher learns from"):
         check([replace(BASE, name="teacher", hard="listwise")], samples)
 

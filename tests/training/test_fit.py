@@ -29,7 +29,7 @@ from prerank.training.apart import side_by_side
 from prerank.training.finished import key_of
 from prerank.training.group import fit, names_of, train_models
 from prerank.training.options import Compute
-from prerank.training.worker import check
+from prerank.training.preflight import check
 
 
 @pytest.mark.ray

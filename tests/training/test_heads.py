@@ -21,7 +21,7 @@ from prerank.training import student as students
 from prerank.training.arms import student_arm, teacher_arms
 from prerank.training.finished import fit_here
 from prerank.training.options import Compute
-from prerank.training.worker import check
+from prerank.training.preflight import check
 
 OPTIM = Optim(batch=16, epoch_steps=1, epochs=2)
 FEATURES = ("price", "brand", "match")

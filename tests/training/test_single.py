@@ -6,9 +6,9 @@ import pyarrow.parquet as pq
 import pytest
 from training_fixture import BASE, ONE
 
+from prerank.samples.files import files_of
 from prerank.training.finished import fit_here
 from prerank.training.single import found_by_one, of_one_feature
-from prerank.training.worker import files_of
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from prerank.models.options import Arm, Distill
 from prerank.samples.batches import scoring_batch
 from prerank.samples.draw import CODES
 from prerank.samples.files import sample_files
-from prerank.training.worker import check
+from prerank.training.preflight import check
 from workflows.teach import warn_of
 
 

@@ -17,12 +17,13 @@ from prerank.logs.folder import open_logs
 from prerank.models.checkpoint import State, load_model, model_manifest, weights
 from prerank.models.options import Arm, Distill, Optim
 from prerank.samples.batches import scoring_batch
-from prerank.samples.files import sample_files
+from prerank.samples.files import files_of, sample_files
 from prerank.training.agreement import agreement, rank_correlation
 from prerank.training.arms import teacher_arms
 from prerank.training.finished import finished_models, fit_here
+from prerank.training.preflight import check
 from prerank.training.variants import Learn, best_of, check_learn, learning, variants_of
-from prerank.training.worker import Job, Trained, check, files_of
+from prerank.training.worker import Job, Trained
 from workflows import train_teacher
 
 ARM = Arm("teacher", ("user", "price"), (4,), hard="listwise")
