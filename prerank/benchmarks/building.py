@@ -5,8 +5,8 @@ sizes, so that it is left out of them.
 """
 
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,13 +33,15 @@ class Against:
     module: str
     clustered: float | None = None
     shuffled: float | None = None
+    one_in: int = 1
+    """The share of the rows that it is measured on, where it is slow."""
 
 
 PEERS = (
     Against(Peer("Polars"), "prerank.benchmarks.peers.polars_build", 0.6, 0.3),
     Against(Peer("DuckDB", ("duckdb",)), "prerank.benchmarks.peers.duckdb_build"),
     Against(Peer("PySpark", ("pyspark",), "java"), "prerank.benchmarks.peers.spark_build", 3.0, 2.0),
-    Against(Peer("a Python loop"), "prerank.benchmarks.peers.loop_build", 20.0),
+    Against(Peer("a Python loop"), "prerank.benchmarks.peers.loop_build", 20.0, one_in=20),
 )
 
 
@@ -62,7 +64,8 @@ def build(rows: int, *, rounds: int, orders: Sequence[str] = ORDERS) -> list[Row
     out: list[Row | Left] = []
     for order in orders:
         there = [of for of in PEERS if not of.peer.lacking]
-        taken = _turns([OURS, *(of.module for of in there)], [rows * n for n in TIMES], order == "shuffled", rounds)
+        one_in = {OURS: 1} | {of.module: of.one_in for of in there}
+        taken = _turns(one_in, [rows * n for n in TIMES], order == "shuffled", rounds)
         ours, polars = taken[OURS], taken[PEERS[0].module]
         detail = f"{ours.seconds[rows]:.1f} and {polars.seconds[rows]:.1f} s, peak {ours.peak_mib[rows]:,.0f} and "
         small, what = ours.seconds[rows] / polars.seconds[rows], f"{rows:,} rows, whole command, of Polars' time"
@@ -79,9 +82,9 @@ def _speed(name: str, ours: Taken, theirs: Taken | None, peer: Peer, least: floa
         return Left(name, f"{peer.name}: {peer.lacking}")
     if min(ours.row_s, theirs.row_s) <= 0:
         return Left(name, f"{max(ours.seconds):,} rows are too few to tell from the start; raise --rows")
-    most = max(ours.peak_mib)
-    detail = f"{1 / ours.row_s:,.0f} and {1 / theirs.row_s:,.0f} rows a second, "
-    detail += f"peak {ours.peak_mib[most]:,.0f} and {theirs.peak_mib[most]:,.0f} MiB"
+    (of_ours, ours_mib), (of_theirs, theirs_mib) = (max(of.peak_mib.items()) for of in (ours, theirs))
+    detail = f"{1 / ours.row_s:,.0f} and {1 / theirs.row_s:,.0f} rows a second, peak {ours_mib:,.0f} and "
+    detail += f"{theirs_mib:,.0f} MiB" + (f" of {of_theirs:,} rows" if of_theirs < of_ours else "")
     what = f"speed without its start, of {peer.name}'s"
     return Row(name, what, theirs.row_s / ours.row_s, "times", least=least, detail=detail)
 
@@ -90,7 +93,7 @@ def growth(rows: int, *, rounds: int, orders: Sequence[str] = ORDERS) -> list[Ro
     """Of build_samples, from so many rows to 16 times as many; and with all rows in one row group."""
     out: list[Row | Left] = []
     for order in orders:
-        taken = _turns([OURS], [rows, 4 * rows, 16 * rows], order == "shuffled", rounds)[OURS]
+        taken = _turns({OURS: 1}, [rows, 4 * rows, 16 * rows], order == "shuffled", rounds)[OURS]
         seconds, peaks = taken.seconds, taken.peak_mib
         early = Taken({n: seconds[n] for n in (rows, 4 * rows)}, peaks).row_s
         late = Taken({n: seconds[n] for n in (4 * rows, 16 * rows)}, peaks).row_s
@@ -117,14 +120,16 @@ def _one_row_group(rows: int, rounds: int) -> Row:
     return Row("growth, one row group", what, seconds / usual_s, "times", detail=detail)
 
 
-def _turns(modules: list[str], sizes: list[int], shuffled: bool, rounds: int) -> dict[str, Taken]:
-    """Each command on logs of each size, in turns."""
-    found = {module: Taken({}, {}) for module in modules}
+def _turns(one_in: Mapping[str, int], sizes: list[int], shuffled: bool, rounds: int) -> dict[str, Taken]:
+    """Each command on logs of each size, or on the share of one in so many of its rows, in turns."""
+    found = {module: Taken({}, {}) for module in one_in}
     for rows in sizes:
-        with _logs(rows, shuffled) as logs:
-            turns = [{module: _once(module, logs) for module in modules} for _ in range(rounds)]
+        with ExitStack() as stack:
+            logs = {n: stack.enter_context(_logs(rows // n, shuffled)) for n in dict.fromkeys(one_in.values())}
+            turns = [{module: _once(module, logs[n]) for module, n in one_in.items()} for _ in range(rounds)]
         for module, of in found.items():
-            of.seconds[rows], of.peak_mib[rows] = _medians([turn[module] for turn in turns])
+            taken_of = rows // one_in[module]
+            of.seconds[taken_of], of.peak_mib[taken_of] = _medians([turn[module] for turn in turns])
     return found
 
 
