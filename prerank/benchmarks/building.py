@@ -123,6 +123,7 @@ def _one_row_group(rows: int, rounds: int) -> Row:
 def _turns(one_in: Mapping[str, int], sizes: list[int], shuffled: bool, rounds: int) -> dict[str, Taken]:
     """Each command on logs of each size, or on the share of one in so many of its rows, in turns."""
     found = {module: Taken({}, {}) for module in one_in}
+    one_in = {module: n if min(sizes) // n >= ITEMS else 1 for module, n in one_in.items()}  # of less there is no share
     for rows in sizes:
         with ExitStack() as stack:
             logs = {n: stack.enter_context(_logs(rows // n, shuffled)) for n in dict.fromkeys(one_in.values())}
