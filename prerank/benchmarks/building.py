@@ -34,7 +34,7 @@ class Against:
     clustered: float | None = None
     shuffled: float | None = None
     one_in: int = 1
-    """The share of the rows that it is measured on, where it is slow."""
+    """It is measured on one in so many of the rows, where it is slow."""
 
 
 PEERS = (
@@ -121,7 +121,7 @@ def _one_row_group(rows: int, rounds: int) -> Row:
 
 
 def _turns(one_in: Mapping[str, int], sizes: list[int], shuffled: bool, rounds: int) -> dict[str, Taken]:
-    """Each command on logs of each size, or on the share of one in so many of its rows, in turns."""
+    """Each command on logs of each size, or of one in so many of the rows, in turns."""
     found = {module: Taken({}, {}) for module in one_in}
     one_in = {module: n if min(sizes) // n >= ITEMS else 1 for module, n in one_in.items()}  # of less there is no share
     for rows in sizes:

@@ -26,7 +26,7 @@ from prerank.models.options import Arm, Distill, Optim
 from prerank.models.ranker import Ranker
 from prerank.models.stats import Stats, load_stats
 from prerank.samples.batches import columns, training_batch
-from prerank.samples.files import sample_files, samples_manifest
+from prerank.samples.files import files_of, samples_manifest
 from prerank.samples.reader import Reader
 from prerank.search.autofas import AutoFAS
 from prerank.search.loop import make_optimizer, take_turn
@@ -91,7 +91,7 @@ def ratios(samples: Path, *, candidates: str, layers: int, batch: int, steps: in
         optim=Optim(batch=batch),
     )
     features = schema.select(arm.features, where=arm.name)
-    files = tuple(path for path, _ in sample_files(samples, "train"))
+    files = files_of(samples, "train")
     reader = Reader(files, columns(arm, "teacher_score"), batch, epoch_steps=steps + 1)
     tables = islice(reader.epoch(0), steps + 1)
     batches = [training_batch(table, arm, features, 0, "teacher_score") for table in tables]

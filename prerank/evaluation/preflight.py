@@ -17,7 +17,7 @@ from prerank.core.storage import parquet
 from prerank.evaluation.truth import check_truth, has_truth, truth_of
 from prerank.logs.folder import Logs, overlaps, read_groups
 from prerank.logs.table import RowGroup, TableName
-from prerank.samples.files import sample_files
+from prerank.samples.files import files_of
 
 LOGGED = "logged"
 """In place of a teacher's folder: the logs' own `fine_score`."""
@@ -96,7 +96,7 @@ def _longest(logs: Logs, name: TableName, groups: Iterable[RowGroup]) -> int:
 
 def check_clicks(samples: Path) -> None:
     """Raises InputError where no validation request has a clicked and another item: nothing could judge a teacher."""
-    for path, _ in sample_files(samples, "val"):
+    for path in files_of(samples, "val"):
         clicked = parquet(path).read(columns=["clicked"])["clicked"]
         clicks_R = np.diff(np.concatenate([[0], np.cumsum(flat_numpy(clicked), dtype=int)])[offsets_of(clicked)])
         if ((clicks_R > 0) & (clicks_R < np.diff(offsets_of(clicked)))).any():
@@ -114,7 +114,7 @@ def check_told_apart(samples: Path, teacher: Path) -> str:
     samples: those that it taught. Raises InputError where it does so in all of them: there is nothing to learn from it.
     """
     same, requests = 0, 0
-    for path, _ in sample_files(samples, "val"):
+    for path in files_of(samples, "val"):
         scores = parquet(path).read(columns=["teacher_score"])["teacher_score"]
         alike, several = one_score(flat_numpy(scores), offsets_of(scores), within=ROUNDED)
         same, requests = same + alike, requests + several

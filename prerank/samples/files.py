@@ -96,6 +96,7 @@ def sample_files(folder: Path, split: str) -> list[tuple[Path, int]]:
 
 
 def files_of(samples: Path, split: str) -> tuple[Path, ...]:
+    """As `sample_files`, without their rows."""
     return tuple(path for path, _ in sample_files(samples, split))
 
 
@@ -121,5 +122,5 @@ def check_k(samples: Path, k: int) -> None:
 
 def items_of(samples: Path, split: str) -> np.ndarray:
     """int [R]: the number of items of each request of `train` or `val`."""
-    lists = [parquet(path).read(columns=["item_id"])["item_id"] for path, _ in sample_files(samples, split)]
+    lists = [parquet(path).read(columns=["item_id"])["item_id"] for path in files_of(samples, split)]
     return np.concatenate([np.zeros(0, int), *(lengths(column).to_numpy() for column in lists)])

@@ -21,7 +21,7 @@ from prerank.logs.schema import Feature, Schema
 from prerank.models.batch import Bags, Inputs
 from prerank.models.stats import Stats
 from prerank.samples import batches
-from prerank.samples.files import sample_files
+from prerank.samples.files import files_of
 from prerank.samples.reader import sequential
 from prerank.serving.signature import PADDING, padding, unknown
 
@@ -131,7 +131,7 @@ def hard_cases(
 
 def real_cases(ranker: Scores, features: tuple[Feature, ...], samples: Path) -> Iterator[tuple[Feed, np.ndarray]]:
     """The first requests of the validation day of the samples, and torch's scores of them."""
-    files = tuple(path for path, _ in sample_files(samples, "val"))
+    files = files_of(samples, "val")
     names = (*(feature.name for feature in features), "item_id")
     for table in sequential(files[:1], names):
         batch = batches.scoring_batch(table.slice(0, REAL_REQUESTS), features)

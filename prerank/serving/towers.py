@@ -19,7 +19,7 @@ from prerank.logs.schema import Feature
 from prerank.models.stats import Stats
 from prerank.models.towers import TwoTower, tower
 from prerank.samples.batches import scoring_batch
-from prerank.samples.files import sample_files
+from prerank.samples.files import files_of
 from prerank.samples.reader import sequential
 from prerank.serving.parity import Feed, Parity, compare, hard_cases, real_cases
 from prerank.serving.served import tower_graph
@@ -71,7 +71,7 @@ def item_vectors(towers: TwoTower, features: tuple[Feature, ...], samples: Path)
 
 
 def _vectors(towers: TwoTower, of_item: tuple[Feature, ...], samples: Path) -> Iterator[tuple[pa.Array, np.ndarray]]:
-    files = tuple(path for path, _ in sample_files(samples, "val"))
+    files = files_of(samples, "val")
     names: Iterable[str] = (*(feature.name for feature in of_item), "item_id")
     for table in sequential(files, tuple(names)):
         x_ID = towers.embed.side(scoring_batch(table, of_item).features, 1)

@@ -26,7 +26,7 @@ from prerank.models.ranker import Ranker
 from prerank.models.trees import Boosted
 from prerank.samples.batches import scoring_batch
 from prerank.samples.draw import draw
-from prerank.samples.files import ROW_GROUP, SamplesManifest, sample_files, samples_manifest, write_tables
+from prerank.samples.files import ROW_GROUP, SamplesManifest, files_of, samples_manifest, write_tables
 from prerank.samples.fitting import check_built, drawn_by
 from prerank.samples.heads import teacher_of
 
@@ -89,7 +89,7 @@ def inputs_of(samples: Path, teacher: Path) -> dict[str, str]:
 
 def jobs(samples: Path) -> list[File]:
     """One job a file of samples."""
-    return [File(split=split, file=str(path)) for split in ("train", "val") for path, _ in sample_files(samples, split)]
+    return [File(split=split, file=str(path)) for split in ("train", "val") for path in files_of(samples, split)]
 
 
 def finish(done: list[Said], manifest: SamplesManifest, samples: Path, staging: Path) -> dict[str, object]:
