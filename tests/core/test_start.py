@@ -105,6 +105,32 @@ def test_auto(monkeypatch, inits, tmp_path):
     assert [args for args, _ in inits] == [(f"127.0.0.1:{port}",)]
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]"])
+@pytest.mark.parametrize("everywhere", [False, True])
+def test_a_cluster_on_loopback_alone_is_joined_there(monkeypatch, inits, host, everywhere):
+    """Ray would look for it at the machine's own address, which here is another address of loopback."""
+    told = []
+    monkeypatch.setattr(start, "answers", lambda address, seconds: True)
+    monkeypatch.setattr(start, "listen_on_loopback", lambda: told.append(True))
+    monkeypatch.setattr(ray.util, "get_node_ip_address", lambda: "own")
+    monkeypatch.setattr(start, "_is_loopback", lambda host: host != "own")
+    resolved = socket.create_connection
+    monkeypatch.setattr(socket, "create_connection", lambda at, timeout: resolved(("127.0.0.1", at[1]), timeout))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1] if everywhere else free_port()
+        monkeypatch.setenv("RAY_ADDRESS", f"{host}:{port}")
+        start.start_ray()
+    assert told == ([] if everywhere else [True]) and [args for args, _ in inits] == [(f"{host}:{port}",)]
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [("127.0.0.1", True), ("127.1.2.3", True), ("localhost", True), ("::1", True), ("8.8.8.8", False)],
+)
+def test_what_is_loopback(host, expected):
+    assert start._is_loopback(host) is expected
+
+
 @pytest.mark.parametrize(
     "error", [ConnectionError("no raylet\nhere"), RuntimeError("version\nmismatch"), ValueError("x")]
 )

@@ -1,10 +1,13 @@
 """Ray is joined, or started on this machine alone."""
 
+import ipaddress
 import logging
 import os
 import re
+import socket
 import sys
 import tempfile
+from contextlib import suppress
 
 import ray
 from ray.exceptions import RayError
@@ -64,11 +67,32 @@ def _join(named: str) -> None:
         raise InputError(f"{what}: expected HOST:PORT of a cluster's head, ray://HOST:PORT or auto; or {UNSET}")
     if not answers(f"{where['host']}:{where['port']}", seconds=ANSWER_S):
         raise InputError(f"{what}: no cluster answers there within {ANSWER_S} s; start it, or {UNSET}")
+    if _on_loopback_alone(where["host"], int(where["port"])):
+        listen_on_loopback()
     try:
         ray.init(address, log_to_driver=False, logging_level=logging.WARNING)
     except (OSError, RuntimeError, ValueError, RayError) as error:
         said = " ".join(str(error).split())[:300]
         raise InputError(f"{what}: cannot be joined: {said}; mend that, or {UNSET}") from error
+
+
+def _on_loopback_alone(host: str, port: int) -> bool:
+    """Whether what answers there is a cluster that the machine's own address does not lead to.
+
+    Ray puts that address in the place of a loopback one, would wait minutes for an answer there, and then abort.
+    """
+    own = ray.util.get_node_ip_address()
+    if not _is_loopback(host.strip("[]")) or _is_loopback(own):
+        return False
+    with suppress(OSError), socket.create_connection((own, port), timeout=1):
+        return False
+    return True
+
+
+def _is_loopback(host: str) -> bool:
+    with suppress(OSError):
+        return ipaddress.ip_address(host if ":" in host else socket.gethostbyname(host)).is_loopback
+    return False
 
 
 def _start_here(cpus: int) -> None:
