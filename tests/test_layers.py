@@ -28,7 +28,16 @@ LET_IN = {
     "onnx": ("serving", "latency/pieces.py", "benchmarks"),
     "onnxruntime": ("serving", "latency/pieces.py", "benchmarks"),
     "torch": (
-        *("models", "samples/batches.py", "evaluation/scores.py", "serving", "latency", "training", "search"),
+        *(
+            "models",
+            "samples/batches.py",
+            "samples/cut.py",
+            "evaluation/scores.py",
+            "serving",
+            "latency",
+            "training",
+            "search",
+        ),
         *("sweeps", "benchmarks"),
     ),
     "matplotlib": ("reports", "tracking"),

@@ -215,8 +215,8 @@ def tensor(array: np.ndarray) -> Tensor:
     return torch.from_numpy(array if array.flags.writeable and array.flags.owndata else array.copy())
 
 
-def ahead(items: Iterable[T], depth: int = 2) -> Iterator[T]:
-    """Makes the next `depth` items in a thread while the caller works on one."""
+def ahead(items: Iterable[T]) -> Iterator[T]:
+    """Makes the next item in a thread while the caller works on one."""
     iterator = iter(items)
 
     def take() -> list[T]:
@@ -224,7 +224,7 @@ def ahead(items: Iterable[T], depth: int = 2) -> Iterator[T]:
         return list(islice(iterator, 1))
 
     with ThreadPoolExecutor(1) as pool:
-        queue = [pool.submit(take) for _ in range(depth)]
-        while taken := queue.pop(0).result():
-            queue.append(pool.submit(take))
+        made = pool.submit(take)
+        while taken := made.result():
+            made = pool.submit(take)
             yield taken[0]

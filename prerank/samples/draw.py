@@ -240,10 +240,10 @@ class Lists:
         value_RM, there_RM = np.zeros((self.n, most), value.dtype), np.zeros((self.n, most), bool)
         value_RM[row, place], there_RM[row, place] = value[items], True
         below = (value_RM[:, :, None] < value_RM[:, None, :]) & there_RM[:, :, None] & there_RM[:, None, :]
-        pair = np.flatnonzero(below)
-        first, second = np.divmod(pair, max(1, most))
-        start = offsets[first // max(1, most)]
-        return items[start + first % max(1, most)], items[start + second]
+        count = np.count_nonzero(below, axis=2)[row, place]  # of pairs of each item; no number of a pair is divided
+        first = np.repeat(np.arange(len(items)), count)
+        second = np.flatnonzero(below) - np.repeat((row * most + place) * most - offsets[row], count)
+        return items[first], items[second]
 
 
 Picked = tuple[np.ndarray, np.ndarray, np.ndarray]

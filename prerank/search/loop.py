@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from itertools import chain
 from typing import cast
 
 import pyarrow as pa
@@ -12,7 +13,8 @@ from torch import Tensor, nn
 from prerank.models.batch import Batch
 from prerank.models.checkpoint import State
 from prerank.models.options import Arm
-from prerank.samples.batches import ahead, training_batch
+from prerank.samples.batches import ahead
+from prerank.samples.cut import training_batches
 from prerank.samples.reader import Reader
 from prerank.search.method import Learns, Method
 from prerank.search.options import Search
@@ -62,8 +64,9 @@ def search_steps(
     warm, ramp = search.warmup_epochs * reader.steps, arm.distill.warmup_epochs * reader.steps
 
     def batches(tables: Iterable[pa.Table], epoch: int) -> Iterator[Batch]:
-        made = (training_batch(table, arm, lesson.features, epoch, lesson.teacher_score) for table in tables)
-        return ahead(made)
+        numbered = ((epoch, table) for table in tables)
+        made = training_batches(numbered, arm, lesson.features, lesson.teacher_score)
+        return chain.from_iterable(ahead(made))
 
     def held(start: int) -> Iterator[Batch]:
         # Held-out batches go round without an end; a restart goes on with the one that its steps come to.

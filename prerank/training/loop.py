@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Generic, Protocol, TypeVar, cast
 
 import numpy as np
@@ -23,7 +24,8 @@ from prerank.models.fusion import ONE_HEAD, Fusion
 from prerank.models.options import Arm
 from prerank.models.ranker import Scorer
 from prerank.samples.anew import Redraw
-from prerank.samples.batches import REDRAW, ahead, scoring_batch, training_batch
+from prerank.samples.batches import REDRAW, ahead, scoring_batch
+from prerank.samples.cut import training_batches
 from prerank.samples.heads import fused_teacher, of_label
 from prerank.samples.reader import Reader
 from prerank.training.average import AveragedAdamW, weights_of
@@ -128,11 +130,9 @@ def steps(
     autocast = autocast_on(device)
     warmup_steps = arm.distill.warmup_epochs * reader.steps
     begun = state.epoch * reader.steps + state.step
-    made = (
-        training_batch(table, arm, lesson.features, reader.pass_of(step), lesson.teacher_score, lesson.redraw)
-        for step, table in enumerate(reader.epoch(state.epoch, state.step), begun)
-    )
-    waits = Waits(ahead(made))
+    tables = ((reader.pass_of(step), table) for step, table in enumerate(reader.epoch(state.epoch, state.step), begun))
+    made = training_batches(tables, arm, lesson.features, lesson.teacher_score, lesson.redraw)
+    waits = Waits(chain.from_iterable(ahead(made)))
     for batch in waits:
         step = state.epoch * reader.steps + state.step
         warmup = min(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0

@@ -153,13 +153,14 @@ def test_each_pass_has_its_own_negatives(tmp_path, monkeypatch):
     """As each epoch has where it is one pass."""
     write_few(tmp_path / "logs", shown=4, items=60, days=(40, 10, 1))
     samples, seen = build(tmp_path / "logs", tmp_path / "samples", draw=DrawConfig(uniform_items=40)), []
-    made = loop.training_batch
+    made = loop.training_batches
 
-    def spied(table, arm, features, number, *how):
-        seen.append(number)
-        return made(table, arm, features, number, *how)
+    def spied(tables, *how):
+        tables = [*tables]
+        seen.extend(number for number, _ in tables)
+        return made(tables, *how)
 
-    monkeypatch.setattr(loop, "training_batch", spied)
+    monkeypatch.setattr(loop, "training_batches", spied)
     arm = replace(teacher_arms(samples, widths=(8,))[0], optim=Optim(batch=16, epoch_steps=5, epochs=2, patience=9))
     fit_here([arm], samples, tmp_path, compute=COMPUTE, k=20, runs={})
     assert seen == [n for n in range(6) for _ in range(2)], "2 batches of 16 a pass, 3 passes an epoch"
