@@ -22,7 +22,7 @@ from prerank.core.outputs import write_json
 from prerank.core.storage import place, whole
 from prerank.evaluation.allocated import Found, Question, allocate, check_order, policy_file, value_for
 from prerank.evaluation.allocation import Costs
-from prerank.evaluation.evaluate import plan
+from prerank.evaluation.plan import plan
 from prerank.evaluation.preflight import LOGGED
 from prerank.evaluation.results_file import finished
 from prerank.logs.folder import open_logs

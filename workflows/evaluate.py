@@ -14,7 +14,8 @@ from prerank.core.cluster.start import start_ray
 from prerank.core.config import Positive, Seed, Within
 from prerank.core.outputs import write_json
 from prerank.core.storage import place, write_parquet
-from prerank.evaluation.evaluate import evaluate, plan
+from prerank.evaluation.evaluate import evaluate
+from prerank.evaluation.plan import plan
 from prerank.evaluation.preflight import LOGGED
 from prerank.evaluation.results_file import beside, finished
 from prerank.logs.folder import open_logs

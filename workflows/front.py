@@ -17,8 +17,9 @@ from prerank.core.config import Positive, Seed, names
 from prerank.core.errors import InputError
 from prerank.core.outputs import write_json
 from prerank.core.storage import place, whole, write_parquet
-from prerank.evaluation.evaluate import evaluate, plan
+from prerank.evaluation.evaluate import evaluate
 from prerank.evaluation.fronts import By, Front, front_of
+from prerank.evaluation.plan import plan
 from prerank.logs.folder import open_logs
 from prerank.models.arch import load_arch
 from prerank.models.fusion import Fusion

@@ -23,7 +23,8 @@ from prerank.core.cluster.start import start_ray
 from prerank.core.config import names, plain, widths
 from prerank.core.outputs import write_json
 from prerank.core.storage import write_parquet
-from prerank.evaluation.evaluate import evaluate, plan
+from prerank.evaluation.evaluate import evaluate
+from prerank.evaluation.plan import plan
 from prerank.evaluation.results_file import finished
 from prerank.latency.served import serving_costs
 from prerank.logs.folder import open_logs

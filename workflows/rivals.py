@@ -21,7 +21,8 @@ from prerank.core.config import Positive, Widths, plain
 from prerank.core.errors import InputError
 from prerank.core.outputs import write_json
 from prerank.core.storage import write_parquet
-from prerank.evaluation.evaluate import evaluate, plan
+from prerank.evaluation.evaluate import evaluate
+from prerank.evaluation.plan import plan
 from prerank.evaluation.preflight import check_truth_of
 from prerank.latency.options import Latency
 from prerank.logs.folder import open_logs

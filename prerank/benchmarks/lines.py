@@ -11,12 +11,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from prerank.benchmarks import driver
 from prerank.benchmarks.memory import watch
 from prerank.benchmarks.rows import Row, in_turns, medians
 
 OF_PROCESSES, FLAT = 1.5, 1.3
 """Of the trials an hour of plain processes, at least; of the peak memory at a quarter of the requests, at most."""
 SPACE = "smoke"
+SIMULATED = (250_000, 1_000_000)
+"""Requests of the simulated evaluation."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,15 @@ def evaluation(made: Made, *, requests: int, rounds: int) -> list[Row]:
             peaks[tested] = sorted(taken)[rounds // 2]
     few, many = peaks.values()
     what, detail = "peak memory of evaluate at x4 test requests, of x1's", _mib(peaks)
-    return [Row("memory, evaluate", what, many / few, "times", FLAT, detail=detail)]
+    return [Row("memory, evaluate", what, many / few, "times", FLAT, detail=detail), _driver()]
+
+
+def _driver() -> Row:
+    """Once each: what is held does not differ from run to run."""
+    peaks = {requests: watch("prerank.benchmarks.driver", [f"{requests}"])[1] for requests in SIMULATED}
+    few, many = peaks.values()
+    what = f"its driver's by simulation, {driver.CANDIDATES:,} candidates, {len(driver.MODELS)} models"
+    return Row("memory, evaluate's driver", what, many / few, "times", FLAT, detail=_mib(peaks))
 
 
 def _mib(peaks: Mapping[int, float]) -> str:

@@ -18,8 +18,9 @@ from prerank.core.outputs import fingerprint
 from prerank.evaluation import allocation
 from prerank.evaluation.actions import Curves, Grid, curves, keeps_around
 from prerank.evaluation.allocation import FOLDS, Chosen, Costs, Policy, Spent, Value, chosen
-from prerank.evaluation.evaluate import Plan, scored, share_of, tested
+from prerank.evaluation.evaluate import scored, share_of, tested
 from prerank.evaluation.intervals import paired_interval
+from prerank.evaluation.plan import Plan
 from prerank.evaluation.truth import has_truth
 from prerank.logs.parts import slim, whole_requests
 from prerank.logs.schema import Schema

@@ -9,7 +9,7 @@ from typing import Literal, TypedDict, cast
 import numpy as np
 
 from prerank.core.errors import InputError
-from prerank.evaluation.evaluate import Evaluation, Facts
+from prerank.evaluation.summed import Evaluation, Facts
 from prerank.logs.schema import CLICK
 from prerank.models.fusion import Fusion
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from prerank.evaluation.evaluate import Facts
+from prerank.evaluation.summed import Facts
 from prerank.training.few import FEW, points_of
 
 

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Literal, NotRequired, Required, TypedDict
 
-from prerank.evaluation.evaluate import Facts
 from prerank.evaluation.intervals import Curve
+from prerank.evaluation.summed import Facts
 from prerank.reports.words import Edges, is_whole, number
 from prerank.search.confirmed import Front
 from prerank.search.method import SearchEpoch

@@ -16,7 +16,7 @@ from prerank.core.config import names, widths
 from prerank.core.errors import InputError
 from prerank.core.outputs import fingerprint, write_json
 from prerank.core.storage import rmtree
-from prerank.evaluation.evaluate import Evaluation, Facts
+from prerank.evaluation.summed import Evaluation, Facts
 from prerank.latency.formula import times_us
 from prerank.logs.schema import Schema
 from prerank.models.arch import Arch

@@ -12,7 +12,8 @@ import numpy as np
 import pyarrow as pa
 
 from prerank.core.outputs import fingerprint
-from prerank.evaluation.evaluate import Evaluation, Facts, Plan, plan
+from prerank.evaluation.plan import Plan, plan
+from prerank.evaluation.summed import Evaluation, Facts
 from prerank.latency.served import Cost, serving_costs
 from prerank.logs.folder import Logs
 from prerank.search.equal_budget import Difference, difference, two_way_interval
@@ -121,7 +122,7 @@ class Asked:
 
 
 def plan_of(study: str, done: list[Studied], logs: Logs, teacher: str, *, k: int, m: int | None) -> Asked:
-    """All students of a study, to be evaluated together; raises InputError as `prerank.evaluation.evaluate.plan`."""
+    """All students of a study, to be evaluated together; raises InputError as `prerank.evaluation.plan.plan`."""
     students = {name_of(one.rung.name, number): path for one in done for number, path in enumerate(one.folders)}
     return Asked(study, done, plan(logs, teacher, students, k=k, m=m))
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from prerank.benchmarks import lines, rows, starting
+from prerank.benchmarks import driver, lines, rows, starting
 
 pytestmark = pytest.mark.slow  # starts processes
 
@@ -42,9 +42,21 @@ def test_a_sweep_is_held_against_as_many_processes(made, now, monkeypatch):
 def test_an_evaluation_is_watched_as_requests_grow(made, monkeypatch):
     asked = []
     monkeypatch.setattr(lines, "_run", lambda command, _: asked.append(int(command[command.index("--requests") + 1])))
-    monkeypatch.setattr(lines, "watch", lambda module, flags: (1.0, 500.0 + asked[-1] / 6))
-    (row,) = lines.evaluation(made, requests=100, rounds=3)
+    peaks = {
+        "workflows.evaluate": lambda _: 500.0 + asked[-1] / 6,
+        "prerank.benchmarks.driver": lambda n: 80 + int(n) / 1e6,
+    }
+    monkeypatch.setattr(lines, "watch", lambda module, flags: (1.0, peaks[module](flags[0])))
+    row, of_driver = lines.evaluation(made, requests=100, rounds=3)
     assert asked == [600, 2400] and row.value == pytest.approx(900 / 600) and not row.reached
+    assert of_driver.value == pytest.approx(81 / 80.25) and of_driver.reached
+
+
+def test_a_driver_of_an_evaluation_holds_the_requests_that_are_drawn(monkeypatch):
+    monkeypatch.setattr(driver, "CANDIDATES", 300)
+    monkeypatch.setattr("prerank.evaluation.evaluate.MOST_REQUESTS", 250)
+    monkeypatch.setattr("prerank.evaluation.evaluate.POOLED", 300 * 125)
+    assert [driver.simulate(requests) for requests in (120, 1_000)] == [120, 250]
 
 
 def test_steps_are_told_apart_by_what_they_leave(tmp_path):

@@ -14,7 +14,8 @@ from sklearn.metrics import roc_auc_score
 
 from prerank.core.errors import InputError
 from prerank.core.nested import offsets_of
-from prerank.evaluation.evaluate import evaluate, plan
+from prerank.evaluation.evaluate import evaluate
+from prerank.evaluation.plan import plan
 from prerank.logs.folder import open_logs
 from prerank.models.checkpoint import load_model
 from prerank.reports.cautions import warn_of
@@ -110,25 +111,27 @@ def test_the_logs_own_scores_are_a_teacher_over_the_fine_lists(ray_cluster, logs
     assert found.rows["teacher"]["recall_at_6"] == 1.0
 
 
-def test_of_many_fine_lists_some_requests_are_drawn_and_the_others_counted(logs, models, monkeypatch, capsys):
+@pytest.mark.parametrize("table", ["fine_lists", "candidates"])
+def test_of_many_requests_some_are_drawn_and_the_others_counted(table, logs, models, monkeypatch, capsys):
     """The same for any number of parts, and of each the very figures that it has among all."""
     monkeypatch.setattr("prerank.evaluation.evaluate.whole_requests", here)
     monkeypatch.setattr("prerank.evaluation.evaluate.executed", lambda parts: parts)
-    planned = plan(open_logs(logs), "logged", {"student": models[1]}, k=6)
+    teacher = "logged" if table == "fine_lists" else str(models[0])
+    planned = plan(open_logs(logs), teacher, {"student": models[1]}, k=6)
     whole = evaluate(planned)
     warn_of(whole.facts)
-    assert whole.facts["requests"] == 60 and "left out" not in capsys.readouterr().out
+    assert whole.facts["space"] == table and whole.facts["requests"] == 60 and "left out" not in capsys.readouterr().out
     monkeypatch.setattr("prerank.evaluation.evaluate.MOST_REQUESTS", 20)
     some, in_parts = evaluate(planned), evaluate(planned, blocks=5)
     assert some.per_request.num_rows == some.facts["requests"] == 20 and in_parts.facts == some.facts
-    assert some.facts["noted"]["not_drawn"] == {"requests": 40, "rows": 40 * 24}
+    items = [sum(found.per_request["student.n"].to_pylist()) for found in (whole, some)]
+    assert some.facts["noted"]["not_drawn"] == {"requests": 40, "rows": items[0] - items[1]}
     drawn = pc.is_in(whole.per_request["request_id"], some.per_request["request_id"].combine_chunks())
     for name in ("request_id", "student.clicks", "teacher.auc", "teacher.ndcg_at_10"):
         expected = whole.per_request[name].filter(drawn).to_numpy()
         np.testing.assert_array_equal(some.per_request[name].to_numpy(), expected)
     warn_of(some.facts)
     assert "note: 20 requests of the test were drawn, 40 were left out" in capsys.readouterr().out
-    assert run(logs, models).facts["requests"] == 60  # candidates
 
 
 def test_scores_of_more_candidates_than_the_driver_gathers_are_pooled_of_some(logs, models, monkeypatch, capsys):

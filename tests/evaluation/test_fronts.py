@@ -8,8 +8,9 @@ from samples_fixture import build, here, random_teacher, rows_of
 
 from prerank.core.errors import InputError
 from prerank.core.nested import offsets_of
-from prerank.evaluation.evaluate import evaluate, plan
+from prerank.evaluation.evaluate import evaluate
 from prerank.evaluation.fronts import dominates, front_of
+from prerank.evaluation.plan import plan
 from prerank.evaluation.scores import head_scores_of
 from prerank.logs.folder import open_logs
 from prerank.models.arch import load_arch

@@ -16,7 +16,8 @@ from samples_fixture import here, random_teacher
 
 from prerank.core.errors import InputError
 from prerank.evaluation import evaluate as module
-from prerank.evaluation.evaluate import Facts, evaluate, plan
+from prerank.evaluation.evaluate import evaluate
+from prerank.evaluation.plan import plan
 from prerank.evaluation.preflight import (
     check_clicks,
     check_lists,
@@ -24,6 +25,7 @@ from prerank.evaluation.preflight import (
     one_score,
     space_of,
 )
+from prerank.evaluation.summed import Facts
 from prerank.evaluation.truth import check_truth, truth_of
 from prerank.logs.folder import open_logs
 from prerank.reports.cautions import warn_of

@@ -11,7 +11,8 @@ import pytest
 from samples_fixture import here, random_teacher
 
 from prerank.evaluation import evaluate as module
-from prerank.evaluation.evaluate import evaluate, plan
+from prerank.evaluation.evaluate import evaluate
+from prerank.evaluation.plan import plan
 from prerank.evaluation.scores import scores_of
 from prerank.logs.folder import open_logs
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
-from prerank.evaluation.evaluate import Evaluation
+from prerank.evaluation.summed import Evaluation
 from prerank.latency.served import Cost
 from prerank.logs.schema import Schema
 from prerank.models.checkpoint import ModelManifest
