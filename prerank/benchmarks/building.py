@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import psutil
 
 from prerank.benchmarks.memory import ITEMS, ROW_GROUP, watch, write_logs
 from prerank.benchmarks.peer import Peer
@@ -23,6 +24,10 @@ ORDERS = ("clustered", "shuffled")
 TIMES = (1, 4)
 """Sizes that speeds are taken between."""
 OURS = "workflows.build_samples"
+FEW = 100 * ITEMS
+"""Rows that the size of one is told by."""
+MOST = 0.95
+"""Of the memory that is free: what a command may take of it."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +114,27 @@ def growth(rows: int, *, rounds: int, orders: Sequence[str] = ORDERS) -> list[Ro
     return [*out, _one_row_group(10 * rows, rounds)]
 
 
+def larger(*, times: float) -> list[Row | Left]:
+    """Of logs in any order that are so many times as large as the memory that is free: what becomes of ours and Polars.
+
+    Once; neither may take more than is free.
+    """
+    free = psutil.virtual_memory().available
+    with _logs(FEW, True) as logs:
+        rows = round(times * free / (_bytes(logs) / FEW))
+    with _logs(rows, True) as logs:
+        gib = _bytes(logs) / 2**30
+        seconds, mib = _once(OURS, logs, most=MOST * free)
+        try:
+            polars_s, polars_mib = _once(PEERS[0].module, logs, most=MOST * free)
+            theirs = f"Polars {polars_s:.0f} s, peak {polars_mib:,.0f} MiB"
+        except MemoryError as error:
+            theirs = f"Polars was ended at {error}"
+    detail = f"{rows:,} rows, {gib:.1f} GiB: {seconds:.0f} s, peak {mib:,.0f} MiB; {theirs}"
+    what = "peak memory of build_samples on logs larger than the memory that is free, of it"
+    return [Row("larger, build shuffled", what, mib * 2**20 / free, "share", MOST, detail=detail)]
+
+
 def _one_row_group(rows: int, rounds: int) -> Row:
     taken = {}
     for row_group in (ROW_GROUP, rows):
@@ -141,11 +167,15 @@ def _logs(rows: int, shuffled: bool, **layout: int) -> Iterator[Path]:
         yield Path(folder)
 
 
-def _once(module: str, logs: Path) -> tuple[float, float]:
+def _bytes(logs: Path) -> int:
+    return sum(file.stat().st_size for file in logs.rglob("*.parquet"))
+
+
+def _once(module: str, logs: Path, **limit: float) -> tuple[float, float]:
     """Seconds and peak MiB; what it wrote is gone."""
     with tempfile.TemporaryDirectory() as folder:
         out = f"{folder}/samples"
-        return watch(module, ["--logs", str(logs), "--out", out] if module == OURS else [str(logs), out])
+        return watch(module, ["--logs", str(logs), "--out", out] if module == OURS else [str(logs), out], **limit)
 
 
 def _medians(taken: list[tuple[float, float]]) -> tuple[float, float]:

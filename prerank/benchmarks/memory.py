@@ -1,6 +1,7 @@
 """Made-up logs of any size, and the memory that a command takes on them: the sum of PSS (Linux) over all processes."""
 
 import json
+import math
 import sys
 import tempfile
 import time
@@ -30,8 +31,11 @@ def grow(rows: int) -> None:
         print(f"{order}: {peaks[1] / peaks[0]:.2f} times the memory for ten times the rows", flush=True)
 
 
-def watch(module: str, arguments: list[str]) -> tuple[float, float]:
-    """Seconds and peak MiB of a command and of all that it starts, Ray's processes among them."""
+def watch(module: str, arguments: list[str], *, most: float = math.inf) -> tuple[float, float]:
+    """Seconds and peak MiB of a command and of all that it starts, Ray's processes among them.
+
+    Raises MemoryError, and ends it, where all take more than so many bytes.
+    """
     start, peak = time.monotonic(), 0
     command = psutil.Popen([sys.executable, "-m", module, *arguments], stdout=sys.stderr)
     while command.poll() is None:
@@ -40,6 +44,10 @@ def watch(module: str, arguments: list[str]) -> tuple[float, float]:
             with suppress(psutil.Error):  # it has ended meanwhile
                 size += process.memory_full_info().pss
         peak = max(peak, size)
+        if size > most:
+            command.kill()
+            command.wait()
+            raise MemoryError(f"more than {most / 2**30:.1f} GiB after {time.monotonic() - start:.0f} s")
         time.sleep(0.5)
     assert command.returncode == 0
     return time.monotonic() - start, peak / 2**20

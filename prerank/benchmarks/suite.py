@@ -5,12 +5,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from prerank.benchmarks import building, click_models, lines, proposals, scale, scoring, search_step, starting, tables
+from prerank.benchmarks import (
+    building,
+    click_models,
+    contrast,
+    lines,
+    proposals,
+    scale,
+    scoring,
+    search_step,
+    starting,
+    tables,
+)
 from prerank.benchmarks import training as training_loop
 from prerank.benchmarks.rows import Left, Row
 
 Short = Literal["build", "growth", "feed", "train", "scale", "contrast", "search", "score", "start", "tables"]
-Long = Literal["sweep", "evaluation", "proposals", "pipeline"]
+Long = Literal["larger", "sweep", "evaluation", "proposals", "pipeline"]
 Name = Short | Long
 NAMES: tuple[Name, ...] = (*get_args(Short), *get_args(Long))
 LONG: frozenset[Name] = frozenset(get_args(Long))
@@ -92,10 +103,11 @@ MEASURES: dict[Name, Callable[[Inputs], Sequence[Row | Left]]] = {
     "feed": _of_samples(training_loop.feed),
     "train": _train,
     "scale": lambda inputs: scale.speedup(inputs.samples, rounds=inputs.rounds),
-    "contrast": _of_samples(training_loop.contrast),
+    "contrast": _of_samples(contrast.contrast),
     "search": lambda inputs: search_step.rows(inputs.samples, steps=3 if inputs.quick else 8),
     "score": _score,
     "start": _start,
+    "larger": lambda _: building.larger(times=1.1),
     "sweep": lambda inputs: lines.sweep(inputs.made, trials=8, epochs=3, rounds=inputs.rounds),
     "evaluation": lambda inputs: lines.evaluation(inputs.made, requests=1000, rounds=inputs.rounds),
     "tables": lambda inputs: tables.tables(tables.SIZES[: 1 if inputs.quick else 2], rounds=5 if inputs.quick else 21),

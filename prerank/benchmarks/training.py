@@ -1,6 +1,6 @@
-"""The training loop against a bare one: same network, same batches, already in memory; and what the contrast costs."""
+"""The training loop against a bare one: same network, same batches, already in memory."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -26,8 +26,8 @@ from prerank.training.arms import student_arm
 from prerank.training.average import AveragedAdamW
 from prerank.training.worker import redraw_of
 
-WAIT, OF_BARE, CONTRAST = 0.1, 0.9, 2.0
-"""What is to be reached: the share of waiting at most, of the bare loop's speed at least, of a step's time at most."""
+WAIT, OF_BARE = 0.1, 0.9
+"""What is to be reached: the share of waiting at most, of the bare loop's speed at least."""
 WIDE = (512, 256)
 
 
@@ -111,16 +111,3 @@ def train(samples: Path, *, k: int, rounds: int) -> list[Row]:
         what = "speed of train_student's loop, of a bare loop's on batches in memory"
         rows.append(Row(f"train, {name}", what, took["bare"] / took["ours"], "times", least=OF_BARE, detail=detail))
     return rows
-
-
-def contrast(samples: Path, *, k: int, rounds: int) -> list[Row]:
-    """A step with the contrast against one with scores, both on batches in memory."""
-    turns: dict[str, Callable[[], object]] = {}
-    arms = students(samples)
-    for name in ("score", "contrast"):
-        pupil = Pupil.of(arms[name], samples, k)
-        turns[name] = partial(pupil.bare, list(pupil.batches()))
-    took = medians(in_turns(turns, rounds))
-    detail = f"an epoch's steps {took['contrast']:.2f} and {took['score']:.2f} s"
-    value = took["contrast"] / took["score"]
-    return [Row("contrast", "a step with the contrast, of one with scores", value, "times", CONTRAST, detail=detail)]

@@ -1,6 +1,8 @@
 """Speeds and growth from times that are known, and peers that draw from the same logs."""
 
 import importlib
+import time
+from types import SimpleNamespace
 
 import polars as pl
 import pytest
@@ -48,6 +50,42 @@ def known(monkeypatch):
 
     monkeypatch.setattr(building, "write_logs", wrote)
     monkeypatch.setattr(building, "watch", watched)
+
+
+@pytest.mark.parametrize("ends", [False, True])
+def test_logs_larger_than_memory_end_what_holds_all_of_them(monkeypatch, ends):
+    """A row is 1,000 bytes here, and 100 MB are free."""
+    there, said = [], {building.OURS: (60.0, 20.0), building.PEERS[0].module: (30.0, 90.0)}
+
+    def wrote(folder, requests, shuffled, **layout):
+        there.append(requests * memory.ITEMS)
+        with open(folder / "0.parquet", "wb") as file:
+            file.truncate(1000 * there[-1])
+
+    def watched(module, arguments, *, most):
+        assert most == 95e6
+        if ends and module != building.OURS:
+            raise MemoryError("more than 0.1 GiB after 7 s")
+        return said[module]
+
+    monkeypatch.setattr(building, "write_logs", wrote)
+    monkeypatch.setattr(building, "watch", watched)
+    monkeypatch.setattr(building.psutil, "virtual_memory", lambda: SimpleNamespace(available=100_000_000))
+    (row,) = building.larger(times=1.1)
+    assert there[1] == pytest.approx(110_000, abs=memory.ITEMS) and row.reached
+    assert row.value == pytest.approx(20 * 2**20 / 1e8)
+    theirs = "Polars was ended at more than 0.1 GiB after 7 s" if ends else "Polars 30 s, peak 90 MiB"
+    assert row.detail == f"110,000 rows, 0.1 GiB: 60 s, peak 20 MiB; {theirs}"
+
+
+@pytest.mark.slow
+def test_a_command_that_takes_more_than_it_may_is_ended():
+    began = time.monotonic()
+    with pytest.raises(MemoryError, match=r"more than 0\.1 GiB after \d s"):
+        memory.watch(
+            "timeit", ["-n", "1", "-s", "import time", "x = b'1' * (200 << 20); time.sleep(60)"], most=100 << 20
+        )
+    assert time.monotonic() - began < 30
 
 
 def test_speeds_leave_out_what_a_start_costs(known, monkeypatch):
