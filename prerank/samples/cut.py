@@ -5,7 +5,7 @@ Python from the training step at each of its calls. Draws are keyed by request, 
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -72,29 +72,22 @@ def cut(batch: Batch, rows: Sequence[int], features: tuple[Feature, ...]) -> lis
 def _labels(batch: Batch, rows: Sequence[int], edge_B: np.ndarray, item_B: np.ndarray) -> list[Batch]:
     """What one head learns from, in parts."""
     parts: dict[str, list[Any]] = {"request_I": _shifted(_parts(batch.request_I, item_B), edge_B)}
-    for name in ("exposed_I", "target_I", "shown_I", "bin_I", "contrasted_I", "teacher_I"):
-        if (values := getattr(batch, name)) is not None:
-            parts[name] = _parts(values, item_B)
+    there = [field.name for field in fields(batch) if isinstance(getattr(batch, field.name), Tensor)]
+    parts |= {name: _parts(getattr(batch, name), item_B) for name in there if name.endswith("_I") and name not in parts}
     if batch.teacher_ID is not None:
         assert batch.contrasted_I is not None
         seen_B = np.append(0, np.cumsum(batch.contrasted_I.numpy()))[item_B]
         parts["teacher_ID"] = _parts(batch.teacher_ID, seen_B)
     group_B = edge_B * (batch.groups // batch.requests)
-    for group, items, others in (
-        ("group_P", ("hi_P", "lo_P"), ("gain_P",)),
-        ("group_L", ("listed_L",), ("place_L", "top_L")),
-    ):
-        of_X = getattr(batch, group)
-        if of_X is None:
+    for group in ("group_P", "group_L"):
+        if group not in there:
             continue
-        part_X = np.searchsorted(group_B, of_X.numpy(), side="right") - 1
+        part_X = np.searchsorted(group_B, getattr(batch, group).numpy(), side="right") - 1
         order_X = torch.from_numpy(np.argsort(part_X, kind="stable"))
         end_B = np.append(0, np.cumsum(np.bincount(part_X, minlength=len(rows))))
-        for name in (group, *items, *others):
-            if (values := getattr(batch, name)) is not None:
-                of_part = _parts(values[order_X], end_B)
-                start_B = group_B if name == group else item_B if name in items else None
-                parts[name] = of_part if start_B is None else _shifted(of_part, start_B)
+        parts |= {name: _parts(getattr(batch, name)[order_X], end_B) for name in there if name[-2:] == group[-2:]}
+        parts[group] = _shifted(parts[group], group_B)
+    parts |= {name: _shifted(parts[name], item_B) for name in ("hi_P", "lo_P", "listed_L") if name in parts}
     groups = np.diff(group_B).tolist()
     return [
         Batch({}, requests=n, groups=groups[i], **{name: of[i] for name, of in parts.items()})
