@@ -29,7 +29,7 @@ def click_models(samples: Path, *, k: int, rounds: int, batches: int) -> list[Ro
     arm = students(samples)["score"]
     ours = Pupil.of(arm, samples, k)
     all_items = sum(len(batch.request_I) for batch in ours.batches())
-    some = list(islice(ours.batches(), batches))
+    some = list(islice(ours.batches(packed=False), batches))
     items = sum(len(batch.request_I) for batch in some)
     with tempfile.TemporaryDirectory() as folder:
         turns: dict[str, Callable[[], object]] = {"ours": ours.epoch}

@@ -15,6 +15,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Literal, cast, get_args
 
@@ -32,7 +34,8 @@ from prerank.models.checkpoint import State
 from prerank.models.distill import Distiller
 from prerank.models.options import Arm, Distill, Hard, Optim
 from prerank.models.ranker import Ranker
-from prerank.samples.batches import columns, training_batch
+from prerank.samples.batches import columns
+from prerank.samples.cut import training_batches
 from prerank.samples.reader import Reader
 from prerank.training import loop
 from prerank.training.tables import mark_large
@@ -82,16 +85,23 @@ class Course:
         self.device, self.model = device, distiller.to(device)
         self.optimizer, self.state = loop.make_optimizer(self.model, arm), State()
 
+    @cached_property
+    def fed(self) -> Iterator[Batch]:
+        """From the state that the first epoch begins in."""
+        return loop.feed(self.lesson, self.model, self.state)
+
     def epoch(self, model: nn.Module | None = None) -> None:
-        for _ in loop.steps(self.lesson, model or self.model, self.optimizer, self.state):
+        for _ in loop.steps(self.lesson, model or self.model, self.optimizer, self.state, self.fed):
             pass
         self.wait()
         self.state.epoch, self.state.step = self.state.epoch + 1, 0
 
-    def batches(self) -> list[Batch]:
-        of = self.lesson
-        tables = of.reader.epoch(0)
-        return [training_batch(t, of.arm, of.features, 0, of.teacher_score).to(self.device) for t in tables]
+    def batches(self, *, packed: bool = True) -> list[Batch]:
+        """Of the first epoch; packed: as the loop has them, or each feature by itself."""
+        of, pack = self.lesson, self.model.student.embed.packed if packed else dict
+        tables = ((0, table) for table in of.reader.epoch(0))
+        made = training_batches(tables, of.arm, of.features, of.teacher_score, packed=pack)
+        return [batch.to(self.device) for batch in chain.from_iterable(made)]
 
     def bare(self, batches: list[Batch], model: Callable[..., tuple[torch.Tensor, object]]) -> None:
         for batch in batches:

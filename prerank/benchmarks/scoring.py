@@ -138,7 +138,7 @@ def _rechub(samples: Path, k: int, folder: Path) -> Callable[[int], Run]:
 
     pupil = Pupil.of(students(samples)["score"], samples, k)
     features = pupil.lesson.features
-    columns, _ = items_of([next(pupil.batches())], features)
+    columns, _ = items_of([next(pupil.batches(packed=False))], features)
     sizes = {feature.name: (feature.size, feature.dim) for feature in features if feature.dim}
     trainer = rechub_train.trainer_of(columns, sizes, list(pupil.lesson.arm.widths))
     rechub_train.write_onnx(trainer, columns, folder / "rechub.onnx")

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,8 @@ from prerank.models.distill import Distiller
 from prerank.models.options import Arm, Distill, Optim
 from prerank.models.ranker import Ranker
 from prerank.models.stats import load_stats
-from prerank.samples.batches import columns, training_batch
+from prerank.samples.batches import columns
+from prerank.samples.cut import training_batches
 from prerank.samples.files import files_of
 from prerank.samples.reader import Reader
 from prerank.samples.taught import teacher_column, teacher_width
@@ -39,6 +41,7 @@ class Pupil:
     model: Distiller[Ranker]
     optimizer: AveragedAdamW
     state: State
+    fed: Iterator[Batch]
     waits: list[float]
 
     @classmethod
@@ -49,20 +52,22 @@ class Pupil:
         torch.manual_seed(arm.seed)
         student = Ranker(features, arm.widths, load_stats(samples))
         model = Distiller(student, arm, teacher_width(samples) if arm.distill.reads_representation else None)
-        return cls(lesson, model, loop.make_optimizer(model, arm), State(), [])
+        state = State()
+        return cls(lesson, model, loop.make_optimizer(model, arm), state, loop.feed(lesson, model, state), [])
 
     def epoch(self) -> None:
         """As `train_student` does it, but for the validation."""
-        for _ in loop.steps(self.lesson, self.model, self.optimizer, self.state):
+        for _ in loop.steps(self.lesson, self.model, self.optimizer, self.state, self.fed):
             pass
         self.waits.append(self.state.wait_share)
         self.state.epoch, self.state.step = self.state.epoch + 1, 0
 
-    def batches(self) -> Iterator[Batch]:
-        """Of the first epoch."""
-        of = self.lesson
-        for table in of.reader.epoch(0):
-            yield training_batch(table, of.arm, of.features, 0, of.teacher_score, of.redraw)
+    def batches(self, *, packed: bool = True) -> Iterator[Batch]:
+        """Of the first epoch; packed: as the loop has them, or each feature by itself."""
+        of, pack = self.lesson, self.model.student.embed.packed if packed else dict
+        tables = ((0, table) for table in of.reader.epoch(0))
+        made = training_batches(tables, of.arm, of.features, of.teacher_score, of.redraw, pack)
+        yield from chain.from_iterable(made)
 
     def bare(self, batches: list[Batch]) -> None:
         for batch in batches:

@@ -3,6 +3,7 @@
 Shapes: R requests of a batch, I items over all of them, D inputs. A feature of a request has R rows, one of an item I.
 """
 
+from collections.abc import Mapping
 from typing import cast
 
 import torch
@@ -93,8 +94,16 @@ class Embed(nn.Module):
         if not self.dense[of_item]:
             return None
         raw = torch.cat([cast(Tensor, inputs[name]) for name in self.dense[of_item]], dim=1)  # ids alone are Bags
-        normal = (raw - getattr(self, f"mean_{of_item}")) / getattr(self, f"std_{of_item}")
+        mean, std = (getattr(self, f"{key}_{of_item}").to(raw.device) for key in ("mean", "std"))
+        normal = (raw - mean) / std
         return torch.nan_to_num(normal, nan=0.0).clamp(-FAR, FAR)
+
+    def packed(self, inputs: Mapping[str, Tensor | Bags]) -> dict[str, Tensor | Bags]:
+        """The same with the numbers of a side as one tensor under the keys `NUMBERS`; `forward` takes either."""
+        numbers = {key: self.numbers(inputs, of_item) for of_item, key in enumerate(NUMBERS)}
+        apart = {name for names in self.dense for name in names}
+        out = {name: x for name, x in inputs.items() if name not in apart}
+        return out | {key: x for key, x in numbers.items() if x is not None}
 
     def side(self, inputs: Inputs, of_item: int) -> Tensor | None:
         """Inputs of the requests (0) or of the items (1); None where there are none."""

@@ -20,6 +20,7 @@ from prerank.models.stats import Stats
 class Scorer(nn.Module):
     """What can be trained as a student: `forward` gives score_I and repr_ID of the width `repr_width`."""
 
+    embed: Embed
     repr_width: int
 
 

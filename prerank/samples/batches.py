@@ -3,7 +3,7 @@
 Shapes: R requests of a batch, I items over all of them, P pairs, D the width of the teacher's representation.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -215,7 +215,7 @@ def tensor(array: np.ndarray) -> Tensor:
     return torch.from_numpy(array if array.flags.writeable and array.flags.owndata else array.copy())
 
 
-def ahead(items: Iterable[T]) -> Iterator[T]:
+def ahead(items: Iterable[T]) -> Generator[T]:
     """Makes the next item in a thread while the caller works on one."""
     iterator = iter(items)
 

@@ -4,7 +4,7 @@ Arrays of one batch are short, so that what making it takes is mostly Python's; 
 Python from the training step at each of its calls. Draws are keyed by request, so nothing depends on who is beside.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
@@ -15,7 +15,8 @@ from torch import Tensor
 
 from prerank.core.nested import flat
 from prerank.logs.schema import Feature
-from prerank.models.batch import Bags, Batch
+from prerank.models.batch import Bags, Batch, Inputs
+from prerank.models.embed import NUMBERS
 from prerank.models.options import Arm
 from prerank.samples.anew import Redraw
 from prerank.samples.batches import REDRAW, training_batch
@@ -30,10 +31,13 @@ def training_batches(
     features: tuple[Feature, ...],
     teacher_score: str | None = None,
     redraw: Redraw = REDRAW,
+    packed: Callable[[Inputs], dict[str, Tensor | Bags]] = dict,
 ) -> Iterator[list[Batch]]:
-    """`training_batch` of each table, with the number of its pass, some at once."""
+    """`training_batch` of each table, with the number of its pass, some at once; its inputs as the network's `Embed`
+    has them `packed`."""
     for number, together in _together(tables):
         whole = training_batch(pa.concat_tables(together), arm, features, number, teacher_score, redraw)
+        whole = replace(whole, features=packed(whole.features))
         yield cut(whole, [table.num_rows for table in together], features)
 
 
@@ -44,7 +48,7 @@ def _together(tables: Iterable[tuple[int, pa.Table]]) -> Iterator[tuple[int, lis
     for number, table in tables:
         if group and (number != of or items >= least):
             yield of, group
-            group, items, least = [], 0, min(AT_ONCE, 2 * items)
+            group, items, least = [], 0, min(AT_ONCE, max(least, 2 * items))
         group.append(table)
         items, of = items + len(flat(table["exposed"])), number
     if group:
@@ -60,7 +64,7 @@ def cut(batch: Batch, rows: Sequence[int], features: tuple[Feature, ...]) -> lis
         return [batch]
     edge_B = np.cumsum([0, *rows])
     item_B = np.searchsorted(batch.request_I.numpy(), edge_B)
-    of_request = {feature.name for feature in features if feature.of_request}
+    of_request = {feature.name for feature in features if feature.of_request} | {NUMBERS[0]}
     inputs = {name: _inputs(x, edge_B if name in of_request else item_B) for name, x in batch.features.items()}
     first, *others = (_labels(of, rows, edge_B, item_B) for of in (batch, *batch.heads))
     return [

@@ -38,8 +38,8 @@ class AveragedAdamW(torch.optim.AdamW):
             for parameter in group["params"]:
                 if parameter in of_rows:
                     self._step_rows(parameter, of_rows[parameter], group["lr"], group["weight_decay"])
-                elif self.average:
-                    self._average(parameter)
+        if self.average:
+            self._average([p for group in self.param_groups for p in group["params"] if p not in of_rows])
         return loss
 
     def _taken(self) -> dict[Tensor, Tensor]:
@@ -50,13 +50,18 @@ class AveragedAdamW(torch.optim.AdamW):
                 out[parameter], parameter.grad = parameter.grad.coalesce(), None
         return out
 
-    def _average(self, parameter: Tensor) -> None:
-        state: dict[str, Any] = self.state[parameter]
-        if "mean" in state:
-            done = state["step"]
-            state["mean"].lerp_(parameter, 1 - torch.clamp((1 + done) / (10 + done), max=self.average))
-        elif state:
-            state["mean"] = parameter.detach().clone()
+    def _average(self, parameters: list[Tensor]) -> None:
+        """The shares of all at once: of each alone they are six operations on a single number."""
+        moved = [(parameter, self.state[parameter]) for parameter in parameters if self.state[parameter]]
+        meant = [(parameter, state) for parameter, state in moved if "mean" in state]
+        if meant:
+            done_S = torch.stack([state["step"] for _, state in meant])
+            gone_S = 1 - torch.clamp((1 + done_S) / (10 + done_S), max=self.average)
+            for (parameter, state), gone in zip(meant, gone_S.unbind(), strict=True):
+                state["mean"].lerp_(parameter, gone)
+        for parameter, state in moved:
+            if "mean" not in state:
+                state["mean"] = parameter.detach().clone()
 
     def _step_rows(self, table: Tensor, gradient: Tensor, lr: float, weight_decay: float) -> None:
         """The step of AdamW (Loshchilov and Hutter, 2019) on the rows of the gradient alone."""

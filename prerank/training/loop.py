@@ -2,9 +2,10 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, count, islice
 from typing import Generic, Protocol, TypeVar, cast
 
 import numpy as np
@@ -17,7 +18,7 @@ from prerank.core.errors import InputError
 from prerank.evaluation import metrics
 from prerank.logs.schema import Feature
 from prerank.models import checkpoint
-from prerank.models.batch import Inputs
+from prerank.models.batch import Batch, Inputs
 from prerank.models.checkpoint import State
 from prerank.models.distill import Distiller, Shown
 from prerank.models.fusion import ONE_HEAD, Fusion
@@ -91,48 +92,64 @@ def train(
     """
     arm, of_epoch, every = lesson.arm, lesson.reader.steps, lesson.checkpoint_steps
     distiller = cast(Distiller[Scorer], getattr(model, "module", model))
-    while state.epoch < arm.optim.epochs and state.epoch - state.best_epoch <= arm.optim.patience:
-        model.train()
-        for losses in steps(lesson, model, optimizer, state):
-            add(state.sums, losses)
-            progress(state)
-            if every and state.step % every == 0 and state.step < of_epoch:
-                state.sums = dict(over_workers(state.sums))
-                save(state, distiller, optimizer, best)
-        means = {f"train/{name}": total / of_epoch for name, total in over_workers(state.sums).items()}
-        if not math.isfinite(means["train/loss"]):
-            raise FloatingPointError(f"{arm.name}: the loss of epoch {state.epoch} is not finite; lower optim.lr")
-        if means["train/hard"] == 0 and not arm.distill.active:
-            raise InputError(
-                f"{arm.name}: the samples hold nothing to learn for strategies {', '.join(arm.strategies)}"
-            )
-        weights = distiller.finished(weights_of(distiller, optimizer))
-        values = lesson.validate(Shown(distiller.student, weights))
-        state.history.append({"epoch": state.epoch, **means, **{f"val/{k}": v for k, v in values.items()}})
-        chosen = _chosen(arm, values)
-        if state.best is None or chosen > state.best:
-            state.best, state.best_epoch = chosen, state.epoch
-            best = checkpoint.copied(weights)
-        state.epoch, state.step, state.sums = state.epoch + 1, 0, {}
-        save(state, distiller, optimizer, best)
+    with closing(feed(lesson, model, state)) as batches:
+        while state.epoch < arm.optim.epochs and state.epoch - state.best_epoch <= arm.optim.patience:
+            model.train()
+            for losses in steps(lesson, model, optimizer, state, batches):
+                add(state.sums, losses)
+                progress(state)
+                if every and state.step % every == 0 and state.step < of_epoch:
+                    state.sums = dict(over_workers(state.sums))
+                    save(state, distiller, optimizer, best)
+            means = {f"train/{name}": total / of_epoch for name, total in over_workers(state.sums).items()}
+            if not math.isfinite(means["train/loss"]):
+                raise FloatingPointError(f"{arm.name}: the loss of epoch {state.epoch} is not finite; lower optim.lr")
+            if means["train/hard"] == 0 and not arm.distill.active:
+                raise InputError(
+                    f"{arm.name}: the samples hold nothing to learn for strategies {', '.join(arm.strategies)}"
+                )
+            weights = distiller.finished(weights_of(distiller, optimizer))
+            values = lesson.validate(Shown(distiller.student, weights))
+            state.history.append({"epoch": state.epoch, **means, **{f"val/{k}": v for k, v in values.items()}})
+            chosen = _chosen(arm, values)
+            if state.best is None or chosen > state.best:
+                state.best, state.best_epoch = chosen, state.epoch
+                best = checkpoint.copied(weights)
+            state.epoch, state.step, state.sums = state.epoch + 1, 0, {}
+            save(state, distiller, optimizer, best)
     return best
 
 
+def feed(lesson: Lesson, model: nn.Module, state: State) -> Generator[Batch]:
+    """The batches from where the state is on, epoch after epoch without an end, some made while others are learned
+    from; the first of an epoch during the validation before it."""
+    arm, reader = lesson.arm, lesson.reader
+    packed = cast(Distiller[Scorer], getattr(model, "module", model)).student.embed.packed
+
+    def tables() -> Iterator[tuple[int, pa.Table]]:
+        start = state.step
+        for epoch in count(state.epoch):
+            for step, table in enumerate(reader.epoch(epoch, start), epoch * reader.steps + start):
+                yield reader.pass_of(step), table
+            start = 0
+
+    made = ahead(training_batches(tables(), arm, lesson.features, lesson.teacher_score, lesson.redraw, packed))
+    with closing(made):
+        yield from chain.from_iterable(made)
+
+
 def steps(
-    lesson: Lesson, model: nn.Module, optimizer: torch.optim.Optimizer, state: State
+    lesson: Lesson, model: nn.Module, optimizer: torch.optim.Optimizer, state: State, batches: Iterator[Batch]
 ) -> Iterator[dict[str, Tensor]]:
     """The rest of an epoch, step by step: each gives its loss and the loss's parts, with `state.step` brought forward.
 
-    The distillation's weight rises over the steps of the first `warmup_epochs`.
+    The distillation's weight rises over the steps of the first `warmup_epochs`. `batches` are of `feed`.
     """
     arm, reader = lesson.arm, lesson.reader
     device = next(model.parameters()).device
     autocast = autocast_on(device)
     warmup_steps = arm.distill.warmup_epochs * reader.steps
-    begun = state.epoch * reader.steps + state.step
-    tables = ((reader.pass_of(step), table) for step, table in enumerate(reader.epoch(state.epoch, state.step), begun))
-    made = training_batches(tables, arm, lesson.features, lesson.teacher_score, lesson.redraw)
-    waits = Waits(chain.from_iterable(ahead(made)))
+    waits = Waits(islice(batches, reader.steps - state.step))
     for batch in waits:
         step = state.epoch * reader.steps + state.step
         warmup = min(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0

@@ -62,7 +62,7 @@ def test_no_gpu_is_said(capsys, monkeypatch):
 def test_items_are_those_of_the_batches(tmp_path):
     gpu.write_samples(tmp_path / "0.parquet", 64, 12)
     course = gpu.Course(gpu.arms()["all"], tmp_path / "0.parquet", gpu.torch.device("cpu"))
-    batches = course.batches()
+    batches = course.batches(packed=False)
     columns, clicked_N = items_of(batches, gpu.FEATURES)
     assert len(clicked_N) == sum(len(batch.request_I) for batch in batches) and clicked_N.sum() == 64
     assert columns["tags"].shape == (len(clicked_N), 3) and columns["item"].min() >= 1

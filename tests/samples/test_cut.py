@@ -1,6 +1,7 @@
 """Batches that are made at once against each made alone."""
 
 from dataclasses import fields
+from itertools import chain
 
 import pyarrow.parquet as pq
 import pytest
@@ -8,7 +9,10 @@ import torch
 
 from prerank.logs.schema import load_schema
 from prerank.models.batch import Bags
+from prerank.models.embed import NUMBERS
 from prerank.models.options import Arm, Distill
+from prerank.models.ranker import Ranker
+from prerank.models.stats import load_stats
 from prerank.samples import cut
 from prerank.samples.batches import columns, training_batch
 from prerank.samples.draw import CODES
@@ -70,6 +74,22 @@ def test_a_batch_is_the_same_whoever_is_beside(taught, name, at_once, monkeypatc
     assert {1: len(made) == len(tables), 300: 6 < len(made) < len(tables), 10**9: len(made) < 9}[at_once]
     for batch, (number, table) in zip([batch for group in made for batch in group], tables, strict=True):
         same(batch, training_batch(table, arm, features, number, "teacher_score"))
+
+
+def test_inputs_are_packed_before_they_are_cut(taught):
+    """A network says the same of them to the last bit."""
+    arm, [(path, _)] = ARMS["pairs"], sample_files(taught, "train")
+    features = load_schema(taught).select(arm.features, where="test")
+    table = pq.read_table(path, columns=list(columns(arm, "teacher_score")))
+    torch.manual_seed(0)
+    ranker = Ranker(features, (4,), load_stats(taught))
+    tables = [(0, table.slice(at, 3)) for at in range(0, 30, 3)]
+    made = chain.from_iterable(cut.training_batches(tables, arm, features, packed=ranker.embed.packed))
+    for batch, (_, part) in zip(made, tables, strict=True):
+        assert {*NUMBERS} < batch.features.keys() and "price" not in batch.features
+        plain = training_batch(part, arm, features, 0)
+        for a, b in zip(ranker(batch.features, batch.request_I), ranker(plain.features, plain.request_I), strict=True):
+            assert torch.equal(a, b)
 
 
 def test_of_no_table_nothing_is_made():

@@ -13,6 +13,7 @@ from samples_fixture import random_teacher
 from prerank.core.errors import InputError
 from prerank.core.hashing import hash_ids
 from prerank.evaluation import evaluate
+from prerank.evaluation.plan import plan
 from prerank.logs.folder import open_logs, read_groups
 from prerank.models.checkpoint import load_model
 from prerank.models.stats import load_stats
@@ -56,9 +57,9 @@ def rows(logs):
 
 def test_scores_are_those_of_an_evaluation(student, folder, logs, samples, rows, tmp_path):
     teacher, opened = random_teacher(samples, tmp_path / "teacher"), open_logs(logs)
-    plan = evaluate.plan(opened, str(teacher), {"student": folder}, k=10)
+    planned = plan(opened, str(teacher), {"student": folder}, k=10)
     read = [read_groups(opened.tables[name], opened.tables[name].groups) for name in ("candidates", "impressions")]
-    found = evaluate.score(*read, plan, at_most=1.0)
+    found = evaluate.score(*read, planned, at_most=1.0)
     expected = {
         request: scores
         for request, scores in zip(found["request_id"].to_pylist(), found["student.score"].to_pylist(), strict=True)
