@@ -45,7 +45,7 @@ class Against:
 PEERS = (
     Against(Peer("Polars"), "prerank.benchmarks.peers.polars_build", 0.6, 0.3),
     Against(Peer("DuckDB", ("duckdb",)), "prerank.benchmarks.peers.duckdb_build"),
-    Against(Peer("PySpark", ("pyspark",), "java"), "prerank.benchmarks.peers.spark_build", 3.0, 2.0),
+    Against(Peer("PySpark", ("pyspark",), "java"), "prerank.benchmarks.peers.spark_build", 3.0, 2.0, one_in=20),
     Against(Peer("a Python loop"), "prerank.benchmarks.peers.loop_build", 20.0, one_in=20),
 )
 
