@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import psutil
 
-from prerank.benchmarks.memory import ITEMS, ROW_GROUP, watch, write_logs
+from prerank.benchmarks.memory import FILES, ITEMS, ROW_GROUP, watch, write_logs
 from prerank.benchmarks.peer import Peer
 from prerank.benchmarks.rows import Left, Row
+from prerank.core.memory import memory
 
 SMALL, LINEAR, MEMORY = 3.0, 1.15, 1.3
 """How many times Polars' time the whole command may take on few rows; the time of a row and the peak, grown."""
@@ -28,6 +28,8 @@ FEW = 100 * ITEMS
 """Rows that the size of one is told by."""
 MOST = 0.95
 """Of the memory that is free: what a command may take of it."""
+MOST_ROWS = 100_000_000
+"""Of ten files: their lists of ids are counted with 32 bits."""
 
 
 @dataclass(frozen=True)
@@ -119,17 +121,20 @@ def larger(*, times: float) -> list[Row | Left]:
 
     Once; neither may take more than is free.
     """
-    free = psutil.virtual_memory().available
+    free = memory().available
     with _logs(FEW, True) as logs:
         rows = round(times * free / (_bytes(logs) / FEW))
-    with _logs(rows, True) as logs:
+    with _logs(rows, True, files=FILES * (1 + rows // MOST_ROWS)) as logs:
         gib = _bytes(logs) / 2**30
-        seconds, mib = _once(OURS, logs, most=MOST * free)
+        try:
+            seconds, mib = _once(OURS, logs, most=MOST * free)
+        except (MemoryError, ChildProcessError) as error:
+            return [Left("larger, build shuffled", f"{rows:,} rows, {gib:.1f} GiB: build_samples: {error}")]
         try:
             polars_s, polars_mib = _once(PEERS[0].module, logs, most=MOST * free)
             theirs = f"Polars {polars_s:.0f} s, peak {polars_mib:,.0f} MiB"
-        except MemoryError as error:
-            theirs = f"Polars was ended at {error}"
+        except (MemoryError, ChildProcessError) as error:
+            theirs = f"Polars: {error}"
     detail = f"{rows:,} rows, {gib:.1f} GiB: {seconds:.0f} s, peak {mib:,.0f} MiB; {theirs}"
     what = "peak memory of build_samples on logs larger than the memory that is free, of it"
     return [Row("larger, build shuffled", what, mib * 2**20 / free, "share", MOST, detail=detail)]

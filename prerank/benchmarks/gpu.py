@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Literal, cast, get_args
@@ -85,13 +84,9 @@ class Course:
         self.device, self.model = device, distiller.to(device)
         self.optimizer, self.state = loop.make_optimizer(self.model, arm), State()
 
-    @cached_property
-    def fed(self) -> Iterator[Batch]:
-        """From the state that the first epoch begins in."""
-        return loop.feed(self.lesson, self.model, self.state)
-
     def epoch(self, model: nn.Module | None = None) -> None:
-        for _ in loop.steps(self.lesson, model or self.model, self.optimizer, self.state, self.fed):
+        fed = loop.feed(self.lesson, self.model, self.state, epochs=self.state.epoch + 1)
+        for _ in loop.steps(self.lesson, model or self.model, self.optimizer, self.state, fed):
             pass
         self.wait()
         self.state.epoch, self.state.step = self.state.epoch + 1, 0

@@ -34,7 +34,7 @@ def grow(rows: int) -> None:
 def watch(module: str, arguments: list[str], *, most: float = math.inf) -> tuple[float, float]:
     """Seconds and peak MiB of a command and of all that it starts, Ray's processes among them.
 
-    Raises MemoryError, and ends it, where all take more than so many bytes.
+    Raises MemoryError, and ends it, where all take more than so many bytes, and ChildProcessError where it fails.
     """
     start, peak = time.monotonic(), 0
     command = psutil.Popen([sys.executable, "-m", module, *arguments], stdout=sys.stderr)
@@ -45,11 +45,15 @@ def watch(module: str, arguments: list[str], *, most: float = math.inf) -> tuple
                 size += process.memory_full_info().pss
         peak = max(peak, size)
         if size > most:
-            command.kill()
-            command.wait()
+            started = [command, *command.children(recursive=True)]
+            for process in started:
+                with suppress(psutil.Error):
+                    process.kill()
+            psutil.wait_procs(started, timeout=10)
             raise MemoryError(f"more than {most / 2**30:.1f} GiB after {time.monotonic() - start:.0f} s")
         time.sleep(0.5)
-    assert command.returncode == 0
+    if command.returncode:
+        raise ChildProcessError(f"{module} ended with code {command.returncode} after {time.monotonic() - start:.0f} s")
     return time.monotonic() - start, peak / 2**20
 
 

@@ -123,7 +123,7 @@ def allocate(question: Question, *, blocks: int | None = None) -> tuple[Found, P
     plan, grid = question.plan, question.grid
     since = question.val_from
     task = partial(part_of, question=replace(question, plan=replace(plan, logs=slim(plan.logs))), since=since)
-    task = partial(task, at_most=share_of(plan, since))
+    task = partial(task, at_most=share_of(plan, plan.test_from))  # of both sides
     parts = executed(whole_requests(plan.logs, plan.table, task, blocks=blocks, since=since))
     parts = [part for part in parts if "request_id" in part.column_names and part.num_rows]
     table = pa.concat_tables(parts) if parts else pa.table({"ts": pa.array([], pa.timestamp("us"))})

@@ -26,7 +26,7 @@ from prerank.evaluation.preflight import ROUNDED, one_score
 from prerank.evaluation.scores import head_scores_of, scores_of
 from prerank.evaluation.summed import Counted, Evaluation, Noted, summed
 from prerank.evaluation.truth import has_truth, truth_of
-from prerank.logs.folder import DAY, overlaps
+from prerank.logs.folder import overlaps
 from prerank.logs.parts import slim, whole_requests
 from prerank.logs.requests import to_requests
 from prerank.models.checkpoint import known_model
@@ -34,7 +34,8 @@ from prerank.samples.build import attach_features, number_of, val_key
 
 MOST_REQUESTS = 20_000
 """At most so many are evaluated: drawn by a hash of request_id, the same for all models. Of so many an interval of a
-Recall is some tenths of a point wide, and what the driver holds of them grows no more with the logs."""
+Recall is some tenths of a point wide; what the driver holds of them grows no more with the logs, of which it reads ids
+and days."""
 POOLED = 20_000_000
 """Candidates, about, whose scores the driver gathers, 4 bytes a model, for the AUC over all requests: of more, those of
 a share of the requests, drawn by another hash of request_id."""
@@ -121,8 +122,7 @@ def scored(table: pa.Table, plan: Plan) -> tuple[Candidates, dict[str, np.ndarra
 
 def share_of(plan: Plan, since: np.datetime64) -> float:
     """The `at_most` of `tested`: that of `MOST_REQUESTS`, or of all where there are fewer."""
-    until = (plan.logs.days[1] + DAY).astype("datetime64[us]")
-    return val_key(plan.logs, plan.table, since, until, requests=MOST_REQUESTS, seed=0)
+    return val_key(plan.logs, plan.table, since, None, requests=MOST_REQUESTS, seed=0)
 
 
 def _refuse_nan(score_N: np.ndarray, table: pa.Table, who: Path | str) -> None:

@@ -124,13 +124,15 @@ def no_validation(logs: Logs, since: np.datetime64, until: np.datetime64) -> Inp
     )
 
 
-def val_key(logs: Logs, table: str, since: np.datetime64, until: np.datetime64, *, requests: int, seed: int) -> float:
+def val_key(
+    logs: Logs, table: str, since: np.datetime64, until: np.datetime64 | None, *, requests: int, seed: int
+) -> float:
     """The keyed number that the given count of requests of since <= ts < until do not exceed; two columns are read."""
     lowest = np.empty(0)
     for group in logs.tables[table].groups:
         if overlaps(group, since, until):
             rows = read_groups(logs.tables[table], (group,), ["request_id", "ts"])
-            ids = rows["request_id"].filter(between(rows["ts"], since, until)).drop_null()
+            ids = rows["request_id"].filter(between(rows["ts"], since, until)).drop_null().unique()
             lowest = np.unique(np.concatenate([lowest, number_of(ids, seed)]))[:requests]
     return float(lowest[-1]) if len(lowest) else -1.0
 

@@ -23,6 +23,8 @@ from prerank.samples.batches import REDRAW, training_batch
 
 AT_ONCE = 1 << 15
 """Items of the samples that batches are made of at once, at least, where there are as many."""
+BYTES = 64 << 20
+"""Of samples that are wide, of which fewer are made at once."""
 
 
 def training_batches(
@@ -44,13 +46,13 @@ def training_batches(
 def _together(tables: Iterable[tuple[int, pa.Table]]) -> Iterator[tuple[int, list[pa.Table]]]:
     """Tables in a row of one pass: the first alone, so that it is not waited for, then twice as many each time."""
     group: list[pa.Table] = []
-    items = least = of = 0
+    items = size = least = of = 0
     for number, table in tables:
-        if group and (number != of or items >= least):
+        if group and (number != of or items >= least or size >= BYTES):
             yield of, group
-            group, items, least = [], 0, min(AT_ONCE, max(least, 2 * items))
+            group, items, size, least = [], 0, 0, min(AT_ONCE, max(least, 2 * items))
         group.append(table)
-        items, of = items + len(flat(table["exposed"])), number
+        items, size, of = items + len(flat(table["exposed"])), size + table.nbytes, number
     if group:
         yield of, group
 

@@ -92,7 +92,7 @@ def train(
     """
     arm, of_epoch, every = lesson.arm, lesson.reader.steps, lesson.checkpoint_steps
     distiller = cast(Distiller[Scorer], getattr(model, "module", model))
-    with closing(feed(lesson, model, state)) as batches:
+    with closing(feed(lesson, model, state, epochs=arm.optim.epochs)) as batches:
         while state.epoch < arm.optim.epochs and state.epoch - state.best_epoch <= arm.optim.patience:
             model.train()
             for losses in steps(lesson, model, optimizer, state, batches):
@@ -120,15 +120,15 @@ def train(
     return best
 
 
-def feed(lesson: Lesson, model: nn.Module, state: State) -> Generator[Batch]:
-    """The batches from where the state is on, epoch after epoch without an end, some made while others are learned
-    from; the first of an epoch during the validation before it."""
+def feed(lesson: Lesson, model: nn.Module, state: State, *, epochs: int | None = None) -> Generator[Batch]:
+    """The batches from where the state is on, epoch after epoch up to so many (None: without an end), some made while
+    others are learned from; the first of an epoch during the validation before it."""
     arm, reader = lesson.arm, lesson.reader
     packed = cast(Distiller[Scorer], getattr(model, "module", model)).student.embed.packed
 
     def tables() -> Iterator[tuple[int, pa.Table]]:
         start = state.step
-        for epoch in count(state.epoch):
+        for epoch in count(state.epoch) if epochs is None else range(state.epoch, epochs):
             for step, table in enumerate(reader.epoch(epoch, start), epoch * reader.steps + start):
                 yield reader.pass_of(step), table
             start = 0

@@ -70,11 +70,11 @@ def test_logs_larger_than_memory_end_what_holds_all_of_them(monkeypatch, ends):
 
     monkeypatch.setattr(building, "write_logs", wrote)
     monkeypatch.setattr(building, "watch", watched)
-    monkeypatch.setattr(building.psutil, "virtual_memory", lambda: SimpleNamespace(available=100_000_000))
+    monkeypatch.setattr(building, "memory", lambda: SimpleNamespace(available=100_000_000))
     (row,) = building.larger(times=1.1)
     assert there[1] == pytest.approx(110_000, abs=memory.ITEMS) and row.reached
     assert row.value == pytest.approx(20 * 2**20 / 1e8)
-    theirs = "Polars was ended at more than 0.1 GiB after 7 s" if ends else "Polars 30 s, peak 90 MiB"
+    theirs = "Polars: more than 0.1 GiB after 7 s" if ends else "Polars 30 s, peak 90 MiB"
     assert row.detail == f"110,000 rows, 0.1 GiB: 60 s, peak 20 MiB; {theirs}"
 
 

@@ -20,7 +20,7 @@ from prerank.logs.folder import open_logs
 from prerank.models.checkpoint import load_model
 from prerank.reports.cautions import warn_of
 from prerank.samples.batches import scoring_batch
-from prerank.samples.build import Split
+from prerank.samples.build import Split, number_of
 from prerank.samples.files import sample_files
 from workflows import evaluate as workflow
 
@@ -127,6 +127,8 @@ def test_of_many_requests_some_are_drawn_and_the_others_counted(table, logs, mod
     items = [sum(found.per_request["student.n"].to_pylist()) for found in (whole, some)]
     assert some.facts["noted"]["not_drawn"] == {"requests": 40, "rows": items[0] - items[1]}
     drawn = pc.is_in(whole.per_request["request_id"], some.per_request["request_id"].combine_chunks())
+    number_R = number_of(whole.per_request["request_id"], 0)
+    assert (number_R[drawn.to_numpy()].max() < number_R[~drawn.to_numpy()]).all()
     for name in ("request_id", "student.clicks", "teacher.auc", "teacher.ndcg_at_10"):
         expected = whole.per_request[name].filter(drawn).to_numpy()
         np.testing.assert_array_equal(some.per_request[name].to_numpy(), expected)
