@@ -51,10 +51,8 @@ def within_requests(*, rounds: int) -> list[Row]:
         f"{1000 * took['ours']:.0f} and {1000 * took['masks']:.0f} ms, {mib['few']:,.0f} and {mib['masks']:,.0f} MiB"
     )
     speed = Row("contrast, masks", what, took["masks"] / took["ours"], "times", least=OF_MASKS, detail=detail)
-    what, detail = (
-        "memory of an item for the backward pass at x4 items, of x1's",
-        f"{mib['many']:,.0f} and {mib['few']:,.0f} MiB",
-    )
+    what = "memory of an item for the backward pass at x4 items, of x1's"
+    detail = f"{mib['many']:,.0f} and {mib['few']:,.0f} MiB"
     return [speed, Row("contrast, memory", what, each, "times", LINEAR, detail=detail)]
 
 

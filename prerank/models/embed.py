@@ -3,7 +3,6 @@
 Shapes: R requests of a batch, I items over all of them, D inputs. A feature of a request has R rows, one of an item I.
 """
 
-from collections.abc import Mapping
 from typing import cast
 
 import torch
@@ -98,7 +97,7 @@ class Embed(nn.Module):
         normal = (raw - mean) / std
         return torch.nan_to_num(normal, nan=0.0).clamp(-FAR, FAR)
 
-    def packed(self, inputs: Mapping[str, Tensor | Bags]) -> dict[str, Tensor | Bags]:
+    def packed(self, inputs: Inputs) -> dict[str, Tensor | Bags]:
         """The same with the numbers of a side as one tensor under the keys `NUMBERS`; `forward` takes either."""
         numbers = {key: self.numbers(inputs, of_item) for of_item, key in enumerate(NUMBERS)}
         apart = {name for names in self.dense for name in names}
