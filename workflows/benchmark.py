@@ -35,7 +35,7 @@ class Benchmark:
     samples: Path = Path("runs/demo/taught")
     """A folder made by workflows.teach."""
     teacher: Path = Path("runs/demo/teacher")
-    """Of score, sweep and evaluation."""
+    """Of scale, score, sweep and evaluation."""
     student: Path = Path("runs/demo/students/all")
     """Of score and evaluation."""
     search: Path = Path("runs/demo/search")

@@ -4,10 +4,11 @@ What a command costs beside its rows, its start and its checks, is in `small`; t
 sizes, so that it is left out of them.
 """
 
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,8 @@ FEW = 100 * ITEMS
 """Rows that the size of one is told by."""
 MOST = 0.95
 """Of the memory that is free: what a command may take of it."""
+DISK = 2.5
+"""How many times the logs are on disk at once, at most: themselves, what Ray spills in sorting them, the samples."""
 MOST_ROWS = 100_000_000
 """Of ten files: their lists of ids are counted with 32 bits."""
 
@@ -58,6 +61,8 @@ class Taken:
 
     seconds: dict[int, float]
     peak_mib: dict[int, float]
+    ended: str = ""
+    """Why there is nothing of the larger sizes."""
 
     @property
     def row_s(self) -> float:
@@ -74,19 +79,27 @@ def build(rows: int, *, rounds: int, orders: Sequence[str] = ORDERS) -> list[Row
         one_in = {OURS: 1} | {of.module: of.one_in for of in there}
         taken = _turns(one_in, [rows * n for n in TIMES], order == "shuffled", rounds)
         ours, polars = taken[OURS], taken[PEERS[0].module]
-        detail = f"{ours.seconds[rows]:.1f} and {polars.seconds[rows]:.1f} s, peak {ours.peak_mib[rows]:,.0f} and "
-        small, what = ours.seconds[rows] / polars.seconds[rows], f"{rows:,} rows, whole command, of Polars' time"
-        detail += f"{polars.peak_mib[rows]:,.0f} MiB"
-        out.append(Row(f"build {order}, small", what, small, "times", SMALL, detail=detail))
+        out.append(_small(f"build {order}, small", rows, ours, polars))
         for of in PEERS:
             least = of.clustered if order == "clustered" else of.shuffled
             out.append(_speed(f"build {order}, {of.peer.name}", ours, taken.get(of.module), of.peer, least))
     return out
 
 
+def _small(name: str, rows: int, ours: Taken, polars: Taken) -> Row | Left:
+    if rows not in polars.seconds:
+        return Left(name, polars.ended)
+    detail = f"{ours.seconds[rows]:.1f} and {polars.seconds[rows]:.1f} s, peak {ours.peak_mib[rows]:,.0f} and "
+    detail += f"{polars.peak_mib[rows]:,.0f} MiB"
+    what = f"{rows:,} rows, whole command, of Polars' time"
+    return Row(name, what, ours.seconds[rows] / polars.seconds[rows], "times", SMALL, detail=detail)
+
+
 def _speed(name: str, ours: Taken, theirs: Taken | None, peer: Peer, least: float | None) -> Row | Left:
     if theirs is None:
         return Left(name, f"{peer.name}: {peer.lacking}")
+    if theirs.ended:
+        return Left(name, theirs.ended)
     if min(ours.row_s, theirs.row_s) <= 0:
         return Left(name, f"{max(ours.seconds):,} rows are too few to tell from the start; raise --rows")
     (of_ours, ours_mib), (of_theirs, theirs_mib) = (max(of.peak_mib.items()) for of in (ours, theirs))
@@ -122,6 +135,10 @@ def larger(*, times: float) -> list[Row | Left]:
     Once; neither may take more than is free.
     """
     free = memory().available
+    there, needed = shutil.disk_usage(tempfile.gettempdir()).free, DISK * times * free
+    if there < needed:
+        why = f"takes {needed / 2**30:.0f} GiB of disk, {tempfile.gettempdir()} has {there / 2**30:.0f}; set TMPDIR"
+        return [Left("larger, build shuffled", why)]
     with _logs(FEW, True) as logs:
         rows = round(times * free / (_bytes(logs) / FEW))
     with _logs(rows, True, files=FILES * (1 + rows // MOST_ROWS)) as logs:
@@ -152,16 +169,26 @@ def _one_row_group(rows: int, rounds: int) -> Row:
 
 
 def _turns(one_in: Mapping[str, int], sizes: list[int], shuffled: bool, rounds: int) -> dict[str, Taken]:
-    """Each command on logs of each size, or of one in so many of the rows, in turns."""
+    """Each command on logs of each size, or of one in so many of the rows, in turns; a peer that ends is left then."""
     found = {module: Taken({}, {}) for module in one_in}
     one_in = {module: n if min(sizes) // n >= ITEMS else 1 for module, n in one_in.items()}  # of less there is no share
     for rows in sizes:
+        taken: dict[str, list[tuple[float, float]]] = {module: [] for module, of in found.items() if not of.ended}
         with ExitStack() as stack:
-            logs = {n: stack.enter_context(_logs(rows // n, shuffled)) for n in dict.fromkeys(one_in.values())}
-            turns = [{module: _once(module, logs[n]) for module, n in one_in.items()} for _ in range(rounds)]
-        for module, of in found.items():
-            taken_of = rows // one_in[module]
-            of.seconds[taken_of], of.peak_mib[taken_of] = _medians([turn[module] for turn in turns])
+            logs = {n: stack.enter_context(_logs(rows // n, shuffled)) for n in {one_in[module] for module in taken}}
+            for _ in range(rounds):
+                for module in [*taken]:
+                    try:
+                        taken[module].append(_once(module, logs[one_in[module]], most=MOST * memory().available))
+                    except (MemoryError, ChildProcessError) as error:
+                        if module == OURS:
+                            raise
+                        why = f"{rows // one_in[module]:,} rows: {error}"
+                        found[module] = replace(found[module], ended=why)
+                        del taken[module]
+        for module, of in taken.items():
+            size = rows // one_in[module]
+            found[module].seconds[size], found[module].peak_mib[size] = _medians(of)
     return found
 
 

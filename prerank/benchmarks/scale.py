@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
+from functools import partial
 from io import StringIO
 from pathlib import Path
 
@@ -116,19 +117,30 @@ def rates_of(inputs: Inputs, timed: Timed) -> Rates:
     )
 
 
-def speedup(samples: Path, *, rounds: int) -> list[Row]:
-    """Items a second of two workers of one thread each, of one's; the student with its defaults and the contrast."""
-    two = Optim(epochs=2, epoch_steps=1)
-    arm, rates = student_arm(samples, distill=Distill(score=1.0, contrast=0.5), optim=two), {1: [], 2: []}
+def speedup(samples: Path, teacher: Path, *, rounds: int) -> list[Row]:
+    """Items a second of two workers of one thread each, of one's.
+
+    Of the teacher, and of the student with its defaults and the contrast, on the same batches, half of them each; and
+    of the student, two on batches of twice as many requests.
+    """
+    one, two = (arms_of(Inputs(Path(), samples, teacher), n * Optim().batch) for n in (1, 2))
+    of_workers = {
+        "scale, teacher": (one["train_teacher"], one["train_teacher"]),
+        "scale, student": (one["train_student"], one["train_student"]),
+        "scale, larger batches": (one["train_student"], two["train_student"]),
+    }
+    rates: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in of_workers}
     for _ in range(rounds):
-        for workers, found in rates.items():
-            with _cpus(workers):
-                found.append(_of_training(arm, samples, workers))
-    one, both = (float(np.median(found)) for found in rates.values())
-    detail = f"{both:,.0f} and {one:,.0f} items a second"
-    return [
-        Row("scale", "speed of 2 workers, one thread each, of one's", both / one, "times", least=TWO, detail=detail)
-    ]
+        for name, of in of_workers.items():
+            for workers, (arm, *_others) in enumerate(of, 1):
+                with _cpus(workers):
+                    rates[name][workers - 1].append(_of_training(arm, samples, workers))
+    rows, what = [], "speed of 2 workers, one thread each, of one's"
+    for name, found in rates.items():
+        alone, both = (float(np.median(rate)) for rate in found)
+        detail = f"{both:,.0f} and {alone:,.0f} items a second"
+        rows.append(Row(name, what, both / alone, "times", least=TWO, detail=detail))
+    return rows
 
 
 @contextmanager
@@ -181,7 +193,7 @@ def _train(rank: int, workers: int, arm: Arm, samples: Path, folder: Path) -> No
         torch.device("cpu"),
         keep=lambda *_: None,
         tell=lambda name, done, *_, **__: at.setdefault(done, time.monotonic()),
-        prepare=DistributedDataParallel if workers > 1 else lambda model: model,
+        prepare=partial(DistributedDataParallel, broadcast_buffers=False) if workers > 1 else lambda model: model,
         rank=rank,
         world=workers,
     )

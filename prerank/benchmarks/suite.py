@@ -29,7 +29,7 @@ LONG: frozenset[Name] = frozenset(get_args(Long))
 READS: dict[str, tuple[Name, ...]] = {
     "logs": ("sweep",),
     "samples": ("feed", "train", "scale", "contrast", "search", "score", "start", "sweep", "proposals"),
-    "teacher": ("score", "sweep", "evaluation"),
+    "teacher": ("scale", "score", "sweep", "evaluation"),
     "student": ("score", "evaluation"),
     "search": ("proposals",),
 }
@@ -102,7 +102,7 @@ MEASURES: dict[Name, Callable[[Inputs], Sequence[Row | Left]]] = {
     "growth": _grown(building.growth),
     "feed": _of_samples(training_loop.feed),
     "train": _train,
-    "scale": lambda inputs: scale.speedup(inputs.samples, rounds=inputs.rounds),
+    "scale": lambda inputs: scale.speedup(inputs.samples, inputs.teacher, rounds=inputs.rounds),
     "contrast": _of_samples(contrast.contrast),
     "search": lambda inputs: search_step.rows(inputs.samples, steps=3 if inputs.quick else 8),
     "score": _score,

@@ -19,11 +19,13 @@ import ray.train
 import ray.train.torch
 import torch
 from ray.actor import ActorHandle
+from torch import nn
 
 from prerank.core.cluster.private import drop_torn, report_without_waiting, trainer
 from prerank.core.errors import InputError
 from prerank.models import checkpoint
 from prerank.models.checkpoint import ModelManifest, State
+from prerank.models.distill import Distiller
 from prerank.models.options import Arm
 from prerank.tracking.runs import Run
 from prerank.training.apart import side_by_side
@@ -183,6 +185,16 @@ def _train_arms(job: Arms) -> None:
             train_any(arm, job["job"], worker)
 
 
+def _prepared(model: nn.Module) -> nn.Module:
+    """On the worker's device, and in DDP where there are others.
+
+    What a `Distiller` has beside its weights, the statistics of the features, no step changes, so it is not sent from
+    worker to worker before each, which took a tenth of a small student's step. A search's is, as some of it moves.
+    """
+    moves = not isinstance(model, Distiller)
+    return ray.train.torch.prepare_model(model, parallel_strategy_kwargs={"broadcast_buffers": moves})
+
+
 @contextmanager
 def train_worker(job: Shared) -> Iterator[Worker]:
     """A worker of Ray Train: the first one's folder is the checkpoint, and it logs to the `runs` of the job by name."""
@@ -206,7 +218,7 @@ def train_worker(job: Shared) -> Iterator[Worker]:
             done,
             ray.train.torch.get_device(),
             keep,
-            prepare=ray.train.torch.prepare_model,
+            prepare=_prepared,
             rank=rank,
             world=context.get_world_size(),
         )

@@ -43,7 +43,7 @@ def known(monkeypatch):
     def wrote(folder, requests, shuffled, **layout):
         there[str(folder)] = requests * memory.ITEMS
 
-    def watched(module, arguments):
+    def watched(module, arguments, **limit):
         start_s, row_s = (8.0, 1e-5) if module == building.OURS else (1.0, 5e-6) if "polars" in module else (0.0, 1e-4)
         rows = there[arguments[module == building.OURS]]
         return start_s + row_s * rows, 1000.0 + 1e-4 * rows
@@ -71,11 +71,20 @@ def test_logs_larger_than_memory_end_what_holds_all_of_them(monkeypatch, ends):
     monkeypatch.setattr(building, "write_logs", wrote)
     monkeypatch.setattr(building, "watch", watched)
     monkeypatch.setattr(building, "memory", lambda: SimpleNamespace(available=100_000_000))
+    monkeypatch.setattr(building.shutil, "disk_usage", lambda _: SimpleNamespace(free=275_000_000))
     (row,) = building.larger(times=1.1)
     assert there[1] == pytest.approx(110_000, abs=memory.ITEMS) and row.reached
     assert row.value == pytest.approx(20 * 2**20 / 1e8)
     theirs = "Polars: more than 0.1 GiB after 7 s" if ends else "Polars 30 s, peak 90 MiB"
     assert row.detail == f"110,000 rows, 0.1 GiB: 60 s, peak 20 MiB; {theirs}"
+
+
+def test_logs_larger_than_memory_are_not_begun_without_the_disk_for_them(monkeypatch):
+    monkeypatch.setattr(building, "write_logs", lambda *_, **__: pytest.fail("no logs are asked for"))
+    monkeypatch.setattr(building, "memory", lambda: SimpleNamespace(available=100 << 30))
+    monkeypatch.setattr(building.shutil, "disk_usage", lambda _: SimpleNamespace(free=274 << 30))
+    (left,) = building.larger(times=1.1)
+    assert isinstance(left, Left) and "takes 275 GiB of disk" in left.why and "has 274; set TMPDIR" in left.why
 
 
 @pytest.mark.slow
@@ -101,6 +110,28 @@ def test_speeds_leave_out_what_a_start_costs(known, monkeypatch):
     assert rows["build clustered, Nobody"] == Left("build clustered, Nobody", said)
 
 
+@pytest.mark.parametrize("ends_at", [100_000, 400_000])
+def test_a_peer_that_ends_is_told_and_the_others_go_on(known, monkeypatch, ends_at):
+    """Of the smaller size as well, where it gets there."""
+    watched, tried = building.watch, []
+
+    def watch(module, arguments, **limit):
+        seconds, mib = watched(module, arguments, **limit)
+        if module == building.PEERS[0].module and round((seconds - 1) / 5e-6) == ends_at:
+            tried.append(ends_at)
+            raise MemoryError("more than 20.0 GiB after 7 s")
+        return seconds, mib
+
+    monkeypatch.setattr(building, "watch", watch)
+    monkeypatch.setattr(building, "PEERS", (building.PEERS[0], building.PEERS[3]))
+    rows = {row.name: row for row in building.build(100_000, rounds=3, orders=building.ORDERS[:1])}
+    told = f"{ends_at:,} rows: more than 20.0 GiB after 7 s"
+    assert rows["build clustered, Polars"] == Left("build clustered, Polars", told) and tried == [ends_at]
+    small = rows["build clustered, small"]
+    assert small.why == told if ends_at == 100_000 else small.value == pytest.approx(9 / 1.5)
+    assert rows["build clustered, a Python loop"].value == pytest.approx(10)
+
+
 def test_growth_is_of_a_row_and_of_the_peak(known):
     rows = {row.name: row for row in building.growth(100_000, rounds=1)}
     assert rows["growth shuffled, time"].value == pytest.approx(1)
@@ -110,7 +141,7 @@ def test_growth_is_of_a_row_and_of_the_peak(known):
 
 def test_few_rows_do_not_tell(monkeypatch):
     monkeypatch.setattr(building, "write_logs", lambda *_, **__: None)
-    monkeypatch.setattr(building, "watch", lambda *_: (9.0, 900.0))
+    monkeypatch.setattr(building, "watch", lambda *_, **__: (9.0, 900.0))
     time = building.growth(1000, rounds=1)[0]
     assert isinstance(time, Left) and "raise --rows" in time.why
 
