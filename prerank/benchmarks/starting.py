@@ -18,6 +18,16 @@ from prerank.benchmarks.rows import Row, in_turns, medians
 
 IMPORTS_S, OF_RAY, JOINED_S = 2.0, 1.5, 5.0
 """What is to be reached: of each command's imports, of Ray's own start, of a command on a cluster that runs."""
+TRAIN = """
+import pathlib, ray.train.torch, sys
+ray.init(log_to_driver=False, logging_level="WARNING")
+folder = sys.argv[1]
+def begun():
+    pathlib.Path(folder, "begun").touch()
+kept = ray.train.RunConfig(storage_path=folder, name="run")
+ray.train.torch.TorchTrainer(begun, run_config=kept, scaling_config=ray.train.ScalingConfig(num_workers=1)).fit()
+"""
+"""What any training on Ray Train waits for before its function begins."""
 RAY = """
 import pathlib, ray, sys
 ray.init(log_to_driver=False, logging_level="WARNING")
@@ -64,6 +74,10 @@ def commands(samples: Path, *, rounds: int) -> list[Row]:
             at = fresh()
             return _until(["-c", RAY, str(at)], at, "*", tracked)
 
+        def ray_train() -> float:
+            at = fresh()
+            return _until(["-c", TRAIN, str(at)], at, "begun", tracked)
+
         def build(until: str, environment: Mapping[str, str]) -> float:
             at = fresh()
             command = ["-m", "workflows.build_samples", "--logs", str(logs), "--out", f"{at}/out"]
@@ -73,16 +87,20 @@ def commands(samples: Path, *, rounds: int) -> list[Row]:
             at = fresh()
             flags = ["--samples", str(samples), "--out", f"{at}/out", "--optim.epochs", "1"]
             flags += ["--compute.checkpoint-steps", "1"]  # the first step leaves a checkpoint
+            flags += ["--optim.epoch-steps", "1", "--optim.batch", "1024"]  # and few come after it
             return _until(["-m", "workflows.train_student", *flags], at, "**/*.latest.safetensors", tracked)
 
         first = {"block": lambda: build("*/train/*.parquet", tracked), "training step": train}
-        took = _medians({"Ray": ray, **first}, rounds)
+        took = _medians({"Ray": ray, "Ray Train": ray_train, **first}, rounds)
         with _head(tracked, Path(folder) / "token") as joined:
             took |= _medians({"second": lambda: build("", joined)}, max(2, rounds))
     what, rows = "from the command on, of Ray's own start and a task", []
     for name in first:
         detail = f"{took[name]:.1f} and {took['Ray']:.1f} s"
         rows.append(Row(f"start, first {name}", what, took[name] / took["Ray"], "times", OF_RAY, detail=detail))
+    whole, bare = took["training step"], took["Ray Train"]
+    what, detail = "the same, of an empty function's on Ray Train", f"{whole:.1f} and {bare:.1f} s"
+    rows.append(Row("start, of Ray Train's", what, whole / bare, "times", detail=detail))
     what = f"build_samples of {FEW:,} rows, whole, at a RAY_ADDRESS that it was at before"
     return [*rows, Row("start, second command", what, took["second"], "s", JOINED_S, detail="its imports included")]
 

@@ -3,32 +3,35 @@
 import os
 import sys
 from pathlib import Path
-
-from mlflow.entities import LifecycleStage
-from mlflow.exceptions import MlflowException
-from mlflow.tracking import MlflowClient
+from typing import TYPE_CHECKING
 
 from prerank.core.errors import InputError
 from prerank.core.storage import Remote
-from prerank.tracking.faults import FAULTS, one_line
+from prerank.tracking.faults import is_fault, one_line
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
 
 SQLITE = "sqlite:///"
 
 
-def experiment_of(client: MlflowClient, uri: str, name: str, out: Path) -> str:
+def experiment_of(client: "MlflowClient", uri: str, name: str, out: Path) -> str:
     """The id of the experiment MLFLOW_EXPERIMENT_NAME, or `name`: made where there is none, restored where deleted."""
     named = os.environ.get("MLFLOW_EXPERIMENT_NAME", "").strip()
     try:
         named.encode()  # bytes of the environment that are no text
         return _named_experiment(client, uri, named or name, out)
-    except FAULTS as error:
-        if not named or getattr(error, "error_code", "INVALID_PARAMETER_VALUE") != "INVALID_PARAMETER_VALUE":
+    except Exception as error:
+        code = getattr(error, "error_code", "INVALID_PARAMETER_VALUE")
+        if not is_fault(error) or not named or code != "INVALID_PARAMETER_VALUE":
             raise
         said = f"MLFLOW_EXPERIMENT_NAME {named[:60]!r}: {one_line(error)}"
         raise InputError(f"{said}; name another experiment, or unset it") from error
 
 
-def _named_experiment(client: MlflowClient, uri: str, name: str, out: Path) -> str:
+def _named_experiment(client: "MlflowClient", uri: str, name: str, out: Path) -> str:
+    from mlflow.exceptions import MlflowException  # late, as wherever a store is asked
+
     found = client.get_experiment_by_name(name)
     if found is not None:
         restore(client, found.experiment_id)
@@ -45,8 +48,10 @@ def _named_experiment(client: MlflowClient, uri: str, name: str, out: Path) -> s
         return found.experiment_id
 
 
-def restore(client: MlflowClient, experiment_id: str) -> None:
+def restore(client: "MlflowClient", experiment_id: str) -> None:
     """Restores an experiment that was deleted, with the runs that went with it."""
+    from mlflow.entities import LifecycleStage
+
     found = client.get_experiment(experiment_id)
     if found.lifecycle_stage != LifecycleStage.ACTIVE:
         client.restore_experiment(experiment_id)

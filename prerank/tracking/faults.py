@@ -4,19 +4,26 @@ import re
 import socket
 import sqlite3
 
-import requests
-import sqlalchemy.exc
-from mlflow.exceptions import MlflowException
-
 OLD_SCHEMA = "out-of-date database schema"
-FAULTS = (MlflowException, sqlalchemy.exc.SQLAlchemyError, sqlite3.Error, requests.RequestException, UnicodeError)
-"""What a store that is asked for something may raise."""
 BUSY = ("TEMPORARILY_UNAVAILABLE", "DEADLINE_EXCEEDED", "REQUEST_LIMIT_EXCEEDED", "RESOURCE_EXHAUSTED")
 DENIED = ("PERMISSION_DENIED", "UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED")
 
 
+def is_fault(error: BaseException) -> bool:
+    """Whether it is of what a store that is asked for something may raise."""
+    import requests  # late, as below: MLflow's client and what it stands on are imported where a store is asked
+    import sqlalchemy.exc
+    from mlflow.exceptions import MlflowException
+
+    of_clients = (MlflowException, sqlalchemy.exc.SQLAlchemyError, requests.RequestException)
+    return isinstance(error, (*of_clients, sqlite3.Error, UnicodeError))
+
+
 def is_down(error: BaseException) -> bool:
     """Whether the store does not answer, is overloaded or locked: the same call may succeed later."""
+    import requests
+    import sqlalchemy.exc
+
     code, seen = getattr(error, "error_code", None), error
     if code not in (None, "INTERNAL_ERROR", *BUSY):
         return False

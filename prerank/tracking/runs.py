@@ -18,19 +18,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlflow.tracking import MlflowClient
-
 from prerank.core.errors import InputError
 from prerank.core.outputs import fingerprint, write_json
 from prerank.core.storage import Remote, fetched
 from prerank.tracking.entry import Entry, What
 from prerank.tracking.experiment import SQLITE, experiment_of
-from prerank.tracking.faults import FAULTS, explained, is_down, is_refusal, masked
+from prerank.tracking.faults import explained, is_down, is_fault, is_refusal, masked
 from prerank.tracking.server import KEYED, PARENT, connect, local_uri, probe, send
 from prerank.tracking.unsent import Refused, Spool
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from mlflow.tracking import MlflowClient
 
 PARAM_LENGTH = 6000
 TRY_AGAIN_S, DRAIN_S = 5.0, 2.0  # between two tries of a store that is down; to send what waits, of a call in training
@@ -53,7 +52,7 @@ class Run:
     top: bool = False
 
     @property
-    def client(self) -> MlflowClient:
+    def client(self) -> "MlflowClient":
         return connect(self.uri)
 
     def metrics(self, values: Mapping[str, float | None], step: int = 0) -> None:
@@ -178,7 +177,7 @@ def open_run(
             write_json(state, known | {"run_id": current.run_id})
             current.log({"params": {key: _text(value)[:PARAM_LENGTH] for key, value in params.items()}})
     except Exception as error:
-        if parent or not (is_down(error) or isinstance(error, FAULTS)):
+        if parent or not (is_down(error) or is_fault(error)):
             raise
         if not is_down(error):
             raise InputError(explained(uri, error)) from error

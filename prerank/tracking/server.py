@@ -7,21 +7,17 @@ import sqlite3
 import sys
 from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
-
-import sqlalchemy.engine
-from mlflow.entities import LifecycleStage, Metric, Param, RunTag, ViewType
-from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
-from mlflow.tracking import MlflowClient
-from mlflow.utils.credentials import get_default_host_creds
-from mlflow.utils.rest_utils import http_request
 
 from prerank.core.errors import InputError
 from prerank.core.locks import held
 from prerank.tracking.entry import Entry
 from prerank.tracking.experiment import SQLITE, restore
 from prerank.tracking.faults import is_down, masked, one_line
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
 
 KEY = "prerank.key"  # a tag by which a run is found that the server made late, or made and could not say so
 PARENT = "mlflow.parentRunId"
@@ -39,11 +35,13 @@ DEFAULTS = {
 }
 
 
-def connect(uri: str) -> MlflowClient:
+def connect(uri: str) -> "MlflowClient":
     """A client; its requests give up soon, unless the environment says otherwise.
 
     Raises InputError where the address lacks its secrets and this process's MLFLOW_TRACKING_URI is not the whole one.
     """
+    from mlflow.tracking import MlflowClient  # late: it takes two seconds, which a command needs for its first steps
+
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
     return MlflowClient(_whole(uri))
@@ -70,6 +68,9 @@ def probe(uri: str) -> None:
     if uri.rstrip("/") == "sqlite:":
         raise InputError(f"MLflow at {uri}: in memory, and gone with this process; name a file, as {SQLITE}/PATH")
     if uri.startswith("http"):
+        from mlflow.utils.credentials import get_default_host_creds  # late, as in `connect`
+        from mlflow.utils.rest_utils import http_request
+
         http_request(get_default_host_creds(uri), "/health", "GET", timeout=PROBE_S, max_retries=0)
     elif where.hostname:
         port = where.port or PORTS.get(where.scheme.partition("+")[0], 0)
@@ -96,6 +97,8 @@ def _refuse_unwritable(path: Path) -> None:
 
 def local_uri(path: Path) -> str:
     """Of a SQLite file; raises InputError where its path is none that an address can hold."""
+    import sqlalchemy.engine  # late, as MLflow is, which stands on it
+
     uri = f"{SQLITE}{path}"
     if sqlalchemy.engine.make_url(uri).database != str(path):
         raise InputError(
@@ -110,6 +113,9 @@ def send(uri: str, entry: Entry, file: Path | None, *, again: bool = False) -> s
 
     A run or an experiment that was deleted in MLflow, and is still there, is restored: it is written to again.
     """
+    from mlflow.entities import LifecycleStage
+    from mlflow.exceptions import MlflowException
+
     client = connect(uri)
     try:
         return _send(client, entry, file, again)
@@ -124,7 +130,9 @@ def send(uri: str, entry: Entry, file: Path | None, *, again: bool = False) -> s
     return _send(client, entry, file, again)
 
 
-def _send(client: MlflowClient, entry: Entry, file: Path | None, again: bool) -> str:
+def _send(client: "MlflowClient", entry: Entry, file: Path | None, again: bool) -> str:
+    from mlflow.entities import Metric, Param, RunTag
+
     experiment_id = entry["experiment"]
     if "create" in entry:
         found = _find(client, experiment_id, entry["run"]) if again else None
@@ -150,14 +158,19 @@ def _send(client: MlflowClient, entry: Entry, file: Path | None, again: bool) ->
     return run_id
 
 
-def _id(client: MlflowClient, experiment_id: str, run_id: str) -> str:
+def _id(client: "MlflowClient", experiment_id: str, run_id: str) -> str:
     """The server's id of a run that it made late; raises MlflowException if it made none."""
+    from mlflow.exceptions import MlflowException
+    from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
+
     found = _find(client, experiment_id, run_id) if run_id.startswith(KEYED) else run_id
     if found is None:
         raise MlflowException(f"no run was made for {run_id}", RESOURCE_DOES_NOT_EXIST)
     return found
 
 
-def _find(client: MlflowClient, experiment_id: str, key: str) -> str | None:
+def _find(client: "MlflowClient", experiment_id: str, key: str) -> str | None:
+    from mlflow.entities import ViewType
+
     found = client.search_runs([experiment_id], f"tags.`{KEY}` = '{key}'", ViewType.ALL)
     return found[0].info.run_id if found else None

@@ -1,5 +1,6 @@
 """Ray is joined, or started on this machine alone."""
 
+import atexit
 import ipaddress
 import logging
 import os
@@ -45,6 +46,7 @@ def start_ray(cpus: int | None = None) -> None:
                 _join(os.environ["RAY_ADDRESS"].strip())
             else:
                 _start_here(cpus or os.cpu_count() or 1)
+        atexit.register(ray.shutdown)  # Ray's own, which comes after it, waits half a second for words of its workers
     configure()
 
 
