@@ -31,7 +31,7 @@ class Benchmark:
 
     what: Annotated[Literal["all", "memory"] | Short | Long, tyro.conf.Positional]
     logs: Path = Path("runs/logs")
-    """Of sweep: those that the samples were built from."""
+    """Of build; and of sweep, those that the samples were built from."""
     samples: Path = Path("runs/demo/taught")
     """A folder made by workflows.teach."""
     teacher: Path = Path("runs/demo/teacher")

@@ -86,13 +86,25 @@ def build(rows: int, *, rounds: int, orders: Sequence[str] = ORDERS) -> list[Row
     return out
 
 
+def build_of(logs: Path, *, rounds: int) -> Row:
+    """Of logs as they are, the demo's by default: the whole command."""
+    polars = PEERS[0].module
+    turns = [{module: _once(module, logs) for module in (OURS, polars)} for _ in range(rounds)]
+    ours, theirs = (_medians([turn[module] for turn in turns]) for module in (OURS, polars))
+    return _whole("build, --logs", "a folder of logs as it is", ours, theirs)
+
+
 def _small(name: str, rows: int, ours: Taken, polars: Taken) -> Row | Left:
     if rows not in polars.seconds:
         return Left(name, polars.ended)
-    detail = f"{ours.seconds[rows]:.1f} and {polars.seconds[rows]:.1f} s, peak {ours.peak_mib[rows]:,.0f} and "
-    detail += f"{polars.peak_mib[rows]:,.0f} MiB"
-    what = f"{rows:,} rows, whole command, of Polars' time"
-    return Row(name, what, ours.seconds[rows] / polars.seconds[rows], "times", SMALL, detail=detail)
+    both = ((of.seconds[rows], of.peak_mib[rows]) for of in (ours, polars))
+    return _whole(name, f"{rows:,} rows", *both)
+
+
+def _whole(name: str, rows: str, ours: tuple[float, float], polars: tuple[float, float]) -> Row:
+    """Of the seconds and the peak of both."""
+    detail = f"{ours[0]:.1f} and {polars[0]:.1f} s, peak {ours[1]:,.0f} and {polars[1]:,.0f} MiB"
+    return Row(name, f"{rows}, whole command, of Polars' time", ours[0] / polars[0], "times", SMALL, detail=detail)
 
 
 def _speed(name: str, ours: Taken, theirs: Taken | None, peer: Peer, least: float | None) -> Row | Left:

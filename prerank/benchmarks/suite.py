@@ -27,7 +27,7 @@ NAMES: tuple[Name, ...] = (*get_args(Short), *get_args(Long))
 LONG: frozenset[Name] = frozenset(get_args(Long))
 """Rows that take minutes."""
 READS: dict[str, tuple[Name, ...]] = {
-    "logs": ("sweep",),
+    "logs": ("build", "sweep"),
     "samples": ("feed", "train", "scale", "contrast", "search", "score", "start", "sweep", "proposals"),
     "teacher": ("scale", "score", "sweep", "evaluation"),
     "student": ("score", "evaluation"),
@@ -98,7 +98,7 @@ def _score(inputs: Inputs) -> Sequence[Row | Left]:
 
 
 MEASURES: dict[Name, Callable[[Inputs], Sequence[Row | Left]]] = {
-    "build": _grown(building.build),
+    "build": lambda inputs: [building.build_of(inputs.logs, rounds=inputs.rounds), *_grown(building.build)(inputs)],
     "growth": _grown(building.growth),
     "feed": _of_samples(training_loop.feed),
     "train": _train,
