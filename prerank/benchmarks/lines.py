@@ -34,7 +34,8 @@ class Made:
 
 
 def sweep(made: Made, *, trials: int, epochs: int, rounds: int) -> list[Row]:
-    """`workflows.tune`, its last training and evaluation included, against trainings, a process a core at a time."""
+    """`workflows.tune`, its last training and evaluation included, against the same trials, a process a core at a time:
+    each a command, or all those of a process by Optuna."""
     learns = ["--samples", str(made.samples), "--optim.epochs", str(epochs), "--distill.score", "1"]
 
     def tuned() -> None:
@@ -48,12 +49,19 @@ def sweep(made: Made, *, trials: int, epochs: int, rounds: int) -> list[Row]:
             each = [["workflows.train_student", "--out", f"{folder}/{n}", *learns] for n in range(trials)]
             list(pool.map(lambda command: _run(command, environment), each))
 
-    took = medians(in_turns({"tune": tuned, "processes": processes}, rounds))
+    def alone() -> None:
+        with _tracked() as (folder, environment):
+            flags = [str(made.samples), f"{folder}/sweep", str(trials), str(epochs)]
+            _run(["prerank.benchmarks.peers.optuna_sweep", *flags], environment)
+
+    turns = {"tune": tuned, "train_student as processes": processes, "Optuna alone": alone}
+    took = medians(in_turns(turns, rounds, warm=0))  # each starts anew
     an_hour = {name: 3600 * trials / seconds for name, seconds in took.items()}
-    what = f"trials an hour of {trials} on Ray Tune, of train_student as processes"
-    detail = f"{an_hour['tune']:,.0f} and {an_hour['processes']:,.0f}"
-    value = an_hour["tune"] / an_hour["processes"]
-    return [Row("sweep", what, value, "times", least=OF_PROCESSES, detail=detail)]
+    ours, rows = an_hour.pop("tune"), []
+    for name, theirs in an_hour.items():
+        what, detail = f"trials an hour of {trials} on Ray Tune, of {name}", f"{ours:,.0f} and {theirs:,.0f}"
+        rows.append(Row(f"sweep, {name}", what, ours / theirs, "times", least=OF_PROCESSES, detail=detail))
+    return rows
 
 
 def evaluation(made: Made, *, requests: int, rounds: int) -> list[Row]:

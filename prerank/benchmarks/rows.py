@@ -110,15 +110,15 @@ def load_now() -> float:
     return psutil.getloadavg()[0]
 
 
-def in_turns(turns: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, np.ndarray]:
-    """Seconds of each, float64 [rounds], after one round that is not counted."""
+def in_turns(turns: Mapping[str, Callable[[], object]], rounds: int, *, warm: int = 1) -> dict[str, np.ndarray]:
+    """Seconds of each, float64 [rounds], after `warm` rounds that are not counted."""
     seconds: dict[str, list[float]] = {name: [] for name in turns}
-    for _ in range(rounds + 1):
+    for _ in range(warm + rounds):
         for name, turn in turns.items():
             begun = time.perf_counter()
             turn()
             seconds[name].append(time.perf_counter() - begun)
-    return {name: np.array(of[1:]) for name, of in seconds.items()}
+    return {name: np.array(of[warm:]) for name, of in seconds.items()}
 
 
 def medians(seconds: Mapping[str, np.ndarray]) -> dict[str, float]:

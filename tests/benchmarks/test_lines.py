@@ -6,6 +6,8 @@ from types import SimpleNamespace
 import pytest
 
 from prerank.benchmarks import driver, lines, rows, starting
+from prerank.benchmarks.peers import optuna_sweep
+from prerank.training.student import load_student
 
 pytestmark = pytest.mark.slow  # starts processes
 
@@ -28,15 +30,27 @@ def test_a_sweep_is_held_against_as_many_processes(made, now, monkeypatch):
     def run(command, environment):
         assert environment["MLFLOW_TRACKING_URI"].startswith("sqlite:///")
         commands.append(command)
-        now.s += 40.0 if command[0] == "workflows.tune" else 10.0
+        now.s += {"workflows.tune": 40.0, "workflows.train_student": 10.0}.get(command[0], 30.0)
 
     monkeypatch.setattr(lines, "_run", run)
     monkeypatch.setattr(lines.os, "cpu_count", lambda: 1)
-    (row,) = lines.sweep(made, trials=8, epochs=3, rounds=2)
-    assert row.value == pytest.approx(2.0) and row.reached and row.detail == "720 and 360"
+    of_commands, of_optuna = lines.sweep(made, trials=8, epochs=3, rounds=2)
+    assert of_commands.value == pytest.approx(2.0) and of_commands.reached and of_commands.detail == "720 and 360"
+    assert of_optuna.value == pytest.approx(0.75) and not of_optuna.reached
     students = [command for command in commands if command[0] == "workflows.train_student"]
-    assert len(students) == 8 * 3 and all(c[c.index("--optim.epochs") + 1] == "3" for c in commands)
+    assert len(students) == 8 * 2 and all(c[c.index("--optim.epochs") + 1] == "3" for c in students)
+    assert [c[-2:] for c in commands if c[0].endswith("optuna_sweep")] == [["8", "3"]] * 2
     assert len({command[command.index("--out") + 1] for command in students}) == len(students)
+
+
+def test_optuna_alone_trains_as_many_trials_in_its_processes(taught, tmp_path, monkeypatch):
+    monkeypatch.setattr(optuna_sweep.os, "cpu_count", lambda: 2)
+    study = optuna_sweep.sweep(taught, tmp_path / "sweep", 3, 1, k=12)
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 3
+    assert len({trial.params["optim.lr"] for trial in study.trials}) == 3
+    best = {trial.number: load_student(tmp_path / "sweep" / str(trial.number)).model.manifest for trial in study.trials}
+    for trial in study.trials:
+        assert best[trial.number]["best"]["val/recall_at_12"] == trial.value
 
 
 def test_an_evaluation_is_watched_as_requests_grow(made, monkeypatch):
