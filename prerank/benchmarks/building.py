@@ -86,12 +86,13 @@ def build(rows: int, *, rounds: int, orders: Sequence[str] = ORDERS) -> list[Row
     return out
 
 
-def build_of(logs: Path, *, rounds: int) -> Row:
+def build_of(logs: Path, *, rounds: int) -> Row | Left:
     """Of logs as they are, the demo's by default: the whole command."""
-    polars = PEERS[0].module
-    turns = [{module: _once(module, logs) for module in (OURS, polars)} for _ in range(rounds)]
-    ours, theirs = (_medians([turn[module] for turn in turns]) for module in (OURS, polars))
-    return _whole("build, --logs", "a folder of logs as it is", ours, theirs)
+    name, polars = "build, --logs", PEERS[0].module
+    taken, ended = _rounds({OURS: logs, polars: logs}, rounds)
+    if ended:
+        return Left(name, ended[polars])
+    return _whole(name, "a folder of logs as it is", taken[OURS], taken[polars])
 
 
 def _small(name: str, rows: int, ours: Taken, polars: Taken) -> Row | Left:
@@ -185,23 +186,32 @@ def _turns(one_in: Mapping[str, int], sizes: list[int], shuffled: bool, rounds: 
     found = {module: Taken({}, {}) for module in one_in}
     one_in = {module: n if min(sizes) // n >= ITEMS else 1 for module, n in one_in.items()}  # of less there is no share
     for rows in sizes:
-        taken: dict[str, list[tuple[float, float]]] = {module: [] for module, of in found.items() if not of.ended}
+        going = {module: one_in[module] for module, of in found.items() if not of.ended}
         with ExitStack() as stack:
-            logs = {n: stack.enter_context(_logs(rows // n, shuffled)) for n in {one_in[module] for module in taken}}
-            for _ in range(rounds):
-                for module in [*taken]:
-                    try:
-                        taken[module].append(_once(module, logs[one_in[module]], most=MOST * memory().available))
-                    except (MemoryError, ChildProcessError) as error:
-                        if module == OURS:
-                            raise
-                        why = f"{rows // one_in[module]:,} rows: {error}"
-                        found[module] = replace(found[module], ended=why)
-                        del taken[module]
+            logs = {n: stack.enter_context(_logs(rows // n, shuffled)) for n in {*going.values()}}
+            taken, ended = _rounds({module: logs[n] for module, n in going.items()}, rounds)
+        for module, why in ended.items():
+            found[module] = replace(found[module], ended=f"{rows // one_in[module]:,} rows: {why}")
         for module, of in taken.items():
             size = rows // one_in[module]
-            found[module].seconds[size], found[module].peak_mib[size] = _medians(of)
+            found[module].seconds[size], found[module].peak_mib[size] = of
     return found
+
+
+def _rounds(logs: Mapping[str, Path], rounds: int) -> tuple[dict[str, tuple[float, float]], dict[str, str]]:
+    """The medians of commands on their logs, in turns; and of a peer that ended without samples, why."""
+    taken: dict[str, list[tuple[float, float]]] = {module: [] for module in logs}
+    ended: dict[str, str] = {}
+    for _ in range(rounds):
+        for module in [*taken]:
+            try:
+                taken[module].append(_once(module, logs[module], most=MOST * memory().available))
+            except (MemoryError, ChildProcessError) as error:
+                if module == OURS:
+                    raise
+                ended[module] = str(error)
+                del taken[module]
+    return {module: _medians(of) for module, of in taken.items()}, ended
 
 
 @contextmanager
