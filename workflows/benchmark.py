@@ -31,7 +31,7 @@ class Benchmark:
 
     what: Annotated[Literal["all", "memory"] | Short | Long, tyro.conf.Positional]
     logs: Path = Path("runs/logs")
-    """Of build; and of sweep, those that the samples were built from."""
+    """Of build-logs; and of sweep, those that the samples were built from."""
     samples: Path = Path("runs/demo/taught")
     """A folder made by workflows.teach."""
     teacher: Path = Path("runs/demo/teacher")
@@ -49,7 +49,7 @@ class Benchmark:
     threads: Positive = 1
     """Of torch."""
     quick: bool = False
-    """Fewer repeats on smaller inputs, without sweep, evaluation and pipeline: for the form of the figures, not for
+    """Fewer repeats on smaller inputs, without the rows that take longest: for the form of the figures, not for
     their worth."""
     out: Path | None = None
     """A JSON file for the figures."""
@@ -69,7 +69,7 @@ def main(config: Benchmark) -> Report | None:
     torch.set_num_threads(config.threads)
     load, rows, inputs = load_now(), list[Row | Left](), inputs_of(config)
     for name in names:
-        rows += [Left(name, "takes minutes; without --quick")] if name in slow else MEASURES[name](inputs)
+        rows += [Left(name, "takes long; without --quick")] if name in slow else MEASURES[name](inputs)
         Console(width=max(140, Console().width)).print(terminal_table(rows, load))
     result = report(rows, quick=config.quick, load=load)
     if config.out:

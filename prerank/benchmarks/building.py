@@ -88,7 +88,7 @@ def build(rows: int, *, rounds: int, orders: Sequence[str] = ORDERS) -> list[Row
 
 def build_of(logs: Path, *, rounds: int) -> Row | Left:
     """Of logs as they are, the demo's by default: the whole command."""
-    name, polars = "build, --logs", PEERS[0].module
+    name, polars = "build-logs", PEERS[0].module
     taken, ended = _rounds({OURS: logs, polars: logs}, rounds)
     if ended:
         return Left(name, ended[polars])
@@ -122,10 +122,10 @@ def _speed(name: str, ours: Taken, theirs: Taken | None, peer: Peer, least: floa
     return Row(name, what, theirs.row_s / ours.row_s, "times", least=least, detail=detail)
 
 
-def growth(rows: int, *, rounds: int, orders: Sequence[str] = ORDERS) -> list[Row | Left]:
+def growth(rows: int, *, rounds: int) -> list[Row | Left]:
     """Of build_samples, from so many rows to 16 times as many; and with all rows in one row group."""
     out: list[Row | Left] = []
-    for order in orders:
+    for order in ORDERS:
         taken = _turns({OURS: 1}, [rows, 4 * rows, 16 * rows], order == "shuffled", rounds)[OURS]
         seconds, peaks = taken.seconds, taken.peak_mib
         early = Taken({n: seconds[n] for n in (rows, 4 * rows)}, peaks).row_s

@@ -125,21 +125,21 @@ def speedup(samples: Path, teacher: Path, *, rounds: int) -> list[Row]:
     """
     one, two = (arms_of(Inputs(Path(), samples, teacher), n * Optim().batch) for n in (1, 2))
     of_workers = {
-        "scale, teacher": (one["train_teacher"], one["train_teacher"]),
-        "scale, student": (one["train_student"], one["train_student"]),
-        "scale, larger batches": (one["train_student"], two["train_student"]),
+        "teacher": {1: one["train_teacher"], 2: one["train_teacher"]},
+        "student": {1: one["train_student"], 2: one["train_student"]},
+        "larger batches": {2: two["train_student"]},
     }
-    rates: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in of_workers}
+    rates: dict[tuple[str, int], list[float]] = {(name, n): [] for name, of in of_workers.items() for n in of}
     for _ in range(rounds):
-        for name, of in of_workers.items():
-            for workers, (arm, *_others) in enumerate(of, 1):
-                with _cpus(workers):
-                    rates[name][workers - 1].append(_of_training(arm, samples, workers))
+        for name, workers in rates:
+            with _cpus(workers):
+                rates[name, workers].append(_of_training(of_workers[name][workers][0], samples, workers))
     rows, what = [], "speed of 2 workers, one thread each, of one's"
-    for name, found in rates.items():
-        alone, both = (float(np.median(rate)) for rate in found)
+    found = {of: float(np.median(rate)) for of, rate in rates.items()}
+    for name, beside in (("teacher", "teacher"), ("student", "student"), ("larger batches", "student")):
+        both, alone = found[name, 2], found[beside, 1]
         detail = f"{both:,.0f} and {alone:,.0f} items a second"
-        rows.append(Row(name, what, both / alone, "times", least=TWO, detail=detail))
+        rows.append(Row(f"scale, {name}", what, both / alone, "times", least=TWO, detail=detail))
     return rows
 
 

@@ -48,7 +48,8 @@ FEW = 50 * ITEMS
 
 def imports(modules: tuple[str, ...], *, rounds: int) -> list[Row]:
     """Seconds to import each, once the operating system has the files in its cache."""
-    took = medians(in_turns({name: partial(_python, f"import {name}") for name in ("sys", *modules)}, rounds))
+    turns = {name: partial(_python, f"import {name}") for name in ("sys", *modules)}
+    took = medians(in_turns(turns, rounds, warm=_uncounted(rounds)))
     python = took.pop("sys")
     what = "seconds to import, Python's own start left out"
     detail = f"Python alone {python:.2f} s"
@@ -91,9 +92,9 @@ def commands(samples: Path, *, rounds: int) -> list[Row]:
             return _until(["-m", "workflows.train_student", *flags], at, "**/*.latest.safetensors", tracked)
 
         first = {"block": lambda: build("*/train/*.parquet", tracked), "training step": train}
-        took = _medians({"Ray": ray, "Ray Train": ray_train, **first}, rounds)
+        took = _medians({"Ray": ray, "Ray Train": ray_train, **first}, rounds, warm=_uncounted(rounds))
         with _head(tracked, Path(folder) / "token") as joined:
-            took |= _medians({"second": lambda: build("", joined)}, max(2, rounds))
+            took |= _medians({"second": lambda: build("", joined)}, rounds, warm=1)
     what, rows = "from the command on, of Ray's own start and a task", []
     for name in first:
         detail = f"{took[name]:.1f} and {took['Ray']:.1f} s"
@@ -105,13 +106,18 @@ def commands(samples: Path, *, rounds: int) -> list[Row]:
     return [*rows, Row("start, second command", what, took["second"], "s", JOINED_S, detail="its imports included")]
 
 
-def _medians(turns: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, float]:
-    """Of the seconds that turns say themselves; of several rounds the first does not count."""
+def _uncounted(rounds: int) -> int:
+    """Of several rounds, one before them fills the operating system's cache."""
+    return int(rounds > 1)
+
+
+def _medians(turns: Mapping[str, Callable[[], float]], rounds: int, *, warm: int) -> dict[str, float]:
+    """Of the seconds that turns say themselves, after `warm` rounds that do not count."""
     said: dict[str, list[float]] = {name: [] for name in turns}
-    for _ in range(rounds + (rounds > 1)):
+    for _ in range(warm + rounds):
         for name, turn in turns.items():
             said[name].append(turn())
-    return {name: statistics.median(seconds[rounds > 1 :]) for name, seconds in said.items()}
+    return {name: statistics.median(seconds[warm:]) for name, seconds in said.items()}
 
 
 @contextmanager

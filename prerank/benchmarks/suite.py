@@ -20,14 +20,14 @@ from prerank.benchmarks import (
 from prerank.benchmarks import training as training_loop
 from prerank.benchmarks.rows import Left, Row
 
-Short = Literal["build", "growth", "feed", "train", "scale", "contrast", "search", "score", "start", "tables"]
-Long = Literal["larger", "sweep", "evaluation", "proposals", "pipeline"]
+Short = Literal["build", "feed", "train", "scale", "contrast", "search", "score", "start", "tables"]
+Long = Literal["build-logs", "growth", "larger", "sweep", "evaluation", "proposals", "pipeline"]
 Name = Short | Long
 NAMES: tuple[Name, ...] = (*get_args(Short), *get_args(Long))
 LONG: frozenset[Name] = frozenset(get_args(Long))
-"""Rows that take minutes."""
+"""Rows that take minutes, or as long as the logs are large."""
 READS: dict[str, tuple[Name, ...]] = {
-    "logs": ("build", "sweep"),
+    "logs": ("build-logs", "sweep"),
     "samples": ("feed", "train", "scale", "contrast", "search", "score", "start", "sweep", "proposals"),
     "teacher": ("scale", "score", "sweep", "evaluation"),
     "student": ("score", "evaluation"),
@@ -67,13 +67,10 @@ def _of_samples(measure: Callable[..., list[Row]]) -> Callable[[Inputs], list[Ro
     return lambda inputs: measure(inputs.samples, k=inputs.k, rounds=2 if inputs.quick else 5)
 
 
-def _grown(measure: Callable[..., list[Row | Left]]) -> Callable[[Inputs], list[Row | Left]]:
-    def measured(inputs: Inputs) -> list[Row | Left]:
-        if inputs.quick:
-            return measure(min(inputs.rows, QUICK_ROWS), rounds=1, orders=building.ORDERS[:1])
-        return measure(inputs.rows, rounds=inputs.rounds)
-
-    return measured
+def _build(inputs: Inputs) -> Sequence[Row | Left]:
+    if inputs.quick:
+        return building.build(min(inputs.rows, QUICK_ROWS), rounds=1, orders=building.ORDERS[:1])
+    return building.build(inputs.rows, rounds=inputs.rounds)
 
 
 def _train(inputs: Inputs) -> Sequence[Row | Left]:
@@ -98,8 +95,7 @@ def _score(inputs: Inputs) -> Sequence[Row | Left]:
 
 
 MEASURES: dict[Name, Callable[[Inputs], Sequence[Row | Left]]] = {
-    "build": lambda inputs: [building.build_of(inputs.logs, rounds=inputs.rounds), *_grown(building.build)(inputs)],
-    "growth": _grown(building.growth),
+    "build": _build,
     "feed": _of_samples(training_loop.feed),
     "train": _train,
     "scale": lambda inputs: scale.speedup(inputs.samples, inputs.teacher, rounds=inputs.rounds),
@@ -107,6 +103,8 @@ MEASURES: dict[Name, Callable[[Inputs], Sequence[Row | Left]]] = {
     "search": lambda inputs: search_step.rows(inputs.samples, steps=3 if inputs.quick else 8),
     "score": _score,
     "start": _start,
+    "build-logs": lambda inputs: [building.build_of(inputs.logs, rounds=inputs.rounds)],
+    "growth": lambda inputs: building.growth(inputs.rows, rounds=inputs.rounds),
     "larger": lambda _: building.larger(times=1.1),
     "sweep": lambda inputs: lines.sweep(inputs.made, trials=8, epochs=3, rounds=inputs.rounds),
     "evaluation": lambda inputs: lines.evaluation(inputs.made, requests=1000, rounds=inputs.rounds),

@@ -132,6 +132,25 @@ def test_a_peer_that_ends_is_told_and_the_others_go_on(known, monkeypatch, ends_
     assert rows["build clustered, a Python loop"].value == pytest.approx(10)
 
 
+@pytest.mark.parametrize("ends", [False, True])
+def test_logs_as_they_are_take_whole_commands_in_turns(monkeypatch, tmp_path, ends):
+    took, polars = {building.OURS: iter((30.0, 20.0, 10.0)), building.PEERS[0].module: iter((9.0, 8.0, 4.0))}, []
+
+    def watched(module, arguments, *, most):
+        assert str(tmp_path) in arguments
+        if ends and module != building.OURS:
+            polars.append(module)
+            raise ChildProcessError("ended with code -9 after 7 s")
+        return next(took[module]), 500.0
+
+    monkeypatch.setattr(building, "watch", watched)
+    row = building.build_of(tmp_path, rounds=3)
+    if ends:
+        assert row == Left("build-logs", "ended with code -9 after 7 s") and len(polars) == 1
+    else:
+        assert row.value == pytest.approx(20 / 8) and row.detail == "20.0 and 8.0 s, peak 500 and 500 MiB"
+
+
 def test_growth_is_of_a_row_and_of_the_peak(known):
     rows = {row.name: row for row in building.growth(100_000, rounds=1)}
     assert rows["growth shuffled, time"].value == pytest.approx(1)

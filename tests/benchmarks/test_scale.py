@@ -52,3 +52,18 @@ def test_what_cannot_be_measured_is_named(inputs, monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "somewhere:1")
     with pytest.raises(InputError, match="RAY_ADDRESS is somewhere:1: expected none"):
         scale.measured(inputs, steps, batch=1)
+
+
+def test_two_workers_are_held_against_one_with_as_many_requests_for_each(inputs, monkeypatch):
+    seen = []
+
+    def of_training(arm, samples, workers):
+        seen.append((arm.name, arm.optim.batch, workers))
+        return {1: 10.0, 2: 16.0 if arm.optim.batch == Optim().batch else 18.0}[workers]
+
+    monkeypatch.setattr(scale, "_of_training", of_training)
+    rows = {row.name: row for row in scale.speedup(inputs.taught, inputs.teacher, rounds=3)}
+    expected = {"scale, teacher": 1.6, "scale, student": 1.6, "scale, larger batches": 1.8}
+    assert {name: row.value for name, row in rows.items()} == expected
+    assert rows["scale, larger batches"].detail == "18 and 10 items a second" and rows["scale, larger batches"].reached
+    assert len(seen) == 15 and seen.count(("student", 2 * Optim().batch, 2)) == 3
