@@ -31,6 +31,8 @@ SCHEMES = ("s3", "gs")
 REFUSALS = ("ACCESS_DENIED", "NO_SUCH_BUCKET", "INVALID_ACCESS_KEY", "INVALID_CLIENT_TOKEN", "SIGNATURE_DOES_NOT_MATCH")
 REFUSALS += ("EXPIRED_TOKEN", "PERMISSION_DENIED", "UNAUTHENTICATED")
 """What a storage says that will say the same of the next try."""
+STREAM_BYTES = 1 << 20
+"""Of each column at a time, where a row group is not to be held whole."""
 
 # A type checker lets a Remote go wherever a Path does. It is none: of a method that it lacks, Path's would look for a
 # local file of its name.
@@ -186,18 +188,25 @@ def write_parquet(table: pa.Table, path: Path) -> None:
         pq.write_table(table, file)
 
 
-def parquet(path: Path, *, kept: bool = False, metadata: pq.FileMetaData | None = None) -> pq.ParquetFile:
+def parquet(
+    path: Path, *, kept: bool = False, streamed: bool = False, metadata: pq.FileMetaData | None = None
+) -> pq.ParquetFile:
     """A Parquet file to read.
 
     `kept`: for long and for several threads: mapped where it is local; in object storage without Arrow's buffer of a
     row group, which stays as long as the file and is not for two threads at once.
+    `streamed`: for `iter_batches`: of each column `STREAM_BYTES` or a page at a time, where else all of a row group.
     `metadata`: of its footer, if it is known.
     """
     # Pages that a writer has given a checksum, as Spark does, are held against it. Times of 12 bytes (INT96), Spark's
     # too, may be of any year, and as nanoseconds would wrap around.
     options = {"page_checksum_verification": True, "coerce_int96_timestamp_unit": "us", "metadata": metadata}
+    if streamed:  # what Arrow reads before it is asked for is a whole row group, and does not heed the size
+        options |= {"buffer_size": STREAM_BYTES, "pre_buffer": False}
+    elif isinstance(path, Remote):
+        options |= {"pre_buffer": not kept}
     if isinstance(path, Remote):
-        return pq.ParquetFile(path.key, filesystem=path.filesystem, pre_buffer=not kept, **options)
+        return pq.ParquetFile(path.key, filesystem=path.filesystem, **options)
     return pq.ParquetFile(path, memory_map=kept, **options)
 
 

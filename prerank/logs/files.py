@@ -4,8 +4,11 @@ import hashlib
 import os
 import re
 import stat
+from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import reduce
 from itertools import accumulate
 from pathlib import Path
 
@@ -20,6 +23,8 @@ MAGIC = (b"PAR1", b"PARE")
 """A Parquet file begins and ends with one of these."""
 _TAIL = 64 << 10
 """Bytes read from the end of a file: most footers are shorter."""
+_ROWS = 1 << 16
+"""Of a column at a time, where it is decoded to see whether it can be."""
 
 _CONTROL = re.compile("[\\x00-\\x1f\\x7f\\ud800-\\udfff]")
 """What no message can hold in one line: control characters, and what is no UTF-8."""
@@ -190,19 +195,57 @@ def read_columns(path: Path, groups: list[int], names: list[str]) -> pa.Table:
         raise _damage(path, groups, names) or error from error
 
 
+def column_batches(path: Path, group: int, names: list[str], rows: int) -> Iterator[pa.Table]:
+    """The same of one row group, so many rows at a time, so that all of it is never held."""
+    try:
+        yield from _streamed(path, group, names, rows)
+    except (pa.ArrowException, OSError) as error:
+        if getattr(error, "errno", None):
+            raise
+        raise _damage(path, [group], names) or error from error
+
+
 def _read(path: Path, groups: list[int], names: list[str]) -> pa.Table:
-    """Vectors some of which are null are read as lists: as of a fixed size Arrow can write and not read them (25.0)."""
     with parquet(path) as file:
         lists = _with_nulls(file, groups, names)
         found = file.read_row_groups(groups, columns=[name for name in names if name not in lists], use_threads=False)
     if lists:
-        # The fixed size stands in a schema of Arrow's beside Parquet's own: under another name it is not heeded.
-        own = pq.read_metadata(pa.BufferReader(_tail(path).replace(b"ARROW:schema", b"-----:schema")))
-        with parquet(path, metadata=own) as file:
+        with parquet(path, metadata=_without_sizes(path)) as file:
             vectors = file.read_row_groups(groups, columns=lists, use_threads=False)
-        for name in lists:
-            found = found.append_column(name, vectors[name])
+        found = _beside(found, vectors)
     return found
+
+
+def _streamed(path: Path, group: int, names: list[str], rows: int) -> Iterator[pa.Table]:
+    with ExitStack() as stack:
+        file = stack.enter_context(parquet(path, streamed=True))
+        lists = _with_nulls(file, [group], names)
+        others = [name for name in names if name not in lists]
+        several = [_batches(file, group, others, rows)] if others else []
+        if lists:
+            file = stack.enter_context(parquet(path, streamed=True, metadata=_without_sizes(path)))
+            several.append(_batches(file, group, lists, rows))
+        for batches in zip(*several, strict=True):
+            yield reduce(_beside, batches)
+
+
+def _batches(file: pq.ParquetFile, group: int, names: list[str], rows: int) -> Iterator[pa.Table]:
+    for batch in file.iter_batches(rows, [group], columns=names, use_threads=False):
+        yield pa.table(batch)
+
+
+def _beside(found: pa.Table, others: pa.Table) -> pa.Table:
+    for name in others.column_names:
+        found = found.append_column(name, others[name])
+    return found
+
+
+def _without_sizes(path: Path) -> pq.FileMetaData:
+    """By which vectors are read as lists: such as are null in part Arrow can write with a fixed size, not read (25.0).
+
+    The size stands in a schema of Arrow's beside Parquet's own, which under another name is not heeded.
+    """
+    return pq.read_metadata(pa.BufferReader(_tail(path).replace(b"ARROW:schema", b"-----:schema")))
 
 
 def _with_nulls(file: pq.ParquetFile, groups: list[int], names: list[str]) -> list[str]:
@@ -230,7 +273,7 @@ def _damage(path: Path, groups: list[int], names: list[str]) -> InputError | Non
         for group in groups:
             for name in names:
                 try:
-                    _read(here, [group], [name])
+                    deque(_streamed(here, group, [name], _ROWS), maxlen=0)
                 except (pa.ArrowException, OSError) as error:
                     return InputError(
                         f"{path}: column {name!r} of row group {group} cannot be read: {first_line(error)}; the file "

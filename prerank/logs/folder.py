@@ -1,7 +1,7 @@
 """The logs folder: checked from the Parquet footers before any row is read; row groups read in the table's types."""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,7 @@ from prerank.core.errors import InputError
 from prerank.core.outputs import fingerprint, is_left_over
 from prerank.logs import clock
 from prerank.logs.columns import agreed
-from prerank.logs.files import first_line, read_columns
+from prerank.logs.files import column_batches, first_line, read_columns
 from prerank.logs.schema import Schema, load_schema
 from prerank.logs.table import LogFile, RowGroup, Table, TableName, open_table, refuse_no_flag
 from prerank.logs.types import converted, leaf
@@ -131,10 +131,21 @@ def read_groups(table: Table, groups: tuple[RowGroup, ...], columns: list[str] |
     for group in groups:
         by_file.setdefault(group.file, []).append(group.index)
     for path, indices in by_file.items():
-        part = read_columns(path, indices, names)
-        columns_ = [_cast(part[field.name], field, path, table) for field in wanted]
-        parts.append(pa.table(columns_, schema=wanted))
+        parts.append(_fitted(read_columns(path, indices, names), wanted, path, table))
     return pa.concat_tables(parts)
+
+
+def group_batches(table: Table, group: RowGroup, rows: int) -> Iterator[pa.Table]:
+    """The rows of a row group, as `read_groups` has them, so many at a time; at least one part."""
+    if group.rows <= rows:
+        yield read_groups(table, (group,))
+        return
+    for batch in column_batches(group.file, group.index, table.columns.names, rows):
+        yield _fitted(batch, table.columns, group.file, table)
+
+
+def _fitted(part: pa.Table, wanted: pa.Schema, path: Path, table: Table) -> pa.Table:
+    return pa.table([_cast(part[field.name], field, path, table) for field in wanted], schema=wanted)
 
 
 def _cast(column: pa.ChunkedArray, field: pa.Field, path: Path, table: Table) -> pa.ChunkedArray:

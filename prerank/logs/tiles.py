@@ -28,6 +28,11 @@ class Tile:
     groups: tuple[RowGroup, ...]
     impressions: tuple[RowGroup, ...]
 
+    @property
+    def bytes(self) -> int:
+        """Of all that is read for it."""
+        return sum(group.bytes for group in (*self.groups, *self.impressions))
+
 
 def cut(logs: Logs, name: TableName, *, tiles: int | None = None, tile_bytes: int = 64 << 20) -> list[Tile] | None:
     """Tiles of about `tile_bytes` (or about `tiles` of them), or None where only a shuffle brings requests together.

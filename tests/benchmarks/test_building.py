@@ -155,7 +155,8 @@ def test_growth_is_of_a_row_and_of_the_peak(known):
     rows = {row.name: row for row in building.growth(100_000, rounds=1)}
     assert rows["growth shuffled, time"].value == pytest.approx(1)
     assert rows["growth clustered, memory"].value == pytest.approx(1160 / 1010)
-    assert rows["growth, one row group"].value == pytest.approx(1)
+    assert rows["growth, one row group, time"].value == pytest.approx(1)
+    assert rows["growth, one row group, memory"].value == pytest.approx(1)
 
 
 def test_few_rows_do_not_tell(monkeypatch):

@@ -15,7 +15,7 @@ from samples_fixture import build, rows_of
 from prerank.core.errors import InputError
 from prerank.core.storage import Remote
 from prerank.logs.files import Found, table_files
-from prerank.logs.folder import open_logs, read_groups
+from prerank.logs.folder import group_batches, open_logs, read_groups
 from prerank.samples.draw import DrawConfig
 
 DRAW = DrawConfig(tail_negatives=3, rank_items=4, bin_items=1, uniform_items=3)
@@ -375,6 +375,13 @@ def test_a_corrupt_page_is_named(logs, tmp_path, column, options):
     with pytest.raises(InputError, match=said) as caught:
         read_groups(opened.tables["fine_lists"], opened.tables["fine_lists"].groups)
     assert "\n" not in str(caught.value)
+    for group in opened.tables["fine_lists"].groups:
+        in_parts = group_batches(opened.tables["fine_lists"], group, 7)
+        if (group.file.name, group.index) == ("part-2.parquet", 1):
+            with pytest.raises(InputError, match=said):
+                list(in_parts)
+        else:
+            assert sum(map(len, in_parts)) == group.rows
     with pytest.raises(InputError, match=said):
         build(logs, tmp_path / "samples", draw=DRAW)
     assert not (tmp_path / "samples").exists()
@@ -385,11 +392,11 @@ def test_a_storage_that_fails_is_not_taken_for_a_damaged_file(logs, monkeypatch)
 
     opened, parquet, failed = open_logs(logs), files.parquet, []
 
-    def flaky(path):
+    def flaky(path, **options):
         if not failed:
             failed.append(path)
             raise OSError("AWS Error NETWORK_CONNECTION during GetObject operation")
-        return parquet(path)
+        return parquet(path, **options)
 
     monkeypatch.setattr(files, "parquet", flaky)
     table = opened.tables["impressions"]

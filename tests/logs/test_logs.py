@@ -9,7 +9,7 @@ import pytest
 from logs_fixture import SCHEMA, write_logs
 
 from prerank.core.errors import InputError
-from prerank.logs.folder import open_logs, read_groups
+from prerank.logs.folder import group_batches, open_logs, read_groups
 from prerank.logs.tiles import cut, read_tile
 
 
@@ -208,6 +208,28 @@ def test_shuffled_logs_need_a_shuffle(tmp_path):
     logs = open_logs(tmp_path)
     assert cut(logs, "fine_lists", tiles=6) is None
     assert len(cut(logs, "fine_lists", tiles=1)) == 1, "what fits one task needs none"
+
+
+@pytest.mark.parametrize("vectors_with_nulls", [False, True])
+def test_a_row_group_in_parts_is_the_whole(logs, vectors_with_nulls):
+    def change(rows):
+        flat = pa.array(np.arange(4 * len(rows)), pa.float32())
+        some_null = pa.array(np.arange(len(rows)) % 5 == 1)
+        vectors = pa.FixedSizeListArray.from_arrays(flat, 4, mask=some_null)
+        return rows.set_column(rows.column_names.index("item_vector"), "item_vector", vectors)
+
+    if vectors_with_nulls:
+        for path in (logs / "fine_lists").iterdir():
+            rewrite(path, change)
+    opened = open_logs(logs)
+    for table in opened.tables.values():
+        for group in table.groups:
+            parts, whole = list(group_batches(table, group, 7)), read_groups(table, (group,))
+            assert {len(part) for part in parts[:-1]} == {7} and len(parts) == -(-group.rows // 7)
+            assert repr(pa.concat_tables(parts).to_pylist()) == repr(whole.to_pylist())
+            assert [len(part) for part in group_batches(table, group, group.rows)] == [group.rows]
+            if table.name == "fine_lists" and vectors_with_nulls:
+                assert whole["item_vector"].null_count > 0
 
 
 def test_memory_is_told_by_the_footers(tmp_path):

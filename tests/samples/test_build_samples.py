@@ -99,12 +99,21 @@ def test_statistics_are_those_of_the_training_rows(built):
     assert found["item_vector"]["std"] == pytest.approx(vector.std(0), rel=1e-4)
 
 
-@pytest.mark.parametrize("shuffled", [False, True])
-def test_the_same_samples_whatever_the_parts(built, tmp_path, shuffled):
+@pytest.mark.parametrize("layout", ["clustered", "shuffled", "row groups without room"])
+def test_the_same_samples_whatever_the_parts(built, tmp_path, monkeypatch, capsys, layout):
     folder, manifest = built
-    write_logs(tmp_path / "logs", shuffled=shuffled)
-    assert (cut(open_logs(tmp_path / "logs"), "fine_lists", tiles=7) is None) == shuffled
-    again = main(config(tmp_path, blocks=7))
+    write_logs(tmp_path / "logs", shuffled=layout == "shuffled")
+    logs = open_logs(tmp_path / "logs")
+    assert (cut(logs, "fine_lists", tiles=7) is None) == (layout == "shuffled")
+    blocks = 7
+    if layout == "row groups without room":
+        largest = max(group.bytes for group in logs.tables["fine_lists"].groups)
+        monkeypatch.setattr(parts, "room_of_a_task", lambda: largest / 2)
+        monkeypatch.setattr(parts, "TILE_BYTES", largest // 4)
+        blocks = None
+    again = main(config(tmp_path, blocks=blocks))
+    said = "a task has room for 0: all rows are shuffled" in capsys.readouterr().out
+    assert said == (layout == "row groups without room")
     assert len(again["rows"]) > len(manifest["rows"])
     for name in ("train", "val"):
         assert repr(split(tmp_path / "samples", name).to_pylist()) == repr(split(folder / "samples", name).to_pylist())
@@ -124,14 +133,15 @@ def test_done_already_or_another_run(built, capsys):
 def test_a_task_is_shipped_its_own_part_alone(ray_cluster, tmp_path, monkeypatch, shuffled):
     write_logs(tmp_path / "logs", files=5, shuffled=shuffled)
     logs = open_logs(tmp_path / "logs")
-    shipped, tasks = [], parts.tasks
+    name, shipped = "streams" if shuffled else "tasks", []
+    send = getattr(parts, name)
 
     def spy(jobs, function):
         shipped.extend(jobs)
         assert b".parquet" not in cloudpickle.dumps(function), "what all tasks get names no file"
-        return tasks(jobs, function)
+        return send(jobs, function)
 
-    monkeypatch.setattr(parts, "tasks", spy)
+    monkeypatch.setattr(parts, name, spy)
     rows = parts.whole_requests(logs, "fine_lists", lambda rows, shown: rows.select(["request_id"]), blocks=10)
     assert sum(row["request_id"] > 0 for row in rows.iter_rows()) == 60 * 24
     assert len(shipped) >= 10 and max(len(pickle.dumps(job)) for job in shipped) < 3000

@@ -3,8 +3,9 @@
 import pickle  # between tasks of one job alone: nothing on disk is read this way
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import wraps
+from itertools import islice
 from typing import ParamSpec, TypeVar
 
 import pyarrow as pa
@@ -62,13 +63,43 @@ def _nodes() -> set[str]:
     return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
 
 
+def resumed(function: Callable[P, Iterator[Result]]) -> Callable[P, Iterator[Result]]:
+    """`retried` for what comes one by one, as often for each: begun again, what it told before is not told twice."""
+
+    @wraps(function)
+    def call(*args: P.args, **options: P.kwargs) -> Iterator[Result]:
+        told, waits = 0, iter(WAITS_S)
+        while True:
+            try:
+                for found in islice(function(*args, **options), told, None):
+                    yield found
+                    told, waits = told + 1, iter(WAITS_S)
+                return
+            except OSError:
+                wait_s = next(waits, None)
+                if wait_s is None:
+                    raise
+                time.sleep(wait_s)
+
+    return call
+
+
 def tasks(jobs: list[Job], function: Callable[[Job], pa.Table]) -> Dataset:
     """One task for each job, to which no other job is shipped."""
+
+    def one(job: Job) -> Iterator[pa.Table]:
+        yield function(job)
+
+    return streams(jobs, one)
+
+
+def streams(jobs: list[Job], function: Callable[[Job], Iterator[pa.Table]]) -> Dataset:
+    """The same where a task makes several tables, one after the other, and the same ones in each run."""
     if not jobs:
         return ray.data.range(0)
 
-    def run(batch: pa.Table) -> pa.Table:
-        return function(pickle.loads(batch["job"][0].as_py()))
+    def run(batch: pa.Table) -> Iterator[pa.Table]:
+        yield from function(pickle.loads(batch["job"][0].as_py()))
 
     shipped = ray.data.from_items([{"job": pickle.dumps(job)} for job in jobs], override_num_blocks=len(jobs))
-    return shipped.map_batches(retried(run), batch_size=None, batch_format="pyarrow")
+    return shipped.map_batches(resumed(run), batch_size=None, batch_format="pyarrow")
