@@ -21,8 +21,8 @@ Wanted = Callable[[pa.Table], np.ndarray]
 
 KEY, IS_IMPRESSION = "/key", "/is_impression"
 """Columns of a shuffle beside those of the logs, none of which begins with a slash."""
-HELD = 3
-"""Times its rows, what a task holds while it makes something of them."""
+HELD = 6
+"""Times its rows: a task holds three times them while it makes something of them, and leaves as much free."""
 A_CPU = 2 << 30
 """Bytes, where no node with a CPU is up yet that would say its own."""
 

@@ -14,12 +14,12 @@ def node(alive=True, **resources):
 @pytest.mark.parametrize(
     ("nodes", "room"),
     [
-        ([node(CPU=2.0, memory=12.0 * GIB)], 2 * GIB),
-        ([node(CPU=2.0, memory=12.0 * GIB), node(CPU=8.0, memory=24.0 * GIB)], GIB),
-        ([node(memory=3.0 * GIB), node(CPU=4.0, memory=24.0 * GIB)], 2 * GIB),  # a head without CPUs runs no task
-        ([node(alive=False, CPU=8.0, memory=1.0 * GIB), node(CPU=2.0, memory=12.0 * GIB)], 2 * GIB),
-        ([node(CPU=8.0)], parts.A_CPU / 3),
-        ([node(memory=3.0 * GIB)], parts.A_CPU / 3),
+        ([node(CPU=2.0, memory=12.0 * GIB)], GIB),
+        ([node(CPU=2.0, memory=12.0 * GIB), node(CPU=8.0, memory=24.0 * GIB)], GIB / 2),
+        ([node(memory=3.0 * GIB), node(CPU=4.0, memory=24.0 * GIB)], GIB),  # a head without CPUs runs no task
+        ([node(alive=False, CPU=8.0, memory=1.0 * GIB), node(CPU=2.0, memory=12.0 * GIB)], GIB),
+        ([node(CPU=8.0)], parts.A_CPU / 6),
+        ([node(memory=3.0 * GIB)], parts.A_CPU / 6),
     ],
 )
 def test_room_is_that_of_the_node_that_has_least_for_a_cpu(monkeypatch, nodes, room):
