@@ -64,7 +64,7 @@ class Inputs:
 
 
 def _of_samples(measure: Callable[..., list[Row]]) -> Callable[[Inputs], list[Row]]:
-    return lambda inputs: measure(inputs.samples, k=inputs.k, rounds=2 if inputs.quick else 5)
+    return lambda inputs: measure(inputs.samples, k=inputs.k, rounds=inputs.rounds)
 
 
 def _build(inputs: Inputs) -> Sequence[Row | Left]:
@@ -74,7 +74,7 @@ def _build(inputs: Inputs) -> Sequence[Row | Left]:
 
 
 def _train(inputs: Inputs) -> Sequence[Row | Left]:
-    shared = {"k": inputs.k, "rounds": 2 if inputs.quick else 5}
+    shared = {"k": inputs.k, "rounds": inputs.rounds}
     bare = training_loop.train(inputs.samples, **shared)
     return [*bare, *click_models.click_models(inputs.samples, **shared, batches=2 if inputs.quick else 10)]
 
@@ -100,7 +100,7 @@ MEASURES: dict[Name, Callable[[Inputs], Sequence[Row | Left]]] = {
     "train": _train,
     "scale": lambda inputs: scale.speedup(inputs.samples, inputs.teacher, rounds=inputs.rounds),
     "contrast": _of_samples(contrast.contrast),
-    "search": lambda inputs: search_step.rows(inputs.samples, steps=3 if inputs.quick else 8),
+    "search": lambda inputs: search_step.rows(inputs.samples, steps=1 if inputs.quick else 8),
     "score": _score,
     "start": _start,
     "build-logs": lambda inputs: [building.build_of(inputs.logs, rounds=inputs.rounds)],
