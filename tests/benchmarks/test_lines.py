@@ -109,5 +109,6 @@ def test_a_start_is_until_a_file_is_there(tmp_path, monkeypatch):
 
 def test_the_first_of_several_rounds_does_not_count():
     said = iter([100.0, 1.0, 2.0, 9.0, 7.0])
-    assert starting._medians({"a": lambda: next(said)}, 3) == {"a": 2.0}
-    assert starting._medians({"a": lambda: next(said)}, 1) == {"a": 7.0}
+    assert (starting._uncounted(3), starting._uncounted(1)) == (1, 0)
+    assert starting._medians({"a": lambda: next(said)}, 3, warm=1) == {"a": 2.0}
+    assert starting._medians({"a": lambda: next(said)}, 1, warm=0) == {"a": 7.0}
