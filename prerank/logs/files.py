@@ -6,7 +6,7 @@ import re
 import stat
 from collections import deque
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import reduce
 from itertools import accumulate
@@ -187,22 +187,24 @@ def _tail(path: Path) -> bytes:
 
 def read_columns(path: Path, groups: list[int], names: list[str]) -> pa.Table:
     """Some columns of some row groups; raises InputError naming those that are damaged, OSError of the storage."""
-    try:
+    with _damage_named(path, groups, names):
         return _read(path, groups, names)
-    except (pa.ArrowException, OSError) as error:
-        if getattr(error, "errno", None):
-            raise  # of the file system; what Arrow cannot decode has no number
-        raise _damage(path, groups, names) or error from error
 
 
 def column_batches(path: Path, group: int, names: list[str], rows: int) -> Iterator[pa.Table]:
     """The same of one row group, so many rows at a time, so that all of it is never held."""
-    try:
+    with _damage_named(path, [group], names):
         yield from _streamed(path, group, names, rows)
+
+
+@contextmanager
+def _damage_named(path: Path, groups: list[int], names: list[str]) -> Iterator[None]:
+    try:
+        yield
     except (pa.ArrowException, OSError) as error:
         if getattr(error, "errno", None):
-            raise
-        raise _damage(path, [group], names) or error from error
+            raise  # of the file system; what Arrow cannot decode has no number
+        raise _damage(path, groups, names) or error from error
 
 
 def _read(path: Path, groups: list[int], names: list[str]) -> pa.Table:

@@ -28,14 +28,12 @@ def retried(function: Callable[P, Result]) -> Callable[P, Result]:
     Ray would call again within 0.3 s, and would count the nodes that are lost among the attempts.
     """
 
+    def one(*args: P.args, **options: P.kwargs) -> Iterator[Result]:
+        yield function(*args, **options)
+
     @wraps(function)
     def call(*args: P.args, **options: P.kwargs) -> Result:
-        for wait_s in WAITS_S:
-            try:
-                return function(*args, **options)
-            except OSError:
-                time.sleep(wait_s)
-        return function(*args, **options)
+        return next(resumed(one)(*args, **options))
 
     return call
 
