@@ -43,7 +43,7 @@ class Benchmark:
     latency_table: Path = Path("runs/demo/latency.json")
     """Of proposals: what that search went by."""
     rows: Positive = 500_000
-    """Of the fine lists of build, growth and memory: these grow them, up to 16 times."""
+    """Of the fine lists of build, growth and memory: these grow them, up to 40 times."""
     k: Positive = 150
     """Items that pre-ranking keeps, which the students' rank bins follow."""
     threads: Positive = 1

@@ -22,8 +22,8 @@ SMALL, LINEAR, MEMORY = 3.0, 1.15, 1.3
 """How many times Polars' time the whole command may take on few rows; the time of a row and the peak, grown."""
 ORDERS = ("clustered", "shuffled")
 """Of the rows in the files: by request, or any."""
-TIMES = (1, 4)
-"""Sizes that speeds are taken between."""
+TIMES = (1, 10, 40)
+"""Sizes: of the whole command, and between which speeds are taken."""
 OURS = "workflows.build_samples"
 FEW = 100 * ITEMS
 """Rows that the size of one is told by."""
@@ -57,7 +57,7 @@ PEERS = (
 
 @dataclass(frozen=True)
 class Taken:
-    """The medians of a command's time and of the peak of all its processes, by the number of rows."""
+    """The medians of a command's time and of the peak of all its processes, by the number of rows, ascending."""
 
     seconds: dict[int, float]
     peak_mib: dict[int, float]
@@ -66,14 +66,22 @@ class Taken:
 
     @property
     def row_s(self) -> float:
-        """Of each row between the smallest and the largest size; not above 0 where the sizes are too small to tell."""
-        few, many = min(self.seconds), max(self.seconds)
+        """Of each row between the two largest sizes; not above 0 where they are too small to tell."""
+        few, many = [*self.seconds][-2:]
         return (self.seconds[many] - self.seconds[few]) / (many - few)
+
+    def first(self, sizes: int) -> "Taken":
+        """Of so many of the smallest sizes."""
+        return replace(self, seconds=dict([*self.seconds.items()][:sizes]))
 
 
 def build(rows: int, *, rounds: int, orders: Sequence[str] = ORDERS) -> list[Row | Left]:
-    """Of made-up logs with so many rows of fine lists, and four times as many."""
+    """Of made-up logs with so many rows of fine lists, the whole command; and its speed on up to 40 times as many."""
     out: list[Row | Left] = []
+    with _logs(FEW, True) as logs:
+        size = max(TIMES) * rows / FEW * _bytes(logs)
+    if why := _no_disk(size):
+        return [Left(f"build {order}", why) for order in orders]
     for order in orders:
         there = [of for of in PEERS if not of.peer.lacking]
         one_in = {OURS: 1} | {of.module: of.one_in for of in there}
@@ -111,13 +119,17 @@ def _whole(name: str, rows: str, ours: tuple[float, float], polars: tuple[float,
 def _speed(name: str, ours: Taken, theirs: Taken | None, peer: Peer, least: float | None) -> Row | Left:
     if theirs is None:
         return Left(name, f"{peer.name}: {peer.lacking}")
-    if theirs.ended:
+    if len(theirs.seconds) < 2:
         return Left(name, theirs.ended)
+    ours = ours.first(len(theirs.seconds))
     if min(ours.row_s, theirs.row_s) <= 0:
         return Left(name, f"{max(ours.seconds):,} rows are too few to tell from the start; raise --rows")
-    (of_ours, ours_mib), (of_theirs, theirs_mib) = (max(of.peak_mib.items()) for of in (ours, theirs))
-    detail = f"{1 / ours.row_s:,.0f} and {1 / theirs.row_s:,.0f} rows a second, peak {ours_mib:,.0f} and "
-    detail += f"{theirs_mib:,.0f} MiB" + (f" of {of_theirs:,} rows" if of_theirs < of_ours else "")
+    many = [max(of.seconds) for of in (ours, theirs)]
+    mib = " and ".join(f"{of.peak_mib[rows]:,.0f}" for of, rows in zip((ours, theirs), many, strict=True))
+    of_rows = " and ".join(f"{rows:,}" for rows in dict.fromkeys(many))
+    detail = f"{1 / ours.row_s:,.0f} and {1 / theirs.row_s:,.0f} rows a second, peak {mib} MiB of {of_rows} rows"
+    if theirs.ended:
+        detail += f"; {theirs.ended}"
     what = f"speed without its start, of {peer.name}'s"
     return Row(name, what, theirs.row_s / ours.row_s, "times", least=least, detail=detail)
 
@@ -127,9 +139,7 @@ def growth(rows: int, *, rounds: int) -> list[Row | Left]:
     out: list[Row | Left] = []
     for order in ORDERS:
         taken = _turns({OURS: 1}, [rows, 4 * rows, 16 * rows], order == "shuffled", rounds)[OURS]
-        seconds, peaks = taken.seconds, taken.peak_mib
-        early = Taken({n: seconds[n] for n in (rows, 4 * rows)}, peaks).row_s
-        late = Taken({n: seconds[n] for n in (4 * rows, 16 * rows)}, peaks).row_s
+        seconds, peaks, early, late = taken.seconds, taken.peak_mib, taken.first(2).row_s, taken.row_s
         name, said = f"growth {order}, time", ", ".join(f"{n:,}: {taken:.1f} s" for n, taken in seconds.items())
         if min(early, late) > 0:
             what = "time of a row from x4 to x16, of one from x1 to x4"
@@ -148,9 +158,7 @@ def larger(*, times: float) -> list[Row | Left]:
     Once; neither may take more than is free.
     """
     free = memory().available
-    there, needed = shutil.disk_usage(tempfile.gettempdir()).free, DISK * times * free
-    if there < needed:
-        why = f"takes {needed / 2**30:.0f} GiB of disk, {tempfile.gettempdir()} has {there / 2**30:.0f}; set TMPDIR"
+    if why := _no_disk(times * free):
         return [Left("larger, build shuffled", why)]
     with _logs(FEW, True) as logs:
         rows = round(times * free / (_bytes(logs) / FEW))
@@ -222,6 +230,14 @@ def _logs(rows: int, shuffled: bool, **layout: int) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as folder:
         write_logs(Path(folder), rows // ITEMS, shuffled, **layout)
         yield Path(folder)
+
+
+def _no_disk(size: float) -> str:
+    """Why samples of logs of so many bytes cannot be built here."""
+    there, needed = shutil.disk_usage(tempfile.gettempdir()).free, DISK * size
+    if there >= needed:
+        return ""
+    return f"takes {needed / 2**30:.0f} GiB of disk, {tempfile.gettempdir()} has {there / 2**30:.0f}; set TMPDIR"
 
 
 def _bytes(logs: Path) -> int:

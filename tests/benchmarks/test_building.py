@@ -71,7 +71,7 @@ def test_logs_larger_than_memory_end_what_holds_all_of_them(monkeypatch, ends):
     monkeypatch.setattr(building, "write_logs", wrote)
     monkeypatch.setattr(building, "watch", watched)
     monkeypatch.setattr(building, "memory", lambda: SimpleNamespace(available=100_000_000))
-    monkeypatch.setattr(building.shutil, "disk_usage", lambda _: SimpleNamespace(free=275_000_000))
+    monkeypatch.setattr(building.shutil, "disk_usage", lambda _: SimpleNamespace(free=276_000_000))
     (row,) = building.larger(times=1.1)
     assert there[1] == pytest.approx(110_000, abs=memory.ITEMS) and row.reached
     assert row.value == pytest.approx(20 * 2**20 / 1e8)
@@ -105,14 +105,15 @@ def test_speeds_leave_out_what_a_start_costs(known, monkeypatch):
     assert rows["build clustered, Polars"].value == pytest.approx(0.5) and not rows["build clustered, Polars"].reached
     assert rows["build shuffled, Polars"].value == pytest.approx(0.5) and rows["build shuffled, Polars"].reached
     loop = rows["build clustered, a Python loop"]
-    assert loop.value == pytest.approx(10) and "1,002 MiB of 20,000 rows" in loop.detail
+    assert loop.value == pytest.approx(10)
+    assert loop.detail == "100,000 and 10,000 rows a second, peak 1,400 and 1,020 MiB of 4,000,000 and 200,000 rows"
     said = "Nobody: no_such_package not installed: pip install '.[bench]'"
     assert rows["build clustered, Nobody"] == Left("build clustered, Nobody", said)
 
 
-@pytest.mark.parametrize("ends_at", [100_000, 400_000])
+@pytest.mark.parametrize("ends_at", [100_000, 1_000_000, 4_000_000])
 def test_a_peer_that_ends_is_told_and_the_others_go_on(known, monkeypatch, ends_at):
-    """Of the smaller size as well, where it gets there."""
+    """Of the smaller sizes as well, where it gets there: a speed takes two."""
     watched, tried = building.watch, []
 
     def watch(module, arguments, **limit):
@@ -120,16 +121,39 @@ def test_a_peer_that_ends_is_told_and_the_others_go_on(known, monkeypatch, ends_
         if module == building.PEERS[0].module and round((seconds - 1) / 5e-6) == ends_at:
             tried.append(ends_at)
             raise MemoryError("more than 20.0 GiB after 7 s")
+        if module == building.OURS and round((seconds - 8) / 1e-5) == 4_000_000:
+            seconds *= 2  # of which nothing is seen where a peer did not get so far
         return seconds, mib
 
     monkeypatch.setattr(building, "watch", watch)
     monkeypatch.setattr(building, "PEERS", (building.PEERS[0], building.PEERS[3]))
     rows = {row.name: row for row in building.build(100_000, rounds=3, orders=building.ORDERS[:1])}
-    told = f"{ends_at:,} rows: more than 20.0 GiB after 7 s"
-    assert rows["build clustered, Polars"] == Left("build clustered, Polars", told) and tried == [ends_at]
+    told, polars = f"{ends_at:,} rows: more than 20.0 GiB after 7 s", rows["build clustered, Polars"]
+    assert tried == [ends_at]
+    if ends_at == 4_000_000:
+        assert polars.value == pytest.approx(0.5)
+        assert polars.detail == f"100,000 and 200,000 rows a second, peak 1,100 and 1,100 MiB of 1,000,000 rows; {told}"
+    else:
+        assert polars == Left("build clustered, Polars", told)
     small = rows["build clustered, small"]
     assert small.why == told if ends_at == 100_000 else small.value == pytest.approx(9 / 1.5)
-    assert rows["build clustered, a Python loop"].value == pytest.approx(10)
+    assert rows["build clustered, a Python loop"].value == pytest.approx(1e-4 / ((2 * 48 - 18) / 3e6))
+
+
+def test_rows_are_not_made_without_the_disk_for_them(known, monkeypatch):
+    """A row is 1,000 bytes here."""
+    wrote = []
+
+    def write(folder, requests, shuffled, **layout):
+        wrote.append(requests * memory.ITEMS)
+        with open(folder / "0.parquet", "wb") as file:
+            file.truncate(1000 * wrote[-1])
+
+    monkeypatch.setattr(building, "write_logs", write)
+    monkeypatch.setattr(building.shutil, "disk_usage", lambda _: SimpleNamespace(free=8 << 30))
+    lefts = building.build(100_000, rounds=3)
+    assert [left.name for left in lefts] == ["build clustered", "build shuffled"] and wrote == [building.FEW]
+    assert all("takes 9 GiB of disk" in left.why and "has 8" in left.why for left in lefts)
 
 
 @pytest.mark.parametrize("ends", [False, True])
