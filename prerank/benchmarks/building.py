@@ -75,17 +75,17 @@ class Taken:
         return replace(self, seconds=dict([*self.seconds.items()][:sizes]))
 
 
-def build(rows: int, *, rounds: int, orders: Sequence[str] = ORDERS) -> list[Row | Left]:
-    """Of made-up logs with so many rows of fine lists, the whole command; and its speed on up to 40 times as many."""
+def build(rows: int, *, rounds: int, orders: Sequence[str] = ORDERS, times: Sequence[int] = TIMES) -> list[Row | Left]:
+    """Of made-up logs with so many rows of fine lists, the whole command; and its speed on so many times as many."""
     out: list[Row | Left] = []
     with _logs(FEW, True) as logs:
-        size = max(TIMES) * rows / FEW * _bytes(logs)
+        size = max(times) * rows / FEW * _bytes(logs)
     if why := _no_disk(size):
         return [Left(f"build {order}", why) for order in orders]
     for order in orders:
         there = [of for of in PEERS if not of.peer.lacking]
         one_in = {OURS: 1} | {of.module: of.one_in for of in there}
-        taken = _turns(one_in, [rows * n for n in TIMES], order == "shuffled", rounds)
+        taken = _turns(one_in, [rows * n for n in times], order == "shuffled", rounds)
         ours, polars = taken[OURS], taken[PEERS[0].module]
         out.append(_small(f"build {order}, small", rows, ours, polars))
         for of in PEERS:

@@ -69,7 +69,9 @@ def _of_samples(measure: Callable[..., list[Row]]) -> Callable[[Inputs], list[Ro
 
 def _build(inputs: Inputs) -> Sequence[Row | Left]:
     if inputs.quick:
-        return building.build(min(inputs.rows, QUICK_ROWS), rounds=1, orders=building.ORDERS[:1])
+        return building.build(
+            min(inputs.rows, QUICK_ROWS), rounds=1, orders=building.ORDERS[:1], times=building.TIMES[:2]
+        )
     return building.build(inputs.rows, rounds=inputs.rounds)
 
 
