@@ -72,15 +72,14 @@ class Taken:
 
     def first(self, sizes: int) -> "Taken":
         """Of so many of the smallest sizes."""
-        return replace(self, seconds=dict([*self.seconds.items()][:sizes]))
+        few = [*self.seconds][:sizes]
+        return replace(self, seconds={n: self.seconds[n] for n in few}, peak_mib={n: self.peak_mib[n] for n in few})
 
 
 def build(rows: int, *, rounds: int, orders: Sequence[str] = ORDERS, times: Sequence[int] = TIMES) -> list[Row | Left]:
     """Of made-up logs with so many rows of fine lists, the whole command; and its speed on so many times as many."""
     out: list[Row | Left] = []
-    with _logs(FEW, True) as logs:
-        size = max(times) * rows / FEW * _bytes(logs)
-    if why := _no_disk(size):
+    if why := _no_disk(max(times) * rows * _row_bytes()):
         return [Left(f"build {order}", why) for order in orders]
     for order in orders:
         there = [of for of in PEERS if not of.peer.lacking]
@@ -124,10 +123,10 @@ def _speed(name: str, ours: Taken, theirs: Taken | None, peer: Peer, least: floa
     ours = ours.first(len(theirs.seconds))
     if min(ours.row_s, theirs.row_s) <= 0:
         return Left(name, f"{max(ours.seconds):,} rows are too few to tell from the start; raise --rows")
-    many = [max(of.seconds) for of in (ours, theirs)]
-    mib = " and ".join(f"{of.peak_mib[rows]:,.0f}" for of, rows in zip((ours, theirs), many, strict=True))
-    of_rows = " and ".join(f"{rows:,}" for rows in dict.fromkeys(many))
-    detail = f"{1 / ours.row_s:,.0f} and {1 / theirs.row_s:,.0f} rows a second, peak {mib} MiB of {of_rows} rows"
+    (of_ours, ours_mib), (of_theirs, theirs_mib) = (max(of.peak_mib.items()) for of in (ours, theirs))
+    of_rows = f"{of_ours:,} and {of_theirs:,}" if of_theirs < of_ours else f"{of_ours:,}"
+    detail = f"{1 / ours.row_s:,.0f} and {1 / theirs.row_s:,.0f} rows a second, peak {ours_mib:,.0f} and "
+    detail += f"{theirs_mib:,.0f} MiB of {of_rows} rows"
     if theirs.ended:
         detail += f"; {theirs.ended}"
     what = f"speed without its start, of {peer.name}'s"
@@ -160,8 +159,7 @@ def larger(*, times: float) -> list[Row | Left]:
     free = memory().available
     if why := _no_disk(times * free):
         return [Left("larger, build shuffled", why)]
-    with _logs(FEW, True) as logs:
-        rows = round(times * free / (_bytes(logs) / FEW))
+    rows = round(times * free / _row_bytes())
     with _logs(rows, True, files=FILES * (1 + rows // MOST_ROWS)) as logs:
         gib = _bytes(logs) / 2**30
         try:
@@ -234,10 +232,16 @@ def _logs(rows: int, shuffled: bool, **layout: int) -> Iterator[Path]:
 
 def _no_disk(size: float) -> str:
     """Why samples of logs of so many bytes cannot be built here."""
-    there, needed = shutil.disk_usage(tempfile.gettempdir()).free, DISK * size
+    there, needed = shutil.disk_usage(tempfile.gettempdir()).free, round(DISK * size)
     if there >= needed:
         return ""
     return f"takes {needed / 2**30:.0f} GiB of disk, {tempfile.gettempdir()} has {there / 2**30:.0f}; set TMPDIR"
+
+
+def _row_bytes() -> float:
+    """Of the files, for each row of a fine list."""
+    with _logs(FEW, True) as logs:
+        return _bytes(logs) / FEW
 
 
 def _bytes(logs: Path) -> int:

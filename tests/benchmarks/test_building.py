@@ -71,7 +71,7 @@ def test_logs_larger_than_memory_end_what_holds_all_of_them(monkeypatch, ends):
     monkeypatch.setattr(building, "write_logs", wrote)
     monkeypatch.setattr(building, "watch", watched)
     monkeypatch.setattr(building, "memory", lambda: SimpleNamespace(available=100_000_000))
-    monkeypatch.setattr(building.shutil, "disk_usage", lambda _: SimpleNamespace(free=276_000_000))
+    monkeypatch.setattr(building.shutil, "disk_usage", lambda _: SimpleNamespace(free=275_000_000))
     (row,) = building.larger(times=1.1)
     assert there[1] == pytest.approx(110_000, abs=memory.ITEMS) and row.reached
     assert row.value == pytest.approx(20 * 2**20 / 1e8)
