@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from prerank.benchmarks.memory import FILES, ITEMS, ROW_GROUP, watch, write_logs
+from prerank.benchmarks.memory import FILES, ITEMS, MOST, ROW_GROUP, watch, write_logs
 from prerank.benchmarks.peer import Peer
 from prerank.benchmarks.rows import Left, Row
 from prerank.core.memory import memory
@@ -27,12 +27,10 @@ TIMES = (1, 10, 40)
 OURS = "workflows.build_samples"
 FEW = 100 * ITEMS
 """Rows that the size of one is told by."""
-MOST = 0.95
-"""Of the memory that is free: what a command may take of it."""
 DISK = 2.5
 """How many times the logs are on disk at once, at most: themselves, what Ray spills in sorting them, the samples."""
-MOST_ROWS = 100_000_000
-"""Of ten files: their lists of ids are counted with 32 bits."""
+MOST_ROWS = 10_000_000
+"""Of ten files: each is made in memory, of which some stays with this process."""
 
 
 @dataclass(frozen=True)
@@ -163,11 +161,11 @@ def larger(*, times: float) -> list[Row | Left]:
     with _logs(rows, True, files=FILES * (1 + rows // MOST_ROWS)) as logs:
         gib = _bytes(logs) / 2**30
         try:
-            seconds, mib = _once(OURS, logs, most=MOST * free)
+            seconds, mib = _once(OURS, logs)
         except (MemoryError, ChildProcessError) as error:
             return [Left("larger, build shuffled", f"{rows:,} rows, {gib:.1f} GiB: build_samples: {error}")]
         try:
-            polars_s, polars_mib = _once(PEERS[0].module, logs, most=MOST * free)
+            polars_s, polars_mib = _once(PEERS[0].module, logs)
             theirs = f"Polars {polars_s:.0f} s, peak {polars_mib:,.0f} MiB"
         except (MemoryError, ChildProcessError) as error:
             theirs = f"Polars: {error}"
@@ -214,7 +212,7 @@ def _rounds(logs: Mapping[str, Path], rounds: int) -> tuple[dict[str, tuple[floa
     for _ in range(rounds):
         for module in [*taken]:
             try:
-                taken[module].append(_once(module, logs[module], most=MOST * memory().available))
+                taken[module].append(_once(module, logs[module]))
             except (MemoryError, ChildProcessError) as error:
                 if module == OURS:
                     raise
@@ -248,11 +246,11 @@ def _bytes(logs: Path) -> int:
     return sum(file.stat().st_size for file in logs.rglob("*.parquet"))
 
 
-def _once(module: str, logs: Path, **limit: float) -> tuple[float, float]:
+def _once(module: str, logs: Path) -> tuple[float, float]:
     """Seconds and peak MiB; what it wrote is gone."""
     with tempfile.TemporaryDirectory() as folder:
         out = f"{folder}/samples"
-        return watch(module, ["--logs", str(logs), "--out", out] if module == OURS else [str(logs), out], **limit)
+        return watch(module, ["--logs", str(logs), "--out", out] if module == OURS else [str(logs), out])
 
 
 def _medians(taken: list[tuple[float, float]]) -> tuple[float, float]:

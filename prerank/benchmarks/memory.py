@@ -1,7 +1,6 @@
 """Made-up logs of any size, and the memory that a command takes on them: the sum of PSS (Linux) over all processes."""
 
 import json
-import math
 import sys
 import tempfile
 import time
@@ -13,8 +12,14 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from prerank.core.memory import memory
+
 ITEMS, FILES, ROW_GROUP, START = 200, 10, 50_000, np.datetime64("2024-01-01", "us")
 DENSE, VECTOR, HISTORY = 45, 16, 50
+MOST = 0.95
+"""Of the memory that is free: what a command may take of it."""
+LOOK_S, LOOKS = 0.1, 5
+"""Seconds from one look at what is left to the next; processes, which take longer to read, every so many."""
 
 
 def grow(rows: int) -> None:
@@ -31,30 +36,44 @@ def grow(rows: int) -> None:
         print(f"{order}: {peaks[1] / peaks[0]:.2f} times the memory for ten times the rows", flush=True)
 
 
-def watch(module: str, arguments: list[str], *, most: float = math.inf) -> tuple[float, float]:
+def watch(module: str, arguments: list[str]) -> tuple[float, float]:
     """Seconds and peak MiB of a command and of all that it starts, Ray's processes among them.
 
-    Raises MemoryError, and ends it, where all take more than so many bytes, and ChildProcessError where it fails.
+    Raises MemoryError, and ends it, where all take more than `MOST` of the memory that was free before, and
+    ChildProcessError where it fails.
     """
-    start, peak = time.monotonic(), 0
+    free, start, peak, look = memory().available, time.monotonic(), 0, 0
     command = psutil.Popen([sys.executable, "-m", module, *arguments], stdout=sys.stderr)
     while command.poll() is None:
-        size = 0
-        for process in (command, *command.children(recursive=True)):
-            with suppress(psutil.Error):  # it has ended meanwhile
-                size += process.memory_full_info().pss
-        peak = max(peak, size)
-        if size > most:
-            started = [command, *command.children(recursive=True)]
-            for process in started:
-                with suppress(psutil.Error):
-                    process.kill()
-            psutil.wait_procs(started, timeout=10)
-            raise MemoryError(f"more than {most / 2**30:.1f} GiB after {time.monotonic() - start:.0f} s")
-        time.sleep(0.5)
+        if look % LOOKS == 0:
+            peak = max(peak, _pss(command))
+        # What is left is read as well, and more often: a process that fills it in a second would be seen too late, and
+        # the machine stands still in place of ending it.
+        if peak > MOST * free or memory().available < (1 - MOST) * free:
+            _end(command)
+            raise MemoryError(f"more than {MOST * free / 2**30:.1f} GiB after {time.monotonic() - start:.0f} s")
+        look += 1
+        time.sleep(LOOK_S)
     if command.returncode:
         raise ChildProcessError(f"{module} ended with code {command.returncode} after {time.monotonic() - start:.0f} s")
     return time.monotonic() - start, peak / 2**20
+
+
+def _pss(command: psutil.Process) -> int:
+    """Bytes, of all that it started as well."""
+    size = 0
+    for process in (command, *command.children(recursive=True)):
+        with suppress(psutil.Error):  # it has ended meanwhile
+            size += process.memory_full_info().pss
+    return size
+
+
+def _end(command: psutil.Process) -> None:
+    started = [command, *command.children(recursive=True)]
+    for process in started:
+        with suppress(psutil.Error):
+            process.kill()
+    psutil.wait_procs(started, timeout=10)
 
 
 def write_logs(folder: Path, requests: int, shuffled: bool, *, files: int = FILES, row_group: int = ROW_GROUP) -> None:

@@ -1,10 +1,12 @@
 """Speeds and growth from times that are known, and peers that draw from the same logs."""
 
 import importlib
+import itertools
 import time
 from types import SimpleNamespace
 
 import polars as pl
+import psutil
 import pytest
 
 from prerank.benchmarks import building, memory
@@ -43,7 +45,7 @@ def known(monkeypatch):
     def wrote(folder, requests, shuffled, **layout):
         there[str(folder)] = requests * memory.ITEMS
 
-    def watched(module, arguments, **limit):
+    def watched(module, arguments):
         start_s, row_s = (8.0, 1e-5) if module == building.OURS else (1.0, 5e-6) if "polars" in module else (0.0, 1e-4)
         rows = there[arguments[module == building.OURS]]
         return start_s + row_s * rows, 1000.0 + 1e-4 * rows
@@ -62,8 +64,7 @@ def test_logs_larger_than_memory_end_what_holds_all_of_them(monkeypatch, ends):
         with open(folder / "0.parquet", "wb") as file:
             file.truncate(1000 * there[-1])
 
-    def watched(module, arguments, *, most):
-        assert most == 95e6
+    def watched(module, arguments):
         if ends and module != building.OURS:
             raise MemoryError("more than 0.1 GiB after 7 s")
         return said[module]
@@ -88,13 +89,17 @@ def test_logs_larger_than_memory_are_not_begun_without_the_disk_for_them(monkeyp
 
 
 @pytest.mark.slow
-def test_a_command_that_takes_more_than_it_may_is_ended():
-    began = time.monotonic()
-    with pytest.raises(MemoryError, match=r"more than 0\.1 GiB after \d s"):
-        memory.watch(
-            "timeit", ["-n", "1", "-s", "import time", "x = b'1' * (200 << 20); time.sleep(60)"], most=100 << 20
-        )
-    assert time.monotonic() - began < 30
+@pytest.mark.parametrize("left", [[1000 << 20], [1000 << 20, 800 << 20, 49 << 20]], ids=["taken", "left"])
+def test_a_command_that_takes_more_than_it_may_is_ended(left, monkeypatch):
+    """Which is seen in what its processes take, or in what the machine has left, whoever has the rest."""
+    seen = itertools.chain(left, itertools.repeat(left[-1]))
+    monkeypatch.setattr(memory, "memory", lambda: SimpleNamespace(available=next(seen)))
+    size = (1200 if len(left) == 1 else 20) << 20
+    sleeps = ["-n", "1", "-s", "import time", f"x = b'1' * {size}; time.sleep(60)"]
+    began, before = time.monotonic(), {*psutil.Process().children()}
+    with pytest.raises(MemoryError, match=r"more than 0\.9 GiB after \d s"):
+        memory.watch("timeit", sleeps)
+    assert time.monotonic() - began < 30 and {*psutil.Process().children()} <= before
 
 
 def test_speeds_leave_out_what_a_start_costs(known, monkeypatch):
@@ -116,8 +121,8 @@ def test_a_peer_that_ends_is_told_and_the_others_go_on(known, monkeypatch, ends_
     """Of the smaller sizes as well, where it gets there: a speed takes two."""
     watched, tried = building.watch, []
 
-    def watch(module, arguments, **limit):
-        seconds, mib = watched(module, arguments, **limit)
+    def watch(module, arguments):
+        seconds, mib = watched(module, arguments)
         if module == building.PEERS[0].module and round((seconds - 1) / 5e-6) == ends_at:
             tried.append(ends_at)
             raise MemoryError("more than 20.0 GiB after 7 s")
@@ -160,7 +165,7 @@ def test_rows_are_not_made_without_the_disk_for_them(known, monkeypatch):
 def test_logs_as_they_are_take_whole_commands_in_turns(monkeypatch, tmp_path, ends):
     took, polars = {building.OURS: iter((30.0, 20.0, 10.0)), building.PEERS[0].module: iter((9.0, 8.0, 4.0))}, []
 
-    def watched(module, arguments, *, most):
+    def watched(module, arguments):
         assert str(tmp_path) in arguments
         if ends and module != building.OURS:
             polars.append(module)

@@ -67,7 +67,7 @@ def test_folders_that_are_not_there_are_named_before_anything_is_timed(tmp_path)
 def test_all_rows_have_their_form(taught, samples, tmp_path, monkeypatch, capsys):
     """Commands and other processes take times that are made up; what runs in this one runs once."""
     took = {building.OURS: (9.0, 900.0)}
-    monkeypatch.setattr(building, "watch", lambda module, _, **__: took.get(module, (2.0, 100.0)))
+    monkeypatch.setattr(building, "watch", lambda module, _: took.get(module, (2.0, 100.0)))
     monkeypatch.setattr(starting, "_python", lambda source: None)
     monkeypatch.setattr(starting, "_until", lambda *_: 1.0)
     monkeypatch.setattr(starting, "_head", lambda *_: nullcontext({}))
