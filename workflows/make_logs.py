@@ -3,7 +3,8 @@
     python -m workflows.make_logs --out runs/logs --requests 6000 --candidates 1000 --items 20000 --days 6 --seed 0
 
 Writes fine_lists, impressions and, for `--eval-requests` of each of the last two days, candidates and truth (the click
-probability of every candidate), in one file a chunk of requests. The same seed gives the same logs on any machine.
+probability of every candidate), in one file a chunk of requests. The same seed gives the same logs whatever the number
+of workers, and on another kind of CPU all but last digits and the few choices that hang on them.
 """
 
 import time

@@ -1,5 +1,8 @@
 import itertools
 import json
+import os
+import subprocess
+import sys
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -56,6 +59,23 @@ def test_a_chunk_does_not_depend_on_the_chunks_before_it(made):
         again = simulate_chunk(TINY, chunk)
         assert again.keys() == made[chunk].keys()
         assert all(same(again[name], made[chunk][name]) for name in again)
+
+
+@pytest.mark.slow
+def test_another_kind_of_cpu_shows_the_same_items_and_sees_the_same_clicks(made):
+    """Played by numpy without its vector instructions, by which partitions leave another order."""
+    code = f"""
+import sys
+import pyarrow as pa
+from prerank.sources.simulator.cascade import Simulation, chunks, simulate_chunk
+tiny = {TINY!r}
+shown = pa.concat_tables(simulate_chunk(tiny, chunk)["impressions"] for chunk in chunks(tiny))
+pa.ipc.new_stream(sys.stdout.buffer, shown.schema).write_table(shown)
+"""
+    found = np._core._multiarray_umath.__cpu_dispatch__
+    env = os.environ | {"NPY_DISABLE_CPU_FEATURES": " ".join(found)}
+    ran = subprocess.run([sys.executable, "-c", code], env=env, stdout=subprocess.PIPE, check=True)
+    assert same(pa.ipc.open_stream(ran.stdout).read_all(), pa.concat_tables(of["impressions"] for of in made.values()))
 
 
 def test_another_seed_gives_other_logs(made):

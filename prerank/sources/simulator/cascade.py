@@ -5,7 +5,8 @@ score of cheap features) -> production's fine ranking (the true utility, noisy a
 shown -> clicks by truth times examination. So what is exposed is a tiny and biased part of what pre-ranking receives.
 
 The logs are cut into chunks of consecutive requests; a chunk follows from (seed, day, first request) alone, so the same
-logs come out whatever the number of workers. Shapes: R requests, C candidates, F fine list, I items.
+logs come out whatever the number of workers. Another kind of CPU changes last digits, and what hangs on them.
+Shapes: R requests, C candidates, F fine list, I items.
 """
 
 from collections.abc import Iterator
@@ -178,14 +179,18 @@ def recall(world: World, rng: np.random.Generator, requests: Requests, n: int) -
 
 
 def prerank_in_production(world: World, requests: Requests, candidate_RC: np.ndarray, n: int) -> np.ndarray:
-    """The `n` candidates [R, n] (indices into C) that a linear score of cheap features keeps."""
+    """The `n` candidates [R, n] (indices into C, rising) that a linear score of cheap features keeps.
+
+    Rising, as the fine ranking's noise goes by their place: what a partition keeps stands in an order that differs from
+    one kind of CPU to another.
+    """
     items = item_statistics(world, requests.day)
     cross = cheap_cross(world, requests, candidate_RC, distance_km(world, requests, candidate_RC))
     by_item = (
         12 * items["item_ctr_7d"] + 0.5 * np.nan_to_num(items["item_rating"], nan=3.9) + 0.1 * items["item_orders_30d"]
     )
     score = by_item[candidate_RC] + 2.5 * cross["category_match"] - 0.6 * cross["distance"]
-    return np.argpartition(-score, n - 1, axis=1)[:, :n] if n < score.shape[1] else np.argsort(-score, 1)
+    return np.sort(np.argsort(-score, 1, kind="stable")[:, :n], 1)
 
 
 def _impressions(
