@@ -62,18 +62,22 @@ def watch(module: str, arguments: list[str]) -> tuple[float, float]:
 def _pss(command: psutil.Process) -> int:
     """Bytes, of all that it started as well."""
     size = 0
-    for process in (command, *command.children(recursive=True)):
+    for process in _with_all_it_started(command):
         with suppress(psutil.Error):  # it has ended meanwhile
             size += process.memory_full_info().pss
     return size
 
 
 def _end(command: psutil.Process) -> None:
-    started = [command, *command.children(recursive=True)]
-    for process in started:
+    running = _with_all_it_started(command)
+    for process in running:
         with suppress(psutil.Error):
             process.kill()
-    psutil.wait_procs(started, timeout=10)
+    psutil.wait_procs(running, timeout=10)
+
+
+def _with_all_it_started(command: psutil.Process) -> list[psutil.Process]:
+    return [command, *command.children(recursive=True)]
 
 
 def write_logs(folder: Path, requests: int, shuffled: bool, *, files: int = FILES, row_group: int = ROW_GROUP) -> None:
